@@ -1,0 +1,161 @@
+"""The parts of an OCI runtime spec that decisions depend on.
+
+A spec reaches an engine as the client wrote it (with the changes that the worker must make); these
+types are only the window through which the rules look at it. Unknown members are ignored.
+Source: opencontainers/runtime-spec, config.md and config-linux.md, v1.2.
+"""
+
+from typing import Final
+
+from msgspec import Raw, Struct, ValidationError, convert, field, json
+
+BIND_OPTIONS: Final = frozenset({"bind", "rbind"})
+
+
+class _Spec(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Members are spelled as in JSON: ``noNewPrivileges``."""
+
+
+class User(_Spec):
+    """Numeric ids in the container's user namespace."""
+
+    uid: int = 0
+    gid: int = 0
+    additional_gids: tuple[int, ...] | None = None
+
+
+class Rlimit(_Spec):
+    """One POSIX resource limit: ``{"type": "RLIMIT_NOFILE", "soft": …, "hard": …}``."""
+
+    type: str = ""
+    soft: int = 0
+    hard: int = 0
+
+
+class Capabilities(_Spec):
+    """Five sets of capability names (``CAP_CHOWN``); ``None`` where the spec is silent."""
+
+    bounding: tuple[str, ...] | None = None
+    effective: tuple[str, ...] | None = None
+    inheritable: tuple[str, ...] | None = None
+    permitted: tuple[str, ...] | None = None
+    ambient: tuple[str, ...] | None = None
+
+    def names(self) -> tuple[str, ...]:
+        """Every name of every set, in the spec's order, repeats included."""
+        sets = (self.bounding, self.effective, self.inheritable, self.permitted, self.ambient)
+        return tuple(name for members in sets for name in members or ())
+
+
+class Process(_Spec):
+    """The container's init."""
+
+    terminal: bool = False
+    user: User = User()
+    args: tuple[str, ...] | None = None
+    env: tuple[str, ...] | None = None
+    cwd: str = ""
+    capabilities: Capabilities | None = None
+    rlimits: tuple[Rlimit, ...] | None = None
+    no_new_privileges: bool = False
+    apparmor_profile: str = ""
+    selinux_label: str = ""
+    oom_score_adj: int | None = None
+
+
+class Root(_Spec):
+    """``path`` is never followed: the root filesystem is a donated descriptor."""
+
+    path: str = ""
+    readonly: bool = False
+
+
+class Mount(_Spec):
+    """One entry of ``mounts``."""
+
+    destination: str = ""
+    type: str = ""
+    source: str = ""
+    options: tuple[str, ...] | None = None
+
+    @property
+    def is_bind(self) -> bool:
+        """Whether this is a bind mount with a source, by type or by option."""
+        by_option = not BIND_OPTIONS.isdisjoint(self.options or ())
+        return bool(self.source) and (self.type == "bind" or by_option)
+
+    @property
+    def takes_gofer_conf(self) -> bool:
+        """Whether a gofer mount configuration belongs to this mount: binds and EROFS images."""
+        return self.is_bind or self.type == "erofs"
+
+
+class Namespace(_Spec):
+    """``path`` empty: a new namespace of this type."""
+
+    type: str = ""
+    path: str = ""
+
+
+class Linux(_Spec):
+    """Linux-specific configuration; what is only ever tested for presence stays raw."""
+
+    namespaces: tuple[Namespace, ...] | None = None
+    uid_mappings: Raw | None = None
+    gid_mappings: Raw | None = None
+    sysctl: dict[str, str] | None = None
+    resources: Raw | None = None
+    devices: Raw | None = None
+    seccomp: Raw | None = None
+    intel_rdt: Raw | None = field(default=None, name="intelRdt")
+    personality: Raw | None = None
+    mount_label: str = ""
+    rootfs_propagation: str = ""
+    masked_paths: tuple[str, ...] | None = None
+    readonly_paths: tuple[str, ...] | None = None
+
+    def namespace(self, kind: str) -> Namespace | None:
+        """The first entry of that type (``pid``, ``network``, …), if the spec has one."""
+        return next((ns for ns in self.namespaces or () if ns.type == kind), None)
+
+
+class Spec(_Spec):
+    """An OCI runtime spec, as far as sandtrail looks into it."""
+
+    oci_version: str = ""
+    process: Process | None = None
+    root: Root | None = None
+    hostname: str = ""
+    domainname: str = ""
+    mounts: tuple[Mount, ...] | None = None
+    hooks: Raw | None = None
+    annotations: dict[str, str] | None = None
+    linux: Linux | None = None
+
+    @property
+    def configured_mounts(self) -> tuple[Mount, ...]:
+        """The mounts that have a gofer mount configuration, in spec order."""
+        return tuple(mount for mount in self.mounts or () if mount.takes_gofer_conf)
+
+
+_decoder = json.Decoder(Spec)
+
+
+def parse_spec(body: bytes) -> Spec:
+    """Read a spec from JSON.
+
+    Raises:
+        ValueError: The text is not JSON, or a member has the wrong kind; the message names it.
+    """
+    try:
+        return _decoder.decode(body)
+    except ValidationError as error:
+        raise ValueError(str(error)) from error
+
+
+def parse_spec_object(value: object) -> Spec:
+    """Read a spec from decoded JSON; raises as :func:`parse_spec` does."""
+    try:
+        return convert(value, Spec)
+    except ValidationError as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,239 @@
+"""What the manager and the worker say to each other.
+
+One message is one msgpack frame on the private socket; descriptors ride on the frame's first byte.
+The manager sends commands, the worker answers with *outcomes*. An outcome carries a sequence number
+and is kept by the worker, across manager restarts, until the manager has acknowledged it with
+:class:`Ack`, which it does only once the event that records it is durable. Commands are idempotent:
+the worker acts once on a ``launch_id``, ``hold_id``, ``kill_id`` or ``destroy`` and answers a
+repeated one with the outcome that it already has.
+
+Conversation::
+
+    manager -> Hello                 worker -> Welcome, then every outcome not yet acknowledged
+    manager -> Hold + FDs            worker -> Held
+    manager -> Launch + FDs          worker -> Started | StartFailed ... later Exited
+    manager -> Kill                  worker -> Killed
+    manager -> Destroy               worker -> Exited (if it lived), Destroyed
+    manager -> Release, Ack, Stop    (no answer)
+"""
+
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from manager.domain.payload import LaunchPlan
+
+PROTOCOL_VERSION: Final = 1
+
+
+class PidIdentity(Struct, frozen=True, kw_only=True):
+    """A process beyond doubt: a bare pid may be anybody's by tomorrow.
+
+    ``pid`` is numbered in the worker's PID namespace; ``start_ticks`` is field 22 of
+    ``/proc/PID/stat`` (clock ticks since boot); ``pidfd_inode`` is unique for the life of the
+    system where pidfds have inodes of their own (Linux 6.9), else 0.
+    Source: proc_pid_stat(5), pidfd_open(2).
+    """
+
+    pid: int
+    start_ticks: int
+    pidfd_inode: int
+    boot_id: str
+
+
+class EngineReport(Struct, frozen=True, kw_only=True):
+    """What one engine can do on this machine, found by trying it.
+
+    ``works`` is false when it is missing or cannot start a container here; ``problem`` then says
+    why, in words for a person. ``lacks`` names the features of a spec that this engine cannot give
+    (see ``manager.domain.features``); a start that needs one is refused before anything happens.
+    """
+
+    name: str
+    works: bool
+    path: str = ""
+    version: str = ""
+    problem: str = ""
+    lacks: tuple[str, ...] = ()
+
+
+# --- manager to worker ---------------------------------------------------------------------------
+
+
+class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
+    """The first frame of a connection. A later connection replaces an earlier one."""
+
+    protocol: int
+    manager_pid: int
+
+
+class Hold(Struct, frozen=True, kw_only=True, tag="hold"):
+    """Keep the frame's descriptors under this name until a launch uses them or they are released.
+
+    Ownership passes to the worker with the frame.
+    """
+
+    hold_id: str
+
+
+class Release(Struct, frozen=True, kw_only=True, tag="release"):
+    """Close what is held under this name. Unknown names are ignored."""
+
+    hold_id: str
+
+
+class Launch(Struct, frozen=True, kw_only=True, tag="launch"):
+    """Start one container.
+
+    Attributes:
+        launch_id: Names this one start for ever.
+        engine_id: What the engine calls the container: 32 hex digits, never a client's id.
+        engine: ``crun``, ``runc``, ``runsc`` or ``bwrap``.
+        spec: The OCI runtime spec as JSON, env values included.
+        plan: Roles of the descriptors, as indices into the descriptors of this frame, or into
+            those held under ``held_fds``.
+        held_fds: Use the descriptors held under this name instead of the frame's.
+        held_tty: The one descriptor held under this name is the container's terminal.
+        sandbox: ``launch_id`` of the root container whose net, ipc and uts namespaces are joined;
+            ``None`` for a root container, which gets new ones.
+        pid_namespace: ``launch_id`` of the container whose PID namespace is joined; ``None`` for a
+            new one.
+    """
+
+    launch_id: str
+    engine_id: str
+    engine: str
+    spec: bytes
+    plan: LaunchPlan
+    held_fds: str | None = None
+    held_tty: str | None = None
+    sandbox: str | None = None
+    pid_namespace: str | None = None
+
+
+class Kill(Struct, frozen=True, kw_only=True, tag="kill"):
+    """Send a signal to a container's init, or to every process of the container."""
+
+    kill_id: str
+    launch_id: str
+    signo: int
+    everyone: bool = False
+
+
+class Destroy(Struct, frozen=True, kw_only=True, tag="destroy"):
+    """End every process of a launch and remove all that it left: mounts, cgroup, bundle, state.
+
+    Works in any phase: a launch still under way is given up, one that is gone is already destroyed.
+    """
+
+    launch_id: str
+
+
+class Ack(Struct, frozen=True, kw_only=True, tag="ack"):
+    """Outcomes up to and including ``seq`` are durable: forget them."""
+
+    seq: int
+
+
+class Stop(Struct, frozen=True, kw_only=True, tag="stop"):
+    """Exit once no container runs and every outcome is acknowledged; until then serve on."""
+
+
+# --- worker to manager ---------------------------------------------------------------------------
+
+
+class LaunchFact(Struct, frozen=True, kw_only=True):
+    """A launch that the worker knows, at the moment of the :class:`Welcome`."""
+
+    launch_id: str
+    phase: Literal["launching", "running", "exited", "failed"]
+    identity: PidIdentity | None = None
+
+
+class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
+    """Answer to :class:`Hello`: who the worker is, what works here, what it holds and runs."""
+
+    protocol: int
+    worker: PidIdentity
+    kernel: str
+    engines: tuple[EngineReport, ...]
+    capabilities: dict[str, str]
+    """Probed kernel facility -> the path taken, e.g. ``{"exit-status": "PIDFD_GET_INFO"}``."""
+    held: tuple[str, ...] = ()
+    launches: tuple[LaunchFact, ...] = ()
+
+
+class Held(Struct, frozen=True, kw_only=True, tag="held"):
+    """The descriptors of a :class:`Hold` have arrived and are safe from a manager's crash."""
+
+    seq: int
+    hold_id: str
+
+
+class Started(Struct, frozen=True, kw_only=True, tag="started"):
+    """The container's own code runs."""
+
+    seq: int
+    launch_id: str
+    identity: PidIdentity
+    engine: str
+    engine_version: str
+    started_at_ns: int
+    phases_us: dict[str, int]
+    """How long each step took, in microseconds, in the order taken (``mounts``, ``create``, …)."""
+
+
+class StartFailed(Struct, frozen=True, kw_only=True, tag="start_failed"):
+    """The container's code never ran, and nothing of the attempt is left.
+
+    ``reason`` is one line for a person. ``errno`` is the kernel's, where one is the cause
+    (``ENOENT`` with stage ``exec``: the program is not in the root filesystem).
+    """
+
+    seq: int
+    launch_id: str
+    stage: Literal["hold", "namespaces", "mounts", "tar", "cgroup", "create", "exec", "aborted"]
+    reason: str
+    errno: int | None = None
+
+
+class Exited(Struct, frozen=True, kw_only=True, tag="exited"):
+    """The container's init is gone.
+
+    ``status`` is the raw wait status (wait(2)): 768 for ``exit(3)``, 9 for SIGKILL; ``None`` where
+    the kernel could not tell any more. ``source`` says who told. ``oom`` is true when the memory
+    cgroup counted a kill.
+    """
+
+    seq: int
+    launch_id: str
+    status: int | None
+    source: Literal["waitid", "pidfd-info", "proc-stat", "engine", "unknown"]
+    exited_at_ns: int
+    oom: bool = False
+
+
+class Killed(Struct, frozen=True, kw_only=True, tag="killed"):
+    """Answer to :class:`Kill`: delivered, or the errno of the failure (``ESRCH``: none left)."""
+
+    seq: int
+    kill_id: str
+    errno: int | None = None
+
+
+class Destroyed(Struct, frozen=True, kw_only=True, tag="destroyed"):
+    """Nothing of the launch is left, but for ``leftovers``, which could not be removed."""
+
+    seq: int
+    launch_id: str
+    leftovers: tuple[str, ...] = ()
+
+
+ToWorker: TypeAlias = Hello | Hold | Release | Launch | Kill | Destroy | Ack | Stop
+Outcome: TypeAlias = Held | Started | StartFailed | Exited | Killed | Destroyed
+FromWorker: TypeAlias = Welcome | Outcome
+
+encode = msgspec.msgpack.Encoder().encode
+decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
+decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
