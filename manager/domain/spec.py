@@ -7,16 +7,12 @@ Source: opencontainers/runtime-spec, config.md and config-linux.md, v1.2.
 
 from typing import Final
 
-from msgspec import Raw, Struct, ValidationError, convert, field, json
+from msgspec import Struct, ValidationError, convert, json
 
 BIND_OPTIONS: Final = frozenset({"bind", "rbind"})
 
 
-class _Spec(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Members are spelled as in JSON: ``noNewPrivileges``."""
-
-
-class User(_Spec):
+class User(Struct, frozen=True, kw_only=True, rename="camel"):
     """Numeric ids in the container's user namespace."""
 
     uid: int = 0
@@ -24,7 +20,7 @@ class User(_Spec):
     additional_gids: tuple[int, ...] | None = None
 
 
-class Rlimit(_Spec):
+class Rlimit(Struct, frozen=True, kw_only=True, rename="camel"):
     """One POSIX resource limit: ``{"type": "RLIMIT_NOFILE", "soft": …, "hard": …}``."""
 
     type: str = ""
@@ -32,7 +28,7 @@ class Rlimit(_Spec):
     hard: int = 0
 
 
-class Capabilities(_Spec):
+class Capabilities(Struct, frozen=True, kw_only=True, rename="camel"):
     """Five sets of capability names (``CAP_CHOWN``); ``None`` where the spec is silent."""
 
     bounding: tuple[str, ...] | None = None
@@ -47,7 +43,7 @@ class Capabilities(_Spec):
         return tuple(name for members in sets for name in members or ())
 
 
-class Process(_Spec):
+class Process(Struct, frozen=True, kw_only=True, rename="camel"):
     """The container's init."""
 
     terminal: bool = False
@@ -63,14 +59,14 @@ class Process(_Spec):
     oom_score_adj: int | None = None
 
 
-class Root(_Spec):
+class Root(Struct, frozen=True, kw_only=True, rename="camel"):
     """``path`` is never followed: the root filesystem is a donated descriptor."""
 
     path: str = ""
     readonly: bool = False
 
 
-class Mount(_Spec):
+class Mount(Struct, frozen=True, kw_only=True, rename="camel"):
     """One entry of ``mounts``."""
 
     destination: str = ""
@@ -90,25 +86,25 @@ class Mount(_Spec):
         return self.is_bind or self.type == "erofs"
 
 
-class Namespace(_Spec):
+class Namespace(Struct, frozen=True, kw_only=True, rename="camel"):
     """``path`` empty: a new namespace of this type."""
 
     type: str = ""
     path: str = ""
 
 
-class Linux(_Spec):
-    """Linux-specific configuration; what is only ever tested for presence stays raw."""
+class Linux(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Linux-specific configuration; what is only tested for presence has no shape."""
 
     namespaces: tuple[Namespace, ...] | None = None
-    uid_mappings: Raw | None = None
-    gid_mappings: Raw | None = None
+    uid_mappings: object = None
+    gid_mappings: object = None
     sysctl: dict[str, str] | None = None
-    resources: Raw | None = None
-    devices: Raw | None = None
-    seccomp: Raw | None = None
-    intel_rdt: Raw | None = field(default=None, name="intelRdt")
-    personality: Raw | None = None
+    resources: object = None
+    devices: object = None
+    seccomp: object = None
+    intel_rdt: object = None
+    personality: object = None
     mount_label: str = ""
     rootfs_propagation: str = ""
     masked_paths: tuple[str, ...] | None = None
@@ -119,7 +115,7 @@ class Linux(_Spec):
         return next((ns for ns in self.namespaces or () if ns.type == kind), None)
 
 
-class Spec(_Spec):
+class Spec(Struct, frozen=True, kw_only=True, rename="camel"):
     """An OCI runtime spec, as far as sandtrail looks into it."""
 
     oci_version: str = ""
@@ -128,7 +124,7 @@ class Spec(_Spec):
     hostname: str = ""
     domainname: str = ""
     mounts: tuple[Mount, ...] | None = None
-    hooks: Raw | None = None
+    hooks: object = None
     annotations: dict[str, str] | None = None
     linux: Linux | None = None
 
