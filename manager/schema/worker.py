@@ -71,10 +71,12 @@ class Hello(Struct, frozen=True, kw_only=True, tag="hello"):
 class Hold(Struct, frozen=True, kw_only=True, tag="hold"):
     """Keep the frame's descriptors under this name until a launch uses them or they are released.
 
-    Ownership passes to the worker with the frame.
+    Ownership passes to the worker with the frame. ``spec`` travels along for a root container: it
+    has env values, which the manager never writes down.
     """
 
     hold_id: str
+    spec: bytes = b""
 
 
 class Release(Struct, frozen=True, kw_only=True, tag="release"):
@@ -90,7 +92,8 @@ class Launch(Struct, frozen=True, kw_only=True, tag="launch"):
         launch_id: Names this one start for ever.
         engine_id: What the engine calls the container: 32 hex digits, never a client's id.
         engine: ``crun``, ``runc``, ``runsc`` or ``bwrap``.
-        spec: The OCI runtime spec as JSON, env values included.
+        spec: The OCI runtime spec as JSON, env values included; empty: the one that was held under
+            ``held_fds``.
         plan: Roles of the descriptors, as indices into the descriptors of this frame, or into
             those held under ``held_fds``.
         held_fds: Use the descriptors held under this name instead of the frame's.
