@@ -1,0 +1,185 @@
+"""What can be asked of a sandbox (by clients) and told to it (by the worker).
+
+Commands carry every fact that a decision needs from outside the log: ids, descriptor facts, what
+the engine can do. ``error`` texts and events follow from them and the state alone.
+"""
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from manager.domain.exit_status import ExitStatus
+from manager.domain.request import EngineFacts, FdFact, StartRequest
+from manager.domain.spec import Spec
+from manager.domain.state import Launched
+
+# --- by clients ----------------------------------------------------------------------------------
+
+
+class CreateSandbox(Struct, frozen=True, kw_only=True):
+    """Register the root container; its cid is the sandbox's id. ``request.cid`` may repeat it.
+
+    ``hold_id`` (and ``tty_hold_id``, where the process has a terminal) name the donated descriptors
+    in the worker's keeping.
+    """
+
+    sandbox_id: str
+    request: StartRequest
+    spec: Spec | None
+    engine: EngineFacts
+    launch_id: str
+    engine_id: str
+    hold_id: str
+    tty: FdFact | None = None
+    tty_hold_id: str = ""
+    requested_cid: str = ""
+
+
+class StartRoot(Struct, frozen=True, kw_only=True):
+    """Run the root container."""
+
+    request_id: str = ""
+
+
+class CreateSubcontainer(Struct, frozen=True, kw_only=True):
+    """Register a subcontainer, with its terminal if it has one."""
+
+    cid: str
+    files: tuple[FdFact, ...] = ()
+    hold_id: str = ""
+    request_id: str = ""
+
+
+class StartSubcontainer(Struct, frozen=True, kw_only=True):
+    """Run a subcontainer with the donated descriptors."""
+
+    request: StartRequest
+    spec: Spec | None
+    engine: EngineFacts
+    launch_id: str
+    engine_id: str
+
+
+class RestoreSubcontainer(Struct, frozen=True, kw_only=True):
+    """Register one container of a checkpoint image to be restored."""
+
+    request: StartRequest
+    spec: Spec | None
+
+
+class Restore(Struct, frozen=True, kw_only=True):
+    """Begin to restore the sandbox from a checkpoint image."""
+
+    files: tuple[FdFact, ...] = ()
+    request_id: str = ""
+
+
+class DestroySubcontainer(Struct, frozen=True, kw_only=True):
+    """End every process of a container and forget it."""
+
+    cid: str
+    request_id: str = ""
+
+
+class Signal(Struct, frozen=True, kw_only=True):
+    """Send a signal. Modes: 0 process, 1 all, 2 foreground process group, 3 process group."""
+
+    cid: str
+    signo: int
+    pid: int
+    mode: int
+    kill_id: str
+    request_id: str = ""
+
+
+class DeleteSandbox(Struct, frozen=True, kw_only=True):
+    """Forget the sandbox; with ``force``, end what still runs in it first."""
+
+    force: bool = False
+    request_id: str = ""
+
+
+# --- by the worker -------------------------------------------------------------------------------
+
+
+class ReportStarted(Struct, frozen=True, kw_only=True):
+    """The container's own code runs."""
+
+    launch_id: str
+    launched: Launched
+    phases_us: dict[str, int] = {}
+
+
+class ReportStartFailed(Struct, frozen=True, kw_only=True):
+    """The container's own code never ran."""
+
+    launch_id: str
+    stage: str
+    reason: str
+    errno: int | None = None
+
+
+class ReportExited(Struct, frozen=True, kw_only=True):
+    """The container's init is gone; ``source`` says who told."""
+
+    launch_id: str
+    exit: ExitStatus
+    source: str
+    exited_at_ns: int
+    oom: bool = False
+
+
+class ReportKilled(Struct, frozen=True, kw_only=True):
+    """A signal was delivered, or not (``errno``)."""
+
+    kill_id: str
+    request_id: str
+    cid: str
+    signo: int
+    pid: int
+    mode: int
+    errno: int | None = None
+
+
+class ReportDestroyed(Struct, frozen=True, kw_only=True):
+    """Nothing of a launch is left, but for ``leftovers``."""
+
+    launch_id: str
+    leftovers: tuple[str, ...] = ()
+
+
+class ReportLost(Struct, frozen=True, kw_only=True):
+    """Nobody can tell any more what became of a launch."""
+
+    launch_id: str
+    reason: str
+
+
+class ReportHoldLost(Struct, frozen=True, kw_only=True):
+    """Descriptors that waited in the worker for the start of ``cid`` are gone."""
+
+    cid: str
+    reason: str
+
+
+ClientCommand: TypeAlias = (
+    CreateSandbox
+    | StartRoot
+    | CreateSubcontainer
+    | StartSubcontainer
+    | RestoreSubcontainer
+    | Restore
+    | DestroySubcontainer
+    | Signal
+    | DeleteSandbox
+)
+Report: TypeAlias = (
+    ReportStarted
+    | ReportStartFailed
+    | ReportExited
+    | ReportKilled
+    | ReportDestroyed
+    | ReportLost
+    | ReportHoldLost
+)
+Command: TypeAlias = ClientCommand | Report

@@ -1,0 +1,166 @@
+"""What follows from the worker's reports. They may come late, twice, or about the long gone."""
+
+from typing import Final, assert_never
+
+from manager.domain import commands as c
+from manager.domain import events as e
+from manager.domain.decide_life import signal_prefix
+from manager.domain.events import Event
+from manager.domain.gotext import quote, slice_text
+from manager.domain.state import ALIVE, Container, Failure, LaunchIntent, Sandbox
+
+ERRNO_NOT_FOUND: Final = 2
+ERRNO_NO_SUCH_PROCESS: Final = 3
+ERRNO_ACCESS: Final = 13
+
+
+def decide_report(state: Sandbox, report: c.Report) -> tuple[Event, ...]:
+    """Record what a report tells, if the log does not know it yet."""
+    match report:
+        case c.ReportStarted():
+            return _started(state, report)
+        case c.ReportStartFailed():
+            return _start_failed(state, report)
+        case c.ReportExited():
+            return _exited(state, report)
+        case c.ReportKilled():
+            return (_killed(report),)
+        case c.ReportDestroyed():
+            return _destroyed(state, report)
+        case c.ReportLost():
+            return _lost(state, report)
+        case c.ReportHoldLost():
+            return _hold_lost(state, report)
+        case _:
+            assert_never(report)
+
+
+def _started(state: Sandbox, report: c.ReportStarted) -> tuple[Event, ...]:
+    found = state.by_launch(report.launch_id)
+    if found is None or found.status != "starting":
+        return ()
+    if found.cid == state.id:
+        return (
+            e.SandboxStarted(
+                launch_id=report.launch_id, launched=report.launched, phases_us=report.phases_us
+            ),
+        )
+    return (
+        e.ContainerStarted(
+            container=found.cid,
+            launch_id=report.launch_id,
+            launched=report.launched,
+            phases_us=report.phases_us,
+        ),
+    )
+
+
+def _start_failed(state: Sandbox, report: c.ReportStartFailed) -> tuple[Event, ...]:
+    found = state.by_launch(report.launch_id)
+    if found is None or found.intent is None or found.status != "starting":
+        return ()
+    error = start_error(found.intent, report)
+    if found.cid == state.id:
+        error = f"starting sandbox: {error}"
+    failure = Failure(error=error, stage=report.stage, reason=report.reason, errno=report.errno)
+    if found.cid == state.id:
+        return (e.SandboxStartFailed(launch_id=report.launch_id, failure=failure),)
+    return (
+        e.ContainerStartFailed(container=found.cid, launch_id=report.launch_id, failure=failure),
+    )
+
+
+def start_error(intent: LaunchIntent, report: c.ReportStartFailed) -> str:
+    """The text that the caller of a failed start gets, in gVisor's words for the stage."""
+    cid = quote(intent.request.cid)
+    match report.stage:
+        case "exec" if report.errno in {ERRNO_NOT_FOUND, ERRNO_ACCESS}:
+            path = slice_text(intent.search_path)
+            why = "permission denied"
+            if report.errno == ERRNO_NOT_FOUND:
+                why = "no such file or directory"
+            return f"error finding executable {quote(intent.executable)} in PATH {path}: {why}"
+        case "mounts":
+            return f"failed to setupFS: mounting submounts: {report.reason}"
+        case "tar":
+            return f"failed to setupFS: creating mount namespace: {report.reason}"
+        case "aborted":
+            return f"container {cid} was destroyed while it was being started"
+        case "interrupted":
+            return f"start of container {cid} was interrupted: {report.reason}"
+        case _:
+            return f"creating process: {report.reason}"
+
+
+def _exited(state: Sandbox, report: c.ReportExited) -> tuple[Event, ...]:
+    found = state.by_launch(report.launch_id)
+    if found is None or found.status not in ALIVE | {"lost"}:
+        return ()
+    exited = e.ContainerExited(
+        container=found.cid,
+        launch_id=report.launch_id,
+        exit=report.exit,
+        source=report.source,
+        exited_at_ns=report.exited_at_ns,
+        started_at_ns=found.launched.started_at_ns if found.launched is not None else None,
+        oom=report.oom,
+    )
+    return (exited, *_ends_sandbox(state, found, "its root container exited"))
+
+
+def _ends_sandbox(state: Sandbox, found: Container, reason: str) -> tuple[Event, ...]:
+    if found.cid == state.id and state.phase not in {"stopped", "deleted"}:
+        return (e.SandboxStopped(reason=reason),)
+    return ()
+
+
+def _killed(report: c.ReportKilled) -> e.ContainerSignalSent | e.ContainerSignalRejected:
+    if report.errno is None:
+        return e.ContainerSignalSent(
+            container=report.cid,
+            kill_id=report.kill_id,
+            signo=report.signo,
+            request_id=report.request_id,
+        )
+    why = (
+        "no such process"
+        if report.errno == ERRNO_NO_SUCH_PROCESS
+        else f"the kernel refused with errno {report.errno}"
+    )
+    return e.ContainerSignalRejected(
+        container=report.cid,
+        signo=report.signo,
+        pid=report.pid,
+        mode=report.mode,
+        error=f"{signal_prefix(report.cid, report.pid, report.mode)}{why}",
+        kill_id=report.kill_id,
+        request_id=report.request_id,
+    )
+
+
+def _destroyed(state: Sandbox, report: c.ReportDestroyed) -> tuple[Event, ...]:
+    found = state.by_launch(report.launch_id)
+    if found is None or not found.exists:
+        return ()
+    gone = e.ContainerDestroyed(
+        container=found.cid, launch_id=report.launch_id, leftovers=report.leftovers
+    )
+    stopped = _ends_sandbox(state, found, "its root container was destroyed")
+    others = [other for other in state.containers.values() if other.cid != found.cid]
+    last = state.deleting and not any(other.exists for other in others)
+    return (gone, *stopped, *((e.SandboxDeleted(),) if last else ()))
+
+
+def _lost(state: Sandbox, report: c.ReportLost) -> tuple[Event, ...]:
+    found = state.by_launch(report.launch_id)
+    if found is None or found.status not in ALIVE:
+        return ()
+    lost = e.ContainerLost(container=found.cid, launch_id=report.launch_id, reason=report.reason)
+    return (lost, *_ends_sandbox(state, found, "its root container was lost"))
+
+
+def _hold_lost(state: Sandbox, report: c.ReportHoldLost) -> tuple[Event, ...]:
+    found = state.container(report.cid)
+    if found is None or (found.tty_hold is None and found.fds_hold is None):
+        return ()
+    return (e.ContainerHoldLost(container=report.cid, reason=report.reason),)

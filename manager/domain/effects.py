@@ -1,0 +1,44 @@
+"""What must be done in the world because of an event: descriptions, carried out by the shell."""
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from manager.domain.state import LaunchIntent
+
+
+class Launch(Struct, frozen=True, kw_only=True):
+    """Have the worker start a container.
+
+    ``sandbox`` and ``pid_namespace`` are launch ids, see ``manager.schema.worker.Launch``.
+    """
+
+    intent: LaunchIntent
+    held_fds: str | None = None
+    held_tty: str | None = None
+    sandbox: str | None = None
+    pid_namespace: str | None = None
+
+
+class SendSignal(Struct, frozen=True, kw_only=True):
+    """Have the worker deliver a signal to a launch's init, or to everyone in the container."""
+
+    kill_id: str
+    launch_id: str
+    signo: int
+    everyone: bool
+
+
+class DestroyLaunch(Struct, frozen=True, kw_only=True):
+    """Have the worker end and remove all of a launch."""
+
+    launch_id: str
+
+
+class ReleaseHold(Struct, frozen=True, kw_only=True):
+    """Have the worker close what it holds for a start that will not come."""
+
+    hold_id: str
+
+
+Effect: TypeAlias = Launch | SendSignal | DestroyLaunch | ReleaseHold

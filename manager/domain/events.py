@@ -1,0 +1,292 @@
+"""What happened. One class an event, one explicit tag a class; tags are never reused or renamed.
+
+A field may be added with a default. A changed meaning is a new tag. Every refusal carries in
+``error`` the exact text that its caller got.
+"""
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from manager.domain.exit_status import ExitStatus
+from manager.domain.request import EngineFacts, FdFact, StartRequest
+from manager.domain.state import Failure, Launched, LaunchIntent
+
+# --- sandbox -------------------------------------------------------------------------------------
+
+
+class SandboxCreated(Struct, frozen=True, kw_only=True, tag="sandbox.created"):
+    """The root container is registered and its descriptors are in the worker's keeping."""
+
+    sandbox: str
+    intent: LaunchIntent
+    hold_id: str
+    tty: FdFact | None = None
+    tty_hold_id: str = ""
+
+
+class SandboxCreateRejected(Struct, frozen=True, kw_only=True, tag="sandbox.create_rejected"):
+    """A create was refused; nothing was kept of it."""
+
+    sandbox: str
+    request: StartRequest
+    engine: EngineFacts
+    error: str
+    tty: FdFact | None = None
+    requested_cid: str = ""
+
+
+class SandboxStartRequested(Struct, frozen=True, kw_only=True, tag="sandbox.start_requested"):
+    """The root container is about to run: the intent, durable before the effect."""
+
+    launch_id: str
+    request_id: str = ""
+
+
+class SandboxStarted(Struct, frozen=True, kw_only=True, tag="sandbox.started"):
+    """The root container runs."""
+
+    launch_id: str
+    launched: Launched
+    phases_us: dict[str, int] = {}
+
+
+class SandboxStartFailed(Struct, frozen=True, kw_only=True, tag="sandbox.start_failed"):
+    """The root container never ran; the sandbox is stopped."""
+
+    launch_id: str
+    failure: Failure
+
+
+class SandboxStartRejected(Struct, frozen=True, kw_only=True, tag="sandbox.start_rejected"):
+    """StartRoot was refused."""
+
+    error: str
+    request_id: str = ""
+
+
+class SandboxStopped(Struct, frozen=True, kw_only=True, tag="sandbox.stopped"):
+    """The root container is gone, and the sandbox with it: what still runs in it is ended."""
+
+    reason: str
+
+
+class SandboxDeleteRequested(Struct, frozen=True, kw_only=True, tag="sandbox.delete_requested"):
+    """The sandbox and all that is left of its containers is about to be removed."""
+
+    force: bool
+    request_id: str = ""
+
+
+class SandboxDeleteRejected(Struct, frozen=True, kw_only=True, tag="sandbox.delete_rejected"):
+    """A delete was refused."""
+
+    force: bool
+    error: str
+    request_id: str = ""
+
+
+class SandboxDeleted(Struct, frozen=True, kw_only=True, tag="sandbox.deleted"):
+    """Nothing of the sandbox is left but its log."""
+
+
+# --- start ---------------------------------------------------------------------------------------
+
+
+class ContainerCreated(Struct, frozen=True, kw_only=True, tag="container.created"):
+    """A subcontainer is registered; its terminal, if any, is in the worker's keeping."""
+
+    container: str
+    tty: FdFact | None = None
+    hold_id: str = ""
+    request_id: str = ""
+
+
+class ContainerCreateRejected(Struct, frozen=True, kw_only=True, tag="container.create_rejected"):
+    """A CreateSubcontainer was refused."""
+
+    container: str
+    error: str
+    files: tuple[FdFact, ...] = ()
+    request_id: str = ""
+
+
+class ContainerStartAccepted(Struct, frozen=True, kw_only=True, tag="container.start_accepted"):
+    """The container is about to run: the intent, durable before the effect."""
+
+    container: str
+    intent: LaunchIntent
+
+
+class ContainerStartRejected(Struct, frozen=True, kw_only=True, tag="container.start_rejected"):
+    """A StartSubcontainer was refused."""
+
+    container: str
+    request: StartRequest
+    engine: EngineFacts
+    error: str
+
+
+class ContainerStartTranslated(Struct, frozen=True, kw_only=True, tag="container.start_translated"):
+    """A start arrived while the sandbox waits to be restored, and is taken as a restore."""
+
+    container: str
+    request_id: str = ""
+
+
+class ContainerStarted(Struct, frozen=True, kw_only=True, tag="container.started"):
+    """The container's own code runs."""
+
+    container: str
+    launch_id: str
+    launched: Launched
+    phases_us: dict[str, int] = {}
+
+
+class ContainerStartFailed(Struct, frozen=True, kw_only=True, tag="container.start_failed"):
+    """The container's own code never ran."""
+
+    container: str
+    launch_id: str
+    failure: Failure
+
+
+# --- life ----------------------------------------------------------------------------------------
+
+
+class ContainerExited(Struct, frozen=True, kw_only=True, tag="container.exited"):
+    """The container's init is gone."""
+
+    container: str
+    launch_id: str
+    exit: ExitStatus
+    source: str
+    exited_at_ns: int
+    started_at_ns: int | None = None
+    oom: bool = False
+
+
+class ContainerSignalRequested(Struct, frozen=True, kw_only=True, tag="container.signal_requested"):
+    """A signal is about to be sent."""
+
+    container: str
+    kill_id: str
+    signo: int
+    pid: int
+    mode: int
+    request_id: str = ""
+
+
+class ContainerSignalSent(Struct, frozen=True, kw_only=True, tag="container.signal_sent"):
+    """The signal was delivered."""
+
+    container: str
+    kill_id: str
+    signo: int
+    request_id: str = ""
+
+
+class ContainerSignalRejected(Struct, frozen=True, kw_only=True, tag="container.signal_rejected"):
+    """A signal was refused, or could not be delivered."""
+
+    container: str
+    signo: int
+    pid: int
+    mode: int
+    error: str
+    kill_id: str = ""
+    request_id: str = ""
+
+
+class ContainerDestroyRequested(
+    Struct, frozen=True, kw_only=True, tag="container.destroy_requested"
+):
+    """Every process of the container is about to be ended and its remains removed."""
+
+    container: str
+    launch_id: str
+    request_id: str = ""
+
+
+class ContainerDestroyRejected(Struct, frozen=True, kw_only=True, tag="container.destroy_rejected"):
+    """A destroy was refused: no such container was ever known."""
+
+    container: str
+    error: str
+    request_id: str = ""
+
+
+class ContainerDestroyed(Struct, frozen=True, kw_only=True, tag="container.destroyed"):
+    """Nothing of the container is left, but for ``leftovers``, which could not be removed."""
+
+    container: str
+    launch_id: str = ""
+    leftovers: tuple[str, ...] = ()
+    request_id: str = ""
+
+
+class ContainerLost(Struct, frozen=True, kw_only=True, tag="container.lost"):
+    """Nobody can tell any more what became of the container."""
+
+    container: str
+    launch_id: str
+    reason: str
+
+
+class ContainerHoldLost(Struct, frozen=True, kw_only=True, tag="container.hold_lost"):
+    """Descriptors donated at creation are gone; the container can only be destroyed."""
+
+    container: str
+    reason: str
+
+
+# --- restore -------------------------------------------------------------------------------------
+
+
+class RestoreRejected(Struct, frozen=True, kw_only=True, tag="restore.rejected"):
+    """A Restore was refused."""
+
+    error: str
+    files: tuple[FdFact, ...] = ()
+    request_id: str = ""
+
+
+class ContainerRestoreRejected(Struct, frozen=True, kw_only=True, tag="container.restore_rejected"):
+    """A RestoreSubcontainer was refused, or a start that was translated to one."""
+
+    container: str
+    request: StartRequest
+    error: str
+
+
+Event: TypeAlias = (
+    SandboxCreated
+    | SandboxCreateRejected
+    | SandboxStartRequested
+    | SandboxStarted
+    | SandboxStartFailed
+    | SandboxStartRejected
+    | SandboxStopped
+    | SandboxDeleteRequested
+    | SandboxDeleteRejected
+    | SandboxDeleted
+    | ContainerCreated
+    | ContainerCreateRejected
+    | ContainerStartAccepted
+    | ContainerStartRejected
+    | ContainerStartTranslated
+    | ContainerStarted
+    | ContainerStartFailed
+    | ContainerExited
+    | ContainerSignalRequested
+    | ContainerSignalSent
+    | ContainerSignalRejected
+    | ContainerDestroyRequested
+    | ContainerDestroyRejected
+    | ContainerDestroyed
+    | ContainerLost
+    | ContainerHoldLost
+    | RestoreRejected
+    | ContainerRestoreRejected
+)
+"""Everything that a sandbox's stream may hold."""

@@ -1,0 +1,227 @@
+"""The one fold: every state, live, recovered, replayed or shown, comes from these functions.
+
+``evolve`` never refuses. The log says what happened; an event that fits no container (a sequence
+that no decision would have produced) changes nothing here and is a finding for an audit.
+"""
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from manager.domain import events as e
+from manager.domain.events import Event
+from manager.domain.state import (
+    ABSENT,
+    Container,
+    Failure,
+    LaunchIntent,
+    RequestOutcome,
+    Sandbox,
+)
+
+
+def fold(events: Iterable[Event], state: Sandbox = ABSENT) -> Sandbox:
+    """Replay events on top of ``state``, oldest first."""
+    for event in events:
+        state = evolve(state, event)
+    return state
+
+
+def evolve(state: Sandbox, event: Event) -> Sandbox:  # noqa: C901, PLR0912 - one arm an event
+    """The state after one more event."""
+    match event:
+        case e.SandboxCreated():
+            return _created(state, event)
+        case e.SandboxCreateRejected(request=request, error=error):
+            return _answer(state, request.request_id, "Create", error=error)
+        case e.SandboxStartRequested(request_id=request_id):
+            asked = _ask(state, request_id, "StartRoot")
+            return _update(asked, state.id, status="starting", start_request_id=request_id)
+        case e.SandboxStarted():
+            return _root_started(state, event)
+        case e.SandboxStartFailed():
+            return _root_failed(state, event)
+        case e.SandboxStartRejected(request_id=request_id, error=error):
+            return _answer(state, request_id, "StartRoot", error=error)
+        case e.SandboxStopped():
+            return replace(state, phase="stopped")
+        case e.SandboxDeleteRequested(request_id=request_id):
+            asked = _ask(state, request_id, "Delete")
+            return replace(asked, deleting=True, delete_request_id=request_id)
+        case e.SandboxDeleteRejected(request_id=request_id, error=error):
+            return _answer(state, request_id, "Delete", error=error)
+        case e.SandboxDeleted():
+            return _settle(replace(state, phase="deleted", deleting=False), state.delete_request_id)
+        case e.ContainerCreated():
+            return _container_created(state, event)
+        case e.ContainerCreateRejected(container=cid, error=error):
+            return _answer(state, event.request_id, "CreateSubcontainer", cid, error)
+        case e.ContainerStartAccepted(container=cid, intent=intent):
+            return _intend(state, cid, intent)
+        case e.ContainerStartRejected(container=cid, request=request, error=error):
+            return _answer(state, request.request_id, "StartSubcontainer", cid, error)
+        case e.ContainerStarted(container=cid, launched=launched):
+            return _update_start(state, cid, status="running", launched=launched)
+        case e.ContainerStartFailed(container=cid, failure=failure):
+            return _update_start(state, cid, status="failed", failure=failure)
+        case e.ContainerExited():
+            return _exited(state, event)
+        case e.ContainerSignalRequested(container=cid, request_id=request_id):
+            return _ask(state, request_id, "Signal", cid)
+        case e.ContainerSignalSent(request_id=request_id):
+            return _settle(state, request_id)
+        case e.ContainerSignalRejected(container=cid, request_id=request_id, error=error):
+            answered = _answer(state, request_id, "Signal", cid, error)
+            return _settle(answered, request_id, error)
+        case e.ContainerDestroyRequested(container=cid, request_id=request_id):
+            asked = _ask(state, request_id, "DestroySubcontainer", cid)
+            return _update(asked, cid, destroying=True, destroy_request_id=request_id)
+        case e.ContainerDestroyRejected(container=cid, error=error):
+            return _answer(state, event.request_id, "DestroySubcontainer", cid, error)
+        case e.ContainerDestroyed():
+            return _destroyed(state, event)
+        case e.ContainerLost(container=cid):
+            return _update(state, cid, status="lost")
+        case e.ContainerHoldLost(container=cid):
+            return _update(state, cid, tty_hold=None, fds_hold=None)
+        case e.ContainerStartTranslated():
+            return state
+        case e.RestoreRejected(request_id=request_id, error=error):
+            return _answer(state, request_id, "Restore", error=error)
+        case e.ContainerRestoreRejected(container=cid, request=request, error=error):
+            return _answer(state, request.request_id, "RestoreSubcontainer", cid, error)
+        case _:
+            assert_never(event)
+
+
+def _created(state: Sandbox, event: e.SandboxCreated) -> Sandbox:
+    """A deleted sandbox's id may be used again: all but the answered requests starts anew."""
+    cid, intent = event.sandbox, event.intent
+    root = Container(
+        cid=cid,
+        status="creating",
+        intent=intent,
+        fds_hold=event.hold_id,
+        tty_hold=event.tty_hold_id or None,
+    )
+    fresh = Sandbox(
+        id=cid,
+        phase="created",
+        containers={cid: root},
+        names={intent.name: cid},
+        requests=state.requests,
+    )
+    return _answer(fresh, intent.request.request_id, "Create")
+
+
+def _root_started(state: Sandbox, event: e.SandboxStarted) -> Sandbox:
+    started = _update_start(
+        state, state.id, status="running", launched=event.launched, fds_hold=None
+    )
+    return replace(started, phase="started")
+
+
+def _root_failed(state: Sandbox, event: e.SandboxStartFailed) -> Sandbox:
+    failed = _update_start(state, state.id, status="failed", failure=event.failure, fds_hold=None)
+    return replace(failed, phase="stopped")
+
+
+def _container_created(state: Sandbox, event: e.ContainerCreated) -> Sandbox:
+    cid = event.container
+    created = Container(cid=cid, status="creating", tty_hold=event.hold_id or None)
+    known = replace(state, containers={**state.containers, cid: created})
+    return _answer(known, event.request_id, "CreateSubcontainer", cid)
+
+
+def _intend(state: Sandbox, cid: str, intent: LaunchIntent) -> Sandbox:
+    request_id = intent.request.request_id
+    named = replace(state, names={**state.names, intent.name: cid})
+    asked = _ask(named, request_id, "StartSubcontainer", cid)
+    return _update(
+        asked,
+        cid,
+        status="starting",
+        intent=intent,
+        failure=None,
+        start_request_id=request_id,
+    )
+
+
+def _update_start(state: Sandbox, cid: str, **changes: object) -> Sandbox:
+    """Apply the outcome of a start: its terminal is used up, and whoever asked has an answer."""
+    found = state.containers.get(cid)
+    if found is None:
+        return state
+    failure = changes.get("failure")
+    error = failure.error if isinstance(failure, Failure) else ""
+    updated = _update(state, cid, tty_hold=None, **changes)
+    return _settle(updated, found.start_request_id, error)
+
+
+def _exited(state: Sandbox, event: e.ContainerExited) -> Sandbox:
+    """A container may exit before anybody said that it started; then it did start."""
+    found = state.containers.get(event.container)
+    exited = _update(
+        state,
+        event.container,
+        status="stopped",
+        exit=event.exit,
+        exit_source=event.source,
+        exited_at_ns=event.exited_at_ns,
+        oom=event.oom,
+        tty_hold=None,
+        fds_hold=None,
+    )
+    return _settle(exited, found.start_request_id if found is not None else "")
+
+
+def _destroyed(state: Sandbox, event: e.ContainerDestroyed) -> Sandbox:
+    cid = event.container
+    found = state.containers.get(cid)
+    names = {name: owner for name, owner in state.names.items() if owner != cid}
+    gone = _update(
+        replace(state, names=names),
+        cid,
+        status="destroyed",
+        destroying=False,
+        tty_hold=None,
+        fds_hold=None,
+    )
+    answered = _answer(gone, event.request_id, "DestroySubcontainer", cid)
+    return _settle(answered, found.destroy_request_id if found is not None else "")
+
+
+def _update(state: Sandbox, cid: str, **changes: object) -> Sandbox:
+    found = state.containers.get(cid)
+    if found is None:
+        return state
+    return replace(state, containers={**state.containers, cid: replace(found, **changes)})
+
+
+def _ask(state: Sandbox, request_id: str, method: str, cid: str = "") -> Sandbox:
+    """Note that a request with an id has been accepted; its outcome is still to come."""
+    return _note(state, request_id, RequestOutcome(method=method, cid=cid or state.id))
+
+
+def _answer(
+    state: Sandbox, request_id: str, method: str, cid: str = "", error: str = ""
+) -> Sandbox:
+    """Note the outcome of a request with an id that was answered at once."""
+    outcome = RequestOutcome(method=method, cid=cid or state.id, done=True, error=error)
+    return _note(state, request_id, outcome)
+
+
+def _note(state: Sandbox, request_id: str, outcome: RequestOutcome) -> Sandbox:
+    if not request_id or request_id in state.requests:
+        return state
+    return replace(state, requests={**state.requests, request_id: outcome})
+
+
+def _settle(state: Sandbox, request_id: str, error: str = "") -> Sandbox:
+    """Note the outcome of a request that was accepted before."""
+    asked = state.requests.get(request_id)
+    if asked is None or asked.done:
+        return state
+    outcome = replace(asked, done=True, error=error)
+    return replace(state, requests={**state.requests, request_id: outcome})

@@ -1,0 +1,82 @@
+"""Questions about a sandbox that change nothing and leave no event."""
+
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from manager.domain.exit_status import Unknown, to_wait_status
+from manager.domain.gotext import quote
+from manager.domain.state import ALIVE, Container, Sandbox
+
+RUNTIME_CREATING: Final = 1
+RUNTIME_RUNNING: Final = 2
+RUNTIME_STOPPED: Final = 3
+
+
+class Pending(Struct, frozen=True):
+    """No answer yet; ask again after the next event."""
+
+
+class Refused(Struct, frozen=True):
+    """The answer is an error with this text."""
+
+    error: str
+
+
+class Ended(Struct, frozen=True):
+    """The raw wait status (wait(2))."""
+
+    wait_status: int
+
+
+WaitAnswer: TypeAlias = Pending | Refused | Ended
+PENDING: Final = Pending()
+
+
+def wait_answer(state: Sandbox, cid: str) -> WaitAnswer:
+    """How a container ended. The log remembers: the answer stays the same for ever."""
+    found = state.containers.get(cid)
+    if state.phase == "restoringUnstarted" and found is not None:
+        return PENDING
+    if found is None:
+        return Refused(f"container {quote(cid)} not found")
+    if found.exit is not None:
+        if isinstance(found.exit, Unknown):
+            return Refused(f"exit status of container {quote(cid)} is lost: {found.exit.reason}")
+        return Ended(to_wait_status(found.exit))
+    match found.status:
+        case "starting" | "running" | "paused":
+            return PENDING
+        case "lost":
+            return Refused(f"container {quote(cid)} is lost: nobody saw its exit status")
+        case "destroyed":
+            return Refused(f"container {quote(cid)} not found")
+        case _:
+            return Refused(f"container {quote(cid)} not started")
+
+
+def runtime_state(state: Sandbox, cid: str) -> int:
+    """ContainerRuntimeState of gVisor: 1 creating, 2 running, 3 stopped; unknown is stopped."""
+    found = state.container(cid)
+    if found is None or state.phase == "restoreFailed":
+        return RUNTIME_STOPPED
+    if found.status in {"creating", "starting"}:
+        return RUNTIME_CREATING
+    return RUNTIME_RUNNING if found.status in ALIVE else RUNTIME_STOPPED
+
+
+def start_answer(state: Sandbox, launch_id: str) -> Pending | Refused | None:
+    """How a start came out: ``None`` for well."""
+    found = state.by_launch(launch_id)
+    if found is None:
+        return Refused("the start has been superseded")
+    if found.status == "starting":
+        return PENDING
+    if found.failure is not None:
+        return Refused(found.failure.error)
+    return None
+
+
+def is_destroyed(container: Container | None) -> bool:
+    """Whether a destroy has come to its end."""
+    return container is None or not container.exists

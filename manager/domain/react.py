@@ -1,0 +1,152 @@
+"""From events to effects, and from a state found at start-up back to what was under way."""
+
+from typing import Final
+
+from msgspec import Struct
+
+from manager.domain import commands as c
+from manager.domain import events as e
+from manager.domain.decide_life import SIGNAL_ALL
+from manager.domain.effects import DestroyLaunch, Effect, Launch, ReleaseHold, SendSignal
+from manager.domain.events import Event
+from manager.domain.state import ALIVE, Container, Sandbox
+
+SIGKILL: Final = 9
+
+
+def react(before: Sandbox, event: Event) -> tuple[Effect, ...]:
+    """The effects of one event, in order.
+
+    Args:
+        before: The sandbox as it was before the event; what the event uses up is still in it.
+        event: The event, durable by now.
+    """
+    match event:
+        case e.SandboxStartRequested():
+            return _launch_root(before)
+        case e.ContainerStartAccepted():
+            return (_launch(before, event),)
+        case e.ContainerSignalRequested():
+            return _signal(before, event)
+        case e.ContainerDestroyRequested(launch_id=launch_id):
+            return (DestroyLaunch(launch_id=launch_id),)
+        case e.ContainerDestroyed(container=cid):
+            return _release(before.containers.get(cid))
+        case e.SandboxStopped():
+            return tuple(_end(found) for found in _others_alive(before))
+        case e.ContainerStarted(launch_id=launch_id) if before.phase == "stopped":
+            return (_kill_everyone(launch_id),)
+        case _:
+            return ()
+
+
+class Resumption(Struct, frozen=True, kw_only=True):
+    """What a manager does first with a sandbox: reports to decide on, then effects to repeat."""
+
+    reports: tuple[c.Report, ...]
+    effects: tuple[Effect, ...]
+
+
+def resume(
+    state: Sandbox, *, launches: frozenset[str], held: frozenset[str], why: str
+) -> Resumption:
+    """Leave every state that a crash can have left behind.
+
+    Args:
+        state: The sandbox as the log tells it.
+        launches: Launch ids that the worker knows; it will report their outcomes itself.
+        held: Hold ids that the worker still keeps.
+        why: What happened to the rest, in words for a person.
+    """
+    reports: list[c.Report] = []
+    effects: list[Effect] = []
+    for found in state.containers.values():
+        launch_id = found.intent.launch_id if found.intent is not None else ""
+        known = launch_id in launches
+        if found.status == "starting" and not known:
+            reports.append(
+                c.ReportStartFailed(launch_id=launch_id, stage="interrupted", reason=why)
+            )
+        elif found.status in ALIVE and not known:
+            reports.append(c.ReportLost(launch_id=launch_id, reason=why))
+        elif found.status in ALIVE and state.phase == "stopped":
+            effects.append(_end(found))
+        if found.status == "creating" and _missing(found, held):
+            reports.append(c.ReportHoldLost(cid=found.cid, reason=why))
+        if found.destroying and known:
+            effects.append(DestroyLaunch(launch_id=launch_id))
+        elif found.destroying:
+            reports.append(c.ReportDestroyed(launch_id=launch_id))
+    return Resumption(reports=tuple(reports), effects=tuple(effects))
+
+
+def holds(state: Sandbox) -> frozenset[str]:
+    """The hold ids that the sandbox still needs."""
+    named = (
+        hold for found in state.containers.values() for hold in (found.fds_hold, found.tty_hold)
+    )
+    return frozenset(hold for hold in named if hold)
+
+
+def _missing(found: Container, held: frozenset[str]) -> bool:
+    return any(hold and hold not in held for hold in (found.fds_hold, found.tty_hold))
+
+
+def _launch_root(before: Sandbox) -> tuple[Effect, ...]:
+    root = before.container(before.id)
+    if root is None or root.intent is None:
+        return ()
+    return (Launch(intent=root.intent, held_fds=root.fds_hold, held_tty=root.tty_hold),)
+
+
+def _launch(before: Sandbox, event: e.ContainerStartAccepted) -> Launch:
+    found = before.container(event.container)
+    joined = event.intent.joins_pid_namespace
+    return Launch(
+        intent=event.intent,
+        held_tty=found.tty_hold if found is not None else None,
+        sandbox=_launch_id(before, before.id),
+        pid_namespace=_launch_id(before, joined) if joined is not None else None,
+    )
+
+
+def _launch_id(state: Sandbox, cid: str) -> str | None:
+    found = state.container(cid)
+    return found.intent.launch_id if found is not None and found.intent is not None else None
+
+
+def _signal(before: Sandbox, event: e.ContainerSignalRequested) -> tuple[Effect, ...]:
+    launch_id = _launch_id(before, event.container)
+    if launch_id is None:
+        return ()
+    return (
+        SendSignal(
+            kill_id=event.kill_id,
+            launch_id=launch_id,
+            signo=event.signo,
+            everyone=event.mode == SIGNAL_ALL,
+        ),
+    )
+
+
+def _release(found: Container | None) -> tuple[Effect, ...]:
+    if found is None:
+        return ()
+    named = (found.fds_hold, found.tty_hold)
+    return tuple(ReleaseHold(hold_id=hold) for hold in named if hold)
+
+
+def _others_alive(state: Sandbox) -> list[Container]:
+    alive = (found for found in state.containers.values() if found.status in ALIVE)
+    return [found for found in alive if found.cid != state.id]
+
+
+def _end(found: Container) -> SendSignal:
+    return _kill_everyone(found.intent.launch_id if found.intent is not None else "")
+
+
+def _kill_everyone(launch_id: str) -> SendSignal:
+    """A sandbox takes its containers with it, as gVisor's does."""
+    return SendSignal(
+        kill_id=f"sandbox-stopped-{launch_id}", launch_id=launch_id, signo=SIGKILL, everyone=True
+    )
