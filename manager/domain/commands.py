@@ -20,7 +20,7 @@ class CreateSandbox(Struct, frozen=True, kw_only=True):
     """Register the root container; its cid is the sandbox's id. ``request.cid`` may repeat it.
 
     ``hold_id`` (and ``tty_hold_id``, where the process has a terminal) name the donated descriptors
-    in the worker's keeping.
+    in the worker's keeping; ``hold_error`` says why the worker could not take them.
     """
 
     sandbox_id: str
@@ -33,6 +33,7 @@ class CreateSandbox(Struct, frozen=True, kw_only=True):
     tty: FdFact | None = None
     tty_hold_id: str = ""
     requested_cid: str = ""
+    hold_error: str = ""
 
 
 class StartRoot(Struct, frozen=True, kw_only=True):
@@ -47,6 +48,7 @@ class CreateSubcontainer(Struct, frozen=True, kw_only=True):
     cid: str
     files: tuple[FdFact, ...] = ()
     hold_id: str = ""
+    hold_error: str = ""
     request_id: str = ""
 
 
@@ -133,11 +135,6 @@ class ReportKilled(Struct, frozen=True, kw_only=True):
     """A signal was delivered, or not (``errno``)."""
 
     kill_id: str
-    request_id: str
-    cid: str
-    signo: int
-    pid: int
-    mode: int
     errno: int | None = None
 
 

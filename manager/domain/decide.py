@@ -92,12 +92,12 @@ def _create(state: Sandbox, command: c.CreateSandbox) -> e.SandboxCreated | e.Sa
         fresh = Sandbox(id=command.sandbox_id)
         ids = (command.launch_id, command.engine_id)
         intent = plan_launch(fresh, request, spec, command.engine, ids)
-    if isinstance(intent, str):
+    if isinstance(intent, str) or command.hold_error:
         return e.SandboxCreateRejected(
             sandbox=command.sandbox_id,
             request=request,
             engine=command.engine,
-            error=intent,
+            error=intent if isinstance(intent, str) else command.hold_error,
             tty=command.tty,
             requested_cid=command.requested_cid,
         )

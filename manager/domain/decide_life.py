@@ -37,6 +37,8 @@ def decide_create_subcontainer(
         error = f"TTY file must be a terminal open for both ways, but is {a_kind(files[0])}"
     elif state.phase in {"absent", "stopped", "deleted"} or state.deleting:
         error = f"sandbox has ended, cannot create subcontainer: state={state.phase}"
+    elif command.hold_error:
+        error = command.hold_error
     else:
         return e.ContainerCreated(
             container=cid,

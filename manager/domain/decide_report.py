@@ -24,7 +24,7 @@ def decide_report(state: Sandbox, report: c.Report) -> tuple[Event, ...]:
         case c.ReportExited():
             return _exited(state, report)
         case c.ReportKilled():
-            return (_killed(report),)
+            return _killed(state, report)
         case c.ReportDestroyed():
             return _destroyed(state, report)
         case c.ReportLost():
@@ -114,27 +114,34 @@ def _ends_sandbox(state: Sandbox, found: Container, reason: str) -> tuple[Event,
     return ()
 
 
-def _killed(report: c.ReportKilled) -> e.ContainerSignalSent | e.ContainerSignalRejected:
+def _killed(state: Sandbox, report: c.ReportKilled) -> tuple[Event, ...]:
+    intent = state.signals.get(report.kill_id)
+    if intent is None:
+        return ()
     if report.errno is None:
-        return e.ContainerSignalSent(
-            container=report.cid,
-            kill_id=report.kill_id,
-            signo=report.signo,
-            request_id=report.request_id,
+        return (
+            e.ContainerSignalSent(
+                container=intent.cid,
+                kill_id=report.kill_id,
+                signo=intent.signo,
+                request_id=intent.request_id,
+            ),
         )
     why = (
         "no such process"
         if report.errno == ERRNO_NO_SUCH_PROCESS
         else f"the kernel refused with errno {report.errno}"
     )
-    return e.ContainerSignalRejected(
-        container=report.cid,
-        signo=report.signo,
-        pid=report.pid,
-        mode=report.mode,
-        error=f"{signal_prefix(report.cid, report.pid, report.mode)}{why}",
-        kill_id=report.kill_id,
-        request_id=report.request_id,
+    return (
+        e.ContainerSignalRejected(
+            container=intent.cid,
+            signo=intent.signo,
+            pid=intent.pid,
+            mode=intent.mode,
+            error=f"{signal_prefix(intent.cid, intent.pid, intent.mode)}{why}",
+            kill_id=report.kill_id,
+            request_id=intent.request_id,
+        ),
     )
 
 

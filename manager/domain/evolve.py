@@ -18,6 +18,7 @@ from manager.domain.state import (
     LaunchIntent,
     RequestOutcome,
     Sandbox,
+    SignalIntent,
 )
 
 
@@ -67,13 +68,13 @@ def evolve(state: Sandbox, event: Event) -> Sandbox:  # noqa: C901, PLR0912 - on
             return _update_start(state, cid, status="failed", failure=failure)
         case e.ContainerExited():
             return _exited(state, event)
-        case e.ContainerSignalRequested(container=cid, request_id=request_id):
-            return _ask(state, request_id, "Signal", cid)
-        case e.ContainerSignalSent(request_id=request_id):
-            return _settle(state, request_id)
+        case e.ContainerSignalRequested():
+            return _signal_requested(state, event)
+        case e.ContainerSignalSent(kill_id=kill_id, request_id=request_id):
+            return _settle(_signal_done(state, kill_id), request_id)
         case e.ContainerSignalRejected(container=cid, request_id=request_id, error=error):
             answered = _answer(state, request_id, "Signal", cid, error)
-            return _settle(answered, request_id, error)
+            return _settle(_signal_done(answered, event.kill_id), request_id, error)
         case e.ContainerDestroyRequested(container=cid, request_id=request_id):
             asked = _ask(state, request_id, "DestroySubcontainer", cid)
             return _update(asked, cid, destroying=True, destroy_request_id=request_id)
@@ -174,6 +175,25 @@ def _exited(state: Sandbox, event: e.ContainerExited) -> Sandbox:
         fds_hold=None,
     )
     return _settle(exited, found.start_request_id if found is not None else "")
+
+
+def _signal_requested(state: Sandbox, event: e.ContainerSignalRequested) -> Sandbox:
+    intent = SignalIntent(
+        cid=event.container,
+        signo=event.signo,
+        pid=event.pid,
+        mode=event.mode,
+        request_id=event.request_id,
+    )
+    asked = _ask(state, event.request_id, "Signal", event.container)
+    return replace(asked, signals={**asked.signals, event.kill_id: intent})
+
+
+def _signal_done(state: Sandbox, kill_id: str) -> Sandbox:
+    if kill_id not in state.signals:
+        return state
+    signals = {key: intent for key, intent in state.signals.items() if key != kill_id}
+    return replace(state, signals=signals)
 
 
 def _destroyed(state: Sandbox, event: e.ContainerDestroyed) -> Sandbox:

@@ -7,6 +7,7 @@ from msgspec import Struct
 from manager.domain import commands as c
 from manager.domain import events as e
 from manager.domain.decide_life import SIGNAL_ALL
+from manager.domain.decide_report import ERRNO_NO_SUCH_PROCESS
 from manager.domain.effects import DestroyLaunch, Effect, Launch, ReleaseHold, SendSignal
 from manager.domain.events import Event
 from manager.domain.state import ALIVE, Container, Sandbox
@@ -77,6 +78,12 @@ def resume(
             effects.append(DestroyLaunch(launch_id=launch_id))
         elif found.destroying:
             reports.append(c.ReportDestroyed(launch_id=launch_id))
+    for kill_id, intent in state.signals.items():
+        target = _launch_id(state, intent.cid)
+        if target is not None and target in launches:
+            effects.append(_send(kill_id, target, intent.signo, intent.mode))
+        else:
+            reports.append(c.ReportKilled(kill_id=kill_id, errno=ERRNO_NO_SUCH_PROCESS))
     return Resumption(reports=tuple(reports), effects=tuple(effects))
 
 
@@ -119,13 +126,12 @@ def _signal(before: Sandbox, event: e.ContainerSignalRequested) -> tuple[Effect,
     launch_id = _launch_id(before, event.container)
     if launch_id is None:
         return ()
-    return (
-        SendSignal(
-            kill_id=event.kill_id,
-            launch_id=launch_id,
-            signo=event.signo,
-            everyone=event.mode == SIGNAL_ALL,
-        ),
+    return (_send(event.kill_id, launch_id, event.signo, event.mode),)
+
+
+def _send(kill_id: str, launch_id: str, signo: int, mode: int) -> SendSignal:
+    return SendSignal(
+        kill_id=kill_id, launch_id=launch_id, signo=signo, everyone=mode == SIGNAL_ALL
     )
 
 

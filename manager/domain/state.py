@@ -126,11 +126,22 @@ class RequestOutcome(Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
+class SignalIntent(Struct, frozen=True, kw_only=True):
+    """A signal whose delivery has not been reported yet."""
+
+    cid: str
+    signo: int
+    pid: int
+    mode: int
+    request_id: str = ""
+
+
 class Sandbox(Struct, frozen=True, kw_only=True):
     """Everything that is known about one sandbox.
 
     ``containers`` maps cid to container, the root (whose cid is the sandbox's id) among them;
-    ``names`` maps a container's name to its cid; ``requests`` maps request ids to outcomes.
+    ``names`` maps a container's name to its cid; ``requests`` maps request ids to outcomes;
+    ``signals`` maps kill ids to the signals that are under way.
     """
 
     id: str = ""
@@ -140,6 +151,7 @@ class Sandbox(Struct, frozen=True, kw_only=True):
     containers: dict[str, Container] = {}
     names: dict[str, str] = {}
     requests: dict[str, RequestOutcome] = {}
+    signals: dict[str, SignalIntent] = {}
 
     def container(self, cid: str) -> Container | None:
         """The container of that id, unless it is unknown or destroyed."""
