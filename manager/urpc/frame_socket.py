@@ -10,8 +10,8 @@ from manager.urpc.fdpass import recv_with_fds, send_with_fds
 from manager.urpc.fds import FdBundle
 from manager.urpc.frames import FRAME_FDS_MAX, Frame, FrameDecoder, encode_frame
 
-RECEIVE_BYTES: Final = 256 * 1024
-"""Read size: the kernel's own send buffer is about this long."""
+RECEIVE_BYTES: Final = 64 * 1024
+"""Read size; a frame of a start is a few KiB."""
 
 PENDING_BYTES_MAX: Final = 128 * 1024 * 1024
 """Most bytes that wait for a slow peer; beyond, the peer is taken for dead."""

@@ -1,0 +1,100 @@
+"""A urpc message at a time over a unix socket: what server and client have in common."""
+
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+
+from manager.urpc.fdpass import Received, recv_with_fds, send_with_fds
+from manager.urpc.fds import FdBundle
+from manager.urpc.protocol import Message, MessageReader
+
+READ_BYTES: Final = 64 * 1024
+
+
+class MessageStream:
+    """Whole messages with their files, in and out. One task reads, one writes.
+
+    Args:
+        sock: A connected unix stream socket; ownership moves in, it is made non-blocking.
+        reader: Its limits.
+    """
+
+    def __init__(self, sock: socket.socket, reader: MessageReader) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._reader = reader
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._sock.fileno() < 0
+
+    async def receive(self) -> Message | None:
+        """Wait for the next message; None at end of stream, also amid a message.
+
+        Raises:
+            MalformedMessage: The peer does not speak the protocol. Close.
+
+        Cancellation: safe; what has come of a message stays for the next call.
+        """
+        message = self._reader.next_buffered()
+        while message is None:
+            if self._reader.awaiting_first:
+                received = await self._recv_first()
+                if not received.data:
+                    return self._reader.receive_eof()
+                message = self._reader.receive_first(received)
+            else:
+                data = await self._recv()
+                if not data:
+                    return self._reader.receive_eof()
+                message = self._reader.receive_data(data)
+        return message
+
+    async def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Send one message, `fds` (lent) on its first byte.
+
+        Raises:
+            ConnectionError: The peer is gone. Close.
+            OSError: The kernel refused the descriptors (ETOOMANYREFS). Nothing was sent.
+
+        Cancellation: part of the message may be sent. Close.
+        """
+        rest = memoryview(data)
+        while rest:
+            try:
+                sent = send_with_fds(self._sock, rest, fds)
+            except BlockingIOError:
+                await anyio.wait_writable(self._sock)
+            else:
+                rest, fds = rest[sent:], ()
+
+    def close(self) -> None:
+        """Close the socket and the files of a message that is not whole; idempotent.
+
+        A task that waits here gets anyio.ClosedResourceError.
+        """
+        self._reader.close()
+        if not self.closed:
+            anyio.notify_closing(self._sock)
+        self._sock.close()
+
+    async def _recv_first(self) -> Received:
+        while True:
+            try:
+                return recv_with_fds(self._sock)
+            except BlockingIOError:
+                await anyio.wait_readable(self._sock)
+            except ConnectionError:
+                return Received(data=b"", files=FdBundle())
+
+    async def _recv(self) -> bytes:
+        while True:
+            try:
+                return self._sock.recv(READ_BYTES)
+            except BlockingIOError:
+                await anyio.wait_readable(self._sock)
+            except ConnectionError:
+                return b""

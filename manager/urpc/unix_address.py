@@ -1,0 +1,126 @@
+"""Unix socket addresses: of any length, bound for their owner only, never over a live one."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Self
+
+PATH_BYTES_MAX: Final = 107
+"""Longest path in a unix address. Source: unix(7), sun_path[108] with its NUL."""
+
+BACKLOG_CONNECTIONS: Final = 128
+"""Connections that may wait to be accepted."""
+
+_SOCKET_MODE: Final = 0o600
+
+
+class UnixListener:
+    """A listening socket and the file that it is bound to; made by `bind`."""
+
+    def __init__(self, sock: socket.socket, path: Path) -> None:
+        self.sock = sock
+        self.path = path
+        self._file = _identity(path)
+
+    @classmethod
+    def bind(cls, path: Path) -> Self:
+        """Bind and listen: mode 0600 (less the umask) from the first moment.
+
+        A socket file on which nobody listens, because its server was killed, is replaced. Two
+        servers that race for one path are the caller's to prevent: lock the directory.
+
+        Args:
+            path: Of any length; its directory exists.
+
+        Raises:
+            OSError: EADDRINUSE: somebody listens there, or it is no socket; ENOENT, EACCES.
+
+        Source: bind(2) on Linux gives the file the mode of the socket's own inode, less the umask:
+            no window in which it is wider, and no change to a umask that all threads share.
+        """
+        if _is_stale(path):
+            path.unlink()
+        sock = _socket()
+        try:
+            os.fchmod(sock.fileno(), _SOCKET_MODE)
+            with _reachable(path.parent, 1 + len(os.fsencode(path.name))) as parent:
+                sock.bind(f"{parent}/{path.name}")
+            sock.listen(BACKLOG_CONNECTIONS)
+            return cls(sock, path)
+        except BaseException:
+            sock.close()
+            raise
+
+    def close(self) -> None:
+        """Stop listening and remove the file, unless another one stands there; idempotent."""
+        if self.sock.fileno() >= 0 and _identity(self.path) == self._file:
+            self.path.unlink()
+        self.sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect_unix(path: Path) -> socket.socket:
+    """Connect to a path of any length.
+
+    Returns:
+        A non-blocking connected socket, the caller's to close.
+
+    Raises:
+        BlockingIOError: The server's backlog is full. Try again shortly.
+        OSError: ENOENT, ECONNREFUSED: no server there.
+    """
+    sock = _socket()
+    try:
+        with _reachable(path) as address:
+            sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _socket() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_stale(path: Path) -> bool:
+    if not path.is_socket():
+        return False
+    try:
+        connect_unix(path).close()
+    except BlockingIOError:
+        return False
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _reachable(path: Path, room_bytes: int = 0) -> Iterator[str]:
+    """Lend a name for `path` that, with `room_bytes` after it, fits an address.
+
+    A long one goes through a descriptor of our own.
+    """
+    if len(os.fsencode(path)) + room_bytes <= PATH_BYTES_MAX:
+        yield str(path)
+        return
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
