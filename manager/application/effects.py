@@ -1,0 +1,76 @@
+"""Carry effects out: each becomes one command to the worker."""
+
+from msgspec import Struct
+
+from manager.application.ports import Descriptors
+from manager.application.worker_link import WorkerLink
+from manager.domain import commands as c
+from manager.domain.effects import DestroyLaunch, Effect, Launch, ReleaseHold, SendSignal
+from manager.schema import worker as w
+from manager.urpc.fds import FdBundle
+
+
+class Luggage(Struct, kw_only=True):
+    """What a start brings along that no event may hold: the real spec and the descriptors.
+
+    ``files`` belongs to whoever made the luggage until a launch takes it.
+    """
+
+    spec: bytes = b""
+    files: FdBundle
+
+
+class EffectRunner:
+    """Turns effects into worker commands."""
+
+    def __init__(self, link: WorkerLink, descriptors: Descriptors) -> None:
+        self._link = link
+        self._descriptors = descriptors
+
+    async def perform(self, effect: Effect, luggage: Luggage | None = None) -> c.Report | None:
+        """Carry one effect out; returns a report if the manager's own part of it failed."""
+        match effect:
+            case Launch():
+                return await self._launch(effect, luggage)
+            case SendSignal():
+                message: w.ToWorker = w.Kill(
+                    kill_id=effect.kill_id,
+                    launch_id=effect.launch_id,
+                    signo=effect.signo,
+                    everyone=effect.everyone,
+                )
+            case DestroyLaunch(launch_id=launch_id):
+                message = w.Destroy(launch_id=launch_id)
+            case ReleaseHold(hold_id=hold_id):
+                message = w.Release(hold_id=hold_id)
+        await self._link.send(message)
+        return None
+
+    async def _launch(self, effect: Launch, luggage: Luggage | None) -> c.Report | None:
+        intent = effect.intent
+        files = luggage.files.take_all() if luggage is not None else FdBundle()
+        try:
+            prepared = self._descriptors.prepare(intent.plan, files) if files else files
+        except OSError as error:
+            return c.ReportStartFailed(
+                launch_id=intent.launch_id,
+                stage="mounts",
+                reason=f"a donated file tree cannot be used: {error.strerror}",
+                errno=error.errno,
+            )
+        message = w.Launch(
+            launch_id=intent.launch_id,
+            engine_id=intent.engine_id,
+            engine=intent.engine,
+            spec=luggage.spec if luggage is not None else b"",
+            plan=intent.plan,
+            held_fds=effect.held_fds,
+            held_tty=effect.held_tty,
+            sandbox=effect.sandbox,
+            pid_namespace=effect.pid_namespace,
+        )
+        if not await self._link.send(message, prepared):
+            return c.ReportStartFailed(
+                launch_id=intent.launch_id, stage="interrupted", reason="the worker is gone"
+            )
+        return None

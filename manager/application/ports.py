@@ -1,0 +1,76 @@
+"""What the application needs from the world, one small protocol each."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from manager.domain.payload import LaunchPlan
+from manager.domain.request import FdFact
+from manager.schema import worker as w
+from manager.urpc.fds import FdBundle
+
+
+class Ids(Protocol):
+    """Where new ids come from."""
+
+    def new_id(self) -> str:
+        """Return an id that never comes again (a UUIDv7, so that ids sort by time)."""
+        ...
+
+
+class Descriptors(Protocol):
+    """What can be learned of, and done to, donated descriptors in the clients' namespace."""
+
+    def describe(self, files: FdBundle) -> tuple[FdFact, ...]:
+        """Return the facts of each descriptor, in order; the bundle keeps them."""
+        ...
+
+    def prepare(self, plan: LaunchPlan, files: FdBundle) -> FdBundle:
+        """Make of the donated descriptors what a worker in another mount namespace can use.
+
+        Trees become detached clones, in the same order. Takes ownership of ``files``.
+
+        Raises:
+            OSError: The kernel refused, e.g. ``EINVAL`` for a directory of another mount namespace.
+        """
+        ...
+
+
+class WorkerConnection(Protocol):
+    """One connection to the worker, welcomed."""
+
+    @property
+    def welcome(self) -> w.Welcome:
+        """Return what the worker said of itself."""
+        ...
+
+    async def send(self, message: w.ToWorker, files: FdBundle | None = None) -> None:
+        """Send one command; ownership of ``files`` moves in, also when this raises.
+
+        Raises:
+            WorkerGone: The connection has ended.
+        """
+        ...
+
+    async def receive(self) -> Sequence[w.Outcome]:
+        """Wait for outcomes: at least one, and all that have arrived.
+
+        Raises:
+            WorkerGone: The connection has ended.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of the connection; the worker lives on."""
+        ...
+
+
+class Workers(Protocol):
+    """Where the worker is to be had."""
+
+    async def connect(self) -> WorkerConnection:
+        """Connect to the worker that runs, or start one.
+
+        Raises:
+            WorkerGone: It cannot be started; the text says why.
+        """
+        ...

@@ -1,0 +1,52 @@
+"""What the worker says, in the words of the domain."""
+
+from manager.domain import commands as c
+from manager.domain.exit_status import ExitStatus, Unknown, from_wait_status
+from manager.domain.state import Launched
+from manager.schema import worker as w
+
+
+def to_report(outcome: w.Outcome) -> c.Report | None:
+    """Translate an outcome; one that concerns no sandbox gives ``None``."""
+    match outcome:
+        case w.Started(identity=identity):
+            return c.ReportStarted(
+                launch_id=outcome.launch_id,
+                launched=Launched(
+                    pid=identity.pid,
+                    start_ticks=identity.start_ticks,
+                    pidfd_inode=identity.pidfd_inode,
+                    boot_id=identity.boot_id,
+                    engine=outcome.engine,
+                    engine_version=outcome.engine_version,
+                    started_at_ns=outcome.started_at_ns,
+                ),
+                phases_us=outcome.phases_us,
+            )
+        case w.StartFailed():
+            return c.ReportStartFailed(
+                launch_id=outcome.launch_id,
+                stage=outcome.stage,
+                reason=outcome.reason,
+                errno=outcome.errno,
+            )
+        case w.Exited():
+            return c.ReportExited(
+                launch_id=outcome.launch_id,
+                exit=_exit_status(outcome),
+                source=outcome.source,
+                exited_at_ns=outcome.exited_at_ns,
+                oom=outcome.oom,
+            )
+        case w.Killed():
+            return c.ReportKilled(kill_id=outcome.kill_id, errno=outcome.errno)
+        case w.Destroyed():
+            return c.ReportDestroyed(launch_id=outcome.launch_id, leftovers=outcome.leftovers)
+        case w.Held():
+            return None
+
+
+def _exit_status(outcome: w.Exited) -> ExitStatus:
+    if outcome.status is None:
+        return Unknown(reason="the kernel could not tell any more")
+    return from_wait_status(outcome.status)

@@ -1,0 +1,64 @@
+"""The two bodies of a spec: what the worker gets, and what the log keeps."""
+
+import hashlib
+import hmac
+from typing import Any, Final
+
+import msgspec
+
+from eventstore import Document
+from manager.domain.request import ConfValue
+
+SPEC_MEDIA_TYPE: Final = "application/vnd.oci.runtime.config.v1+json"
+MASK_HEX_CHARS: Final = 32
+
+SpecObject = dict[str, Any]
+"""A spec as decoded JSON, member names as in the OCI runtime spec."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_spec(spec: SpecObject) -> bytes:
+    """Write a spec as compact JSON."""
+    return _encode(spec)
+
+
+def masked_document(spec: SpecObject, key: bytes) -> Document:
+    """Make the body that the log keeps: every env value is replaced by a keyed digest.
+
+    Equal values of one node have equal digests, so that they can be compared without being known.
+    """
+    process = spec.get("process")
+    if isinstance(process, dict) and process.get("env"):
+        env = [_mask(entry, key) for entry in process["env"]]
+        spec = {**spec, "process": {**process, "env": env}}
+    return Document(media_type=SPEC_MEDIA_TYPE, body=_encode(spec))
+
+
+def _mask(entry: str, key: bytes) -> str:
+    name, separator, value = entry.partition("=")
+    if not separator:
+        return entry
+    digest = hmac.new(key, value.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+    return f"{name}=hmac-sha256:{digest[:MASK_HEX_CHARS]}"
+
+
+def effective_spec(spec: SpecObject, conf: dict[str, ConfValue] | None) -> SpecObject:
+    """Apply what gVisor applies before a process is made.
+
+    Without ``EnableRaw`` no capability set keeps CAP_NET_RAW. Of an environment variable that is
+    given twice the last value counts, in the place of the first.
+    """
+    process = spec.get("process")
+    if not isinstance(process, dict):
+        return spec
+    changed = dict(process)
+    capabilities = process.get("capabilities")
+    if isinstance(capabilities, dict) and not (conf or {}).get("EnableRaw"):
+        changed["capabilities"] = {
+            name: [each for each in members or () if each != "CAP_NET_RAW"]
+            for name, members in capabilities.items()
+        }
+    if process.get("env"):
+        changed["env"] = list({entry.partition("=")[0]: entry for entry in process["env"]}.values())
+    return {**spec, "process": changed}

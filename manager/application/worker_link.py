@@ -1,0 +1,144 @@
+"""The manager's side of the worker: one connection at a time, made anew when it breaks.
+
+Outcomes are handed on in the order in which the worker sent them, and acknowledged only after
+whoever takes them has returned, that is, once they are durable. While there is no connection,
+sends do nothing: what an intent asked for is settled when the next worker has said what it knows.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+import anyio
+
+from manager.application.errors import WorkerGone
+from manager.application.ports import WorkerConnection, Workers
+from manager.schema import worker as w
+from manager.urpc.fds import FdBundle
+
+RECONNECT_PAUSES_S: Final = (0.0, 0.1, 0.5, 1.0, 2.0)
+"""Pauses before attempts to get a worker; the last one repeats."""
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerEvents(Protocol):
+    """Who is told what the worker says."""
+
+    async def worker_found(self, welcome: w.Welcome, sent: "SentLaunches") -> None:
+        """Settle what was under way, knowing what the worker knows."""
+        ...
+
+    async def worker_lost(self, reason: str) -> None:
+        """Note that the connection has ended."""
+        ...
+
+    async def take(self, outcomes: Sequence[w.Outcome]) -> None:
+        """Make outcomes durable; returning means that they are."""
+        ...
+
+
+class SentLaunches:
+    """Launch ids that went out over this connection: they are known to the worker, too."""
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+
+
+class WorkerLink:
+    """Keeps a connection to the worker while :meth:`run` runs."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._connection: WorkerConnection | None = None
+        self._sent = SentLaunches()
+        self._holds: dict[str, anyio.Event] = {}
+        self._broken = anyio.Event()
+
+    async def run(
+        self, events: WorkerEvents, *, task_status: anyio.abc.TaskStatus[w.Welcome]
+    ) -> None:
+        """Connect, hand outcomes on, connect again; until cancelled.
+
+        Raises:
+            WorkerGone: The very first connection could not be made.
+        """
+        connection = await self._workers.connect()
+        started = False
+        while True:
+            self._sent = SentLaunches()
+            self._broken = anyio.Event()
+            self._connection = connection
+            try:
+                await events.worker_found(connection.welcome, self._sent)
+                if not started:
+                    task_status.started(connection.welcome)
+                    started = True
+                await self._serve(connection, events)
+            except WorkerGone as error:
+                await events.worker_lost(str(error))
+            finally:
+                self._connection = None
+                self._broken.set()
+                with anyio.CancelScope(shield=True):
+                    await connection.aclose()
+            connection = await self._reconnect()
+
+    async def _serve(self, connection: WorkerConnection, events: WorkerEvents) -> None:
+        while True:
+            outcomes = await connection.receive()
+            for outcome in outcomes:
+                if isinstance(outcome, w.Held) and outcome.hold_id in self._holds:
+                    self._holds[outcome.hold_id].set()
+            await events.take([each for each in outcomes if not isinstance(each, w.Held)])
+            await connection.send(w.Ack(seq=outcomes[-1].seq))
+
+    async def _reconnect(self) -> WorkerConnection:
+        attempt = 0
+        while True:
+            await anyio.sleep(RECONNECT_PAUSES_S[min(attempt, len(RECONNECT_PAUSES_S) - 1)])
+            attempt += 1
+            try:
+                return await self._workers.connect()
+            except WorkerGone as error:
+                logger.warning("worker.start_failed attempt=%d reason=%s", attempt, error)
+
+    async def send(self, message: w.ToWorker, files: FdBundle | None = None) -> bool:
+        """Send a command; ownership of ``files`` moves in.
+
+        Returns:
+            Whether it went out. If not, the worker's next welcome settles the matter.
+        """
+        if self._connection is None:
+            if files is not None:
+                files.close()
+            return False
+        if isinstance(message, w.Launch):
+            self._sent.ids.add(message.launch_id)
+        try:
+            await self._connection.send(message, files)
+        except WorkerGone:
+            return False
+        return True
+
+    async def hold(self, message: w.Hold, files: FdBundle) -> bool:
+        """Have the worker keep descriptors; returns whether it has them.
+
+        Ownership of ``files`` moves in.
+        """
+        arrived = self._holds[message.hold_id] = anyio.Event()
+        broken = self._broken
+        try:
+            if not await self.send(message, files):
+                return False
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_then_cancel, arrived.wait, tasks.cancel_scope)
+                tasks.start_soon(_then_cancel, broken.wait, tasks.cancel_scope)
+        finally:
+            del self._holds[message.hold_id]
+        return arrived.is_set()
+
+
+async def _then_cancel(wait: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+    await wait()
+    scope.cancel()
