@@ -141,12 +141,12 @@ class _DeepParser:
                 return _LITERALS[literal]
             if closing or comma:
                 raise ValueError(f"no value at {self._at}")
+            if len(self._stack) == NESTING_MAX:
+                raise ValueError(f"nested deeper than {NESTING_MAX}")
             container: list[Tree] | Pairs = Pairs() if opening == "{" else []
             if self._closes(opening):
                 return container
             self._stack.append(container)
-            if len(self._stack) > NESTING_MAX:
-                raise ValueError(f"nested deeper than {NESTING_MAX}")
             if opening == "{":
                 self._key()
 
