@@ -4,7 +4,8 @@ A command is decided, recorded, folded and acted upon under one lock, in this or
 events of a sandbox are in the order of their decisions and no effect precedes its intent.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 import anyio
@@ -49,6 +50,26 @@ Perform = Callable[[Effect], Awaitable[c.Report | None]]
 """Carry out one effect; a report tells that it cannot be carried out."""
 
 
+class Expectation:
+    """An event that somebody waits for."""
+
+    def __init__(self) -> None:
+        self._event: Event | None = None
+        self._arrived = anyio.Event()
+
+    def fulfil(self, event: Event) -> None:
+        """Hand the event over."""
+        self._event = event
+        self._arrived.set()
+
+    async def wait(self) -> Event:
+        """Wait for the event. Cancellation: safe."""
+        await self._arrived.wait()
+        if self._event is None:
+            raise AssertionError("an expectation is fulfilled before it is announced")
+        return self._event
+
+
 class LiveSandbox:
     """State, version and waiters of one sandbox.
 
@@ -72,6 +93,12 @@ class LiveSandbox:
         self._lock = anyio.Lock()
         self._changed = anyio.Event()
         self._intents: dict[str, Origin] = {}
+        self._expected: dict[str, Expectation] = {}
+
+    @property
+    def lives(self) -> bool:
+        """Whether the sandbox exists: created, and not yet deleted."""
+        return self.state.phase not in {"absent", "deleted"}
 
     def replay(self, record: RecordedEvent) -> None:
         """Fold one record of this sandbox's stream."""
@@ -128,6 +155,15 @@ class LiveSandbox:
             await self._changed.wait()
         return found
 
+    @contextmanager
+    def expect_signal(self, kill_id: str) -> Iterator[Expectation]:
+        """Be given the event that tells how a signal came out; enter before it is sent."""
+        self._expected[kill_id] = Expectation()
+        try:
+            yield self._expected[kill_id]
+        finally:
+            del self._expected[kill_id]
+
     def origin_of(self, report: c.Command, default: Origin) -> Origin:
         """The request that a report of the worker answers, as far as the log tells."""
         key = getattr(report, "launch_id", None) or getattr(report, "kill_id", None)
@@ -154,10 +190,17 @@ class LiveSandbox:
             self.state = evolve(self.state, event)
             self.version = record.version
             self._remember(event, record)
+            self._fulfil(event)
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
         reports = [await perform(effect) for effect in effects]
         return [report for report in reports if report is not None]
+
+    def _fulfil(self, event: Event) -> None:
+        if isinstance(event, (e.ContainerSignalSent, e.ContainerSignalRejected)):
+            expectation = self._expected.get(event.kill_id)
+            if expectation is not None:
+                expectation.fulfil(event)
 
     def _new_event(self, event: Event, origin: Origin, documents: Sequence[Document]) -> NewEvent:
         tag, data = encode_event(event)

@@ -1,0 +1,251 @@
+"""The manager of one node, without its doors: the log, the live sandboxes, the worker."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+
+from eventstore import ANY, Document, EventLog, EventStoreError, NewEvent
+from manager.application.effects import EffectRunner, Luggage
+from manager.application.engines import AUTO, Engines
+from manager.application.errors import NotRecorded
+from manager.application.live_sandbox import LiveSandbox, Origin
+from manager.application.ports import Descriptors, Ids, Workers
+from manager.application.registry import Registry
+from manager.application.reports import to_report
+from manager.application.worker_link import SentLaunches, WorkerLink
+from manager.domain import commands as c
+from manager.domain.events import Event
+from manager.domain.react import holds, resume
+from manager.schema import node_events as n
+from manager.schema import worker as w
+from manager.urpc.fds import FdBundle
+
+NODE_STREAM: Final = "node"
+RECORD_RETRY_PAUSES_S: Final = (0.05, 0.2, 1.0, 5.0)
+"""Pauses before a worker's outcome that could not be stored is tried again; the last repeats."""
+
+logger = logging.getLogger(__name__)
+
+SandboxListener = Callable[[str, bool], Awaitable[None]]
+"""Told a sandbox's id and whether it lives (true) or is gone (false)."""
+
+
+class NodePorts:
+    """What a node stands on."""
+
+    def __init__(
+        self, *, log: EventLog, workers: Workers, descriptors: Descriptors, ids: Ids, env_key: bytes
+    ) -> None:
+        self.log = log
+        self.workers = workers
+        self.descriptors = descriptors
+        self.ids = ids
+        self.env_key = env_key
+
+
+class Node:
+    """Live sandboxes over one log and one worker. Made by :func:`open_node`."""
+
+    def __init__(self, ports: NodePorts, engine: str = AUTO) -> None:
+        self.ports = ports
+        self.engines = Engines(engine)
+        self.registry = Registry(ports.log, ports.ids)
+        self.link = WorkerLink(ports.workers)
+        self._runner = EffectRunner(self.link, ports.descriptors)
+        self._listeners: list[SandboxListener] = []
+
+    # --- what calls are made of ------------------------------------------------------------------
+
+    def listen(self, listener: SandboxListener) -> None:
+        """Have ``listener`` told of sandboxes that come and go."""
+        self._listeners.append(listener)
+
+    async def handle(
+        self,
+        sandbox: LiveSandbox,
+        command: c.Command,
+        origin: Origin,
+        *,
+        luggage: Luggage | None = None,
+        documents: Sequence[Document] = (),
+        prepare: Callable[[Sequence[Event]], Awaitable[c.Command]] | None = None,
+    ) -> tuple[Event, ...]:
+        """Decide, record, fold and act on one command; see :meth:`LiveSandbox.handle`.
+
+        Raises:
+            NotRecorded: The log refused. Nothing was changed and nothing was done.
+        """
+        lived = sandbox.lives
+        events = await sandbox.handle(
+            command,
+            origin,
+            lambda effect: self._runner.perform(effect, luggage),
+            documents=documents,
+            prepare=prepare,
+        )
+        if lived != sandbox.lives:
+            for listener in self._listeners:
+                await listener(sandbox.state.id, sandbox.lives)
+            self.registry.drop_if_gone(sandbox.state.id)
+        return events
+
+    async def record(
+        self, tag: str, data: bytes, origin: Origin, documents: Sequence[Document] = ()
+    ) -> None:
+        """Append one event to the node's own stream.
+
+        Raises:
+            NotRecorded: The log refused.
+        """
+        new = NewEvent(
+            type=tag,
+            data=data,
+            event_id=self.ports.ids.new_id(),
+            correlation_id=origin.correlation_id,
+            actor=origin.actor,
+            documents=tuple(documents),
+        )
+        try:
+            with anyio.CancelScope(shield=True):
+                await self.ports.log.append(NODE_STREAM, [new], expected=ANY)
+        except EventStoreError as error:
+            raise NotRecorded(str(error)) from error
+
+    async def note(self, event: n.NodeEvent) -> None:
+        """Record a fact about the node itself."""
+        tag, data = n.encode_node_event(event)
+        await self.record(tag, data, self.own_origin())
+
+    def own_origin(self) -> Origin:
+        """The origin of what nobody asked for."""
+        return Origin(correlation_id=self.ports.ids.new_id())
+
+    async def hold(self, hold_id: str, spec: bytes, files: FdBundle) -> str:
+        """Have the worker keep descriptors; returns why it could not, or an empty string.
+
+        Ownership of ``files`` moves in.
+        """
+        if await self.link.hold(w.Hold(hold_id=hold_id, spec=spec), files):
+            return ""
+        return "the donated files cannot be kept: the worker is gone, try again"
+
+    async def run_link(
+        self, *, task_status: anyio.abc.TaskStatus[w.Welcome] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Keep the connection to the worker, until cancelled."""
+        await self.link.run(self, task_status=task_status)
+
+    # --- what the worker says --------------------------------------------------------------------
+
+    async def worker_found(self, welcome: w.Welcome, sent: SentLaunches) -> None:
+        """Settle every sandbox with what this worker knows."""
+        self.engines.learn(welcome.engines)
+        await self.note(
+            n.WorkerStarted(
+                identity=welcome.worker,
+                engines=welcome.engines,
+                capabilities=welcome.capabilities,
+            )
+        )
+        known = frozenset(fact.launch_id for fact in welcome.launches)
+        held = frozenset(welcome.held)
+        why = "the worker that knew it is gone"
+        settled: dict[str, list[str]] = {"adopted": [], "interrupted": [], "lost": []}
+        for sandbox in self.registry.all().values():
+            await self._resume(sandbox, known | sent.ids, held, why, settled)
+        needed = frozenset[str]().union(
+            *(holds(sandbox.state) for sandbox in self.registry.all().values())
+        )
+        for hold_id in sorted(held - needed):
+            await self.link.send(w.Release(hold_id=hold_id))
+        await self.note(
+            n.RecoveryCompleted(
+                adopted=tuple(sorted(known)),
+                interrupted=tuple(settled["interrupted"]),
+                lost=tuple(settled["lost"]),
+            )
+        )
+
+    async def _resume(
+        self,
+        sandbox: LiveSandbox,
+        launches: frozenset[str],
+        held: frozenset[str],
+        why: str,
+        settled: dict[str, list[str]],
+    ) -> None:
+        plan = resume(sandbox.state, launches=launches, held=held, why=why)
+        for report in plan.reports:
+            match report:
+                case c.ReportStartFailed(launch_id=launch_id):
+                    settled["interrupted"].append(launch_id)
+                case c.ReportLost(launch_id=launch_id):
+                    settled["lost"].append(launch_id)
+                case _:
+                    pass
+            await self.handle(sandbox, report, sandbox.origin_of(report, self.own_origin()))
+        for effect in plan.effects:
+            await self._runner.perform(effect)
+
+    async def worker_lost(self, reason: str) -> None:
+        """Note it; the next worker's welcome settles the rest."""
+        logger.warning("worker.lost reason=%s", reason)
+        await self.note(n.WorkerLost(reason=reason))
+
+    async def take(self, outcomes: Sequence[w.Outcome]) -> None:
+        """Record outcomes: in order within a sandbox, side by side across sandboxes."""
+        queues: dict[int, tuple[LiveSandbox, list[c.Report]]] = {}
+        for outcome in outcomes:
+            report = to_report(outcome)
+            key = getattr(outcome, "launch_id", None) or getattr(outcome, "kill_id", "")
+            sandbox = self.registry.owner(key)
+            if report is None or sandbox is None:
+                logger.warning("worker.outcome_unknown key=%s kind=%s", key, type(outcome).__name__)
+                continue
+            queues.setdefault(id(sandbox), (sandbox, []))[1].append(report)
+        async with anyio.create_task_group() as tasks:
+            for sandbox, reports in queues.values():
+                tasks.start_soon(self._take_in_order, sandbox, reports)
+
+    async def _take_in_order(self, sandbox: LiveSandbox, reports: Sequence[c.Report]) -> None:
+        for report in reports:
+            attempt = 0
+            while True:
+                origin = sandbox.origin_of(report, self.own_origin())
+                try:
+                    await self.handle(sandbox, report, origin)
+                except NotRecorded as error:
+                    logger.error("worker.outcome_not_recorded reason=%s", error)  # noqa: TRY400
+                    pause = min(attempt, len(RECORD_RETRY_PAUSES_S) - 1)
+                    await anyio.sleep(RECORD_RETRY_PAUSES_S[pause])
+                    attempt += 1
+                else:
+                    break
+
+
+@asynccontextmanager
+async def open_node(
+    ports: NodePorts, *, engine: str = AUTO, started: n.ManagerStarted
+) -> AsyncIterator[Node]:
+    """Replay the log, find or start the worker, settle what was under way, and serve.
+
+    Raises:
+        EventStoreError: The log cannot be read or written.
+        WorkerGone: No worker can be started.
+        NoEngine: The wanted engine does not work here.
+    """
+    node = Node(ports, engine)
+    await node.registry.load()
+    await node.note(started)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(node.run_link)
+        node.engines.chosen()
+        try:
+            yield node
+        finally:
+            with anyio.CancelScope(shield=True):
+                await node.note(n.ManagerStopped(reason="asked to stop"))
+            tasks.cancel_scope.cancel()
