@@ -31,6 +31,7 @@ from manager.urpc.fdpass import PeerCredentials, Received
 from manager.urpc.fds import MAX_FILES, FdBundle
 from manager.urpc.gojson import Pairs, Shape, Tree, ValueScanner, decode_tree, encode, parse, plain
 from manager.urpc.gojson.decode import ABSENT_TEXT
+from manager.urpc.gojson.plain import TooDeep
 from manager.urpc.gojson.structs import fold
 
 REQUEST_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -182,8 +183,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         """The argument as compact JSON; None when the request has none.
 
         Written anew: what Go ignores about the text (space, earlier duplicates) is gone.
+
+        Raises:
+            DecodeError: It nests too deep to be written; `decode` may still accept it.
         """
-        return encode(plain(self.argument)) if self.has_argument else None
+        try:
+            return encode(plain(self.argument)) if self.has_argument else None
+        except TooDeep as error:
+            raise DecodeError(f"json: argument is {error}") from error
 
     def decode(self, shape: Shape) -> Any:
         """Fit the argument to a Go type.
@@ -279,7 +286,10 @@ def parse_reply(raw: bytes) -> Any:
     tree = parse(raw)
     if not isinstance(tree, Pairs):
         raise MalformedMessage("a reply is an object")
-    values = {fold(key): plain(value) for key, value in tree}
+    try:
+        values = {fold(key): plain(value) for key, value in tree}
+    except TooDeep as error:
+        raise MalformedMessage(f"a result {error}") from error
     success, text = values.get("success") or False, values.get("err") or ""
     if not isinstance(success, bool) or not isinstance(text, str):
         raise MalformedMessage("a reply has a bool `success` and a string `err`")

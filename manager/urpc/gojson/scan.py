@@ -26,6 +26,7 @@ _LITERAL: Final = re.compile(rb"[-+.0-9A-Za-z]*+")
 _OPENING: Final = b"{["
 _LITERAL_START: Final = b"-0123456789tfn"
 _NOT_BRACKETS: Final = b" \t\r\n:,0123456789+-.eEtruefalsn"
+_GARBAGE: Final = re.compile(b"[^{}\\[\\]" + re.escape(_NOT_BRACKETS) + b"]")
 _DELTAS: Final = bytes.maketrans(b"{[}]", b"\x01\x01\xff\xff")
 
 
@@ -106,11 +107,12 @@ class ValueScanner:
         open_quote = rest.find(b'"', _end(_WHOLE_STRINGS, rest, 0))
         if open_quote >= 0:
             whole = rest[:open_quote]
-        brackets = _STRING.sub(b"", whole).translate(None, _NOT_BRACKETS)
+        skeleton = _STRING.sub(b"", whole)
+        brackets = skeleton.translate(None, _NOT_BRACKETS)
         opened = brackets.count(b"{") + brackets.count(b"[")
         closed = brackets.count(b"}") + brackets.count(b"]")
         if opened + closed != len(brackets):
-            raise MalformedMessage("a byte that cannot stand outside of a JSON string")
+            return at + self._end_before_garbage(whole, skeleton)
         if self._depth > closed and self._depth + opened <= NESTING_MAX:
             self._depth += opened - closed
         else:
@@ -121,6 +123,19 @@ class ValueScanner:
             self._in_string = True
             self._skip_string(rest, open_quote + 1)
         return None
+
+    def _end_before_garbage(self, text: bytes, skeleton: bytes) -> int:
+        """Return where the value ends in a text with bytes that no JSON has outside of strings.
+
+        What follows a value is none of its business; within the value such a byte is fatal.
+        """
+        garbage = _GARBAGE.search(skeleton)
+        assert garbage is not None, "counted by the caller"
+        brackets = skeleton[: garbage.start()].translate(None, _NOT_BRACKETS)
+        ordinal = self._count_levels(brackets)
+        if ordinal is None:
+            raise MalformedMessage(f"byte {garbage[0][0]:#04x} outside of a JSON string")
+        return _bracket_end(text, ordinal, last=False)
 
     def _count_levels(self, brackets: bytes) -> int | None:
         """Return the ordinal (from 1) of the bracket that closes the value, if it is there."""

@@ -32,12 +32,15 @@ class Context:
         Source: encoding/json UnmarshalTypeError: the innermost struct's name, then the keys from
         the outermost struct down, without slice indices and map keys.
         """
-        if self.error is not None:
-            return
         into = "value"
         if self.path:
             into = f"struct field {self.struct}.{'.'.join(self.path)}"
-        self.error = f"json: cannot unmarshal {what} into Go {into} of type {type_name}"
+        self.fail(f"json: cannot unmarshal {what} into Go {into} of type {type_name}")
+
+    def fail(self, text: str) -> None:
+        """Note an error, unless one was noted before."""
+        if self.error is None:
+            self.error = text
 
 
 class Shape(Protocol):

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from manager.urpc.gojson.encode import encode
 from manager.urpc.gojson.parse import Number, Pairs, Tree
-from manager.urpc.gojson.plain import plain
+from manager.urpc.gojson.plain import TooDeep, plain
 from manager.urpc.gojson.shapes import Context, GoPointer, Shape, Value, kind_of
 
 
@@ -86,7 +87,8 @@ class GoOpaque:
         name: The struct's name as Go prints it.
         canonical: Keys whose spelling is restored when they come in another case.
 
-    The value is None or a dict of plain JSON values; a later duplicate key replaces.
+    The value is None or a dict of plain JSON values; a later duplicate key replaces. A member that
+    nests too deep to be written again is an error, ours, not Go's.
     """
 
     def __init__(self, name: str, canonical: Sequence[str] = ()) -> None:
@@ -102,7 +104,10 @@ class GoOpaque:
             return current
         merged = {} if current is None else current
         for key, item in node:
-            merged[self._canonical.get(fold(key), key)] = plain(item)
+            try:
+                merged[self._canonical.get(fold(key), key)] = plain(item)
+            except TooDeep as error:
+                context.fail(f"json: {self.name} member {encode(key).decode()} is {error}")
         return merged
 
     def export(self, value: Value) -> Value:
