@@ -1,0 +1,1 @@
+"""Where the application meets the kernel, the sockets and the worker."""

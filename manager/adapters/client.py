@@ -1,0 +1,210 @@
+"""The async API: the same for a manager in this process and for a service on a socket.
+
+A call carries a request id, so that one whose answer was lost can be asked again without acting
+twice; the client does that by itself while the service restarts.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from eventstore import RecordedEvent, new_event_id, open_log
+from manager.adapters.donation import Donation
+from manager.adapters.transport import SocketTransport, Transport
+from manager.application.live_sandbox import STREAM_PREFIX
+from manager.application.spec_body import SpecObject
+from manager.domain.exit_status import Exited, Signaled, from_wait_status
+from manager.urpc.fds import HasFileno
+
+LOG_FILE: Final = "events.db"
+SIGNAL_PROCESS: Final = 0
+SIGNAL_ALL: Final = 1
+
+
+class ManagerClient:
+    """A node's manager."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def create_sandbox(
+        self,
+        sandbox_id: str,
+        spec: SpecObject,
+        donation: Donation,
+        *,
+        conf: dict[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> "SandboxClient":
+        """Register a sandbox with its root container.
+
+        Args:
+            sandbox_id: Its id, also the root container's.
+            spec: The root container's OCI spec.
+            donation: Its descriptors, lent: the caller keeps its own.
+            conf: Configuration as gVisor's; the defaults if absent.
+            request_id: Same id, same call: acted upon once. A new one if absent.
+
+        Raises:
+            CallRefused: The text says why; it is in the log.
+            ServiceUnavailable: No answer.
+        """
+        arg = {
+            "ID": sandbox_id,
+            **_start_args(sandbox_id, spec, donation, conf, request_id),
+        }
+        await self._transport.call(None, "sandboxManager.Create", arg, donation.files(), again=True)
+        return self.sandbox(sandbox_id)
+
+    def sandbox(self, sandbox_id: str) -> "SandboxClient":
+        """A handle; whether there is such a sandbox shows at the first call."""
+        return SandboxClient(self._transport, sandbox_id)
+
+    async def sandboxes(self) -> list[dict[str, Any]]:
+        """A summary of each live sandbox, oldest first."""
+        found = await self._transport.call(None, "sandboxManager.List", None, again=True)
+        return list(found)
+
+    async def version(self) -> dict[str, Any]:
+        """What runs there: program, log format, engine, process."""
+        return dict(await self._transport.call(None, "sandboxManager.Version", None, again=True))
+
+    def events(
+        self, *, after: int = 0, stream: str | None = None, follow: bool = False
+    ) -> AsyncIterator[RecordedEvent]:
+        """Recorded events after a position, oldest first; with ``follow``, then live.
+
+        Raises:
+            EventStoreError: The log cannot be read.
+
+        Cancellation: safe; go on from the last position seen.
+        """
+        return read_events(self._transport.state_directory / LOG_FILE, after, stream, follow)
+
+
+class SandboxClient:
+    """One sandbox."""
+
+    def __init__(self, transport: Transport, sandbox_id: str) -> None:
+        self._transport = transport
+        self.id = sandbox_id
+
+    async def _call(self, method: str, arg: Any, files: Sequence[int | HasFileno] = ()) -> Any:
+        again = isinstance(arg, dict) or method in {"Wait", "ContainerRuntimeState"}
+        return await self._transport.call(
+            self.id, f"containerManager.{method}", arg, files, again=again
+        )
+
+    async def start_root(self) -> None:
+        """Run the root container; returns when its own code runs."""
+        await self._call("StartRoot", self.id)
+
+    async def create_subcontainer(
+        self, cid: str, *, tty: int | HasFileno | None = None, request_id: str | None = None
+    ) -> None:
+        """Register a subcontainer; ``tty`` becomes its controlling terminal."""
+        arg = {"CID": cid, "RequestID": request_id or new_event_id()}
+        await self._call("CreateSubcontainer", arg, () if tty is None else (tty,))
+
+    async def start_subcontainer(
+        self,
+        cid: str,
+        spec: SpecObject,
+        donation: Donation,
+        *,
+        conf: dict[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Run a subcontainer; returns when its own code runs.
+
+        Raises:
+            CallRefused: Refused, or the start failed; the text says why.
+        """
+        arg = _start_args(cid, spec, donation, conf, request_id)
+        await self._call("StartSubcontainer", arg, donation.files())
+
+    async def wait(self, cid: str | None = None) -> Exited | Signaled:
+        """Wait for a container's end (the root's if no cid is given)."""
+        return from_wait_status(await self.wait_status(cid))
+
+    async def wait_status(self, cid: str | None = None) -> int:
+        """Wait for a container's end; the raw wait status (wait(2))."""
+        return int(await self._call("Wait", cid or self.id))
+
+    async def signal(
+        self,
+        signo: int,
+        cid: str | None = None,
+        *,
+        everyone: bool = False,
+        request_id: str | None = None,
+    ) -> None:
+        """Send a signal to a container's init, or to every process in it."""
+        arg = {
+            "CID": cid or self.id,
+            "Signo": signo,
+            "PID": 0,
+            "Mode": SIGNAL_ALL if everyone else SIGNAL_PROCESS,
+            "RequestID": request_id or new_event_id(),
+        }
+        await self._call("Signal", arg)
+
+    async def destroy(self, cid: str) -> None:
+        """End every process of a container; returns when nothing of it is left."""
+        await self._call("DestroySubcontainer", cid)
+
+    async def runtime_state(self, cid: str | None = None) -> int:
+        """1 creating, 2 running, 3 stopped (or unknown)."""
+        return int(await self._call("ContainerRuntimeState", cid or self.id))
+
+    async def state(self) -> dict[str, Any]:
+        """The full derived state."""
+        return dict(await self._transport.call(None, "sandboxManager.State", self.id, again=True))
+
+    def events(self, *, after: int = 0, follow: bool = False) -> AsyncIterator[RecordedEvent]:
+        """This sandbox's events after a position of the log; with ``follow``, then live."""
+        path = self._transport.state_directory / LOG_FILE
+        return read_events(path, after, STREAM_PREFIX + self.id, follow)
+
+    async def delete(self, *, force: bool = False, request_id: str | None = None) -> None:
+        """Forget the sandbox; with ``force``, end what still runs in it."""
+        arg = {"ID": self.id, "Force": force, "RequestID": request_id or new_event_id()}
+        await self._transport.call(None, "sandboxManager.Delete", arg, again=True)
+
+
+def connect(socket: str | Path) -> ManagerClient:
+    """A client of the service whose node socket is at ``socket``; connects at each call."""
+    return ManagerClient(SocketTransport(Path(socket)))
+
+
+def _start_args(
+    cid: str,
+    spec: SpecObject,
+    donation: Donation,
+    conf: dict[str, Any] | None,
+    request_id: str | None,
+) -> dict[str, Any]:
+    return {
+        "Spec": spec,
+        "Conf": conf if conf is not None else {},
+        "CID": cid,
+        **donation.arguments(),
+        "RequestID": request_id or new_event_id(),
+    }
+
+
+async def read_events(
+    path: Path, after: int, stream: str | None, follow: bool
+) -> AsyncIterator[RecordedEvent]:
+    """Read a log through a connection of its own, which never writes."""
+    async with open_log(path, read_only=True) as log:
+        if not follow:
+            async for record in log.read(after=after):
+                if stream is None or record.stream == stream:
+                    yield record
+            return
+        async with log.subscribe(after=after) as records:
+            async for record in records:
+                if stream is None or record.stream == stream:
+                    yield record

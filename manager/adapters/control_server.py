@@ -1,0 +1,103 @@
+"""The sockets of a node: one for the node, one for each sandbox while it lives."""
+
+import contextlib
+import logging
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+
+from manager.adapters.methods import node_methods, sandbox_methods
+from manager.application.calls import Calls
+from manager.application.node import Node
+from manager.urpc.server_aio import UrpcServer
+from manager.urpc.unix_address import UnixListener
+
+NODE_SOCKET: Final = "control.sock"
+SANDBOXES: Final = "sandboxes"
+
+logger = logging.getLogger(__name__)
+
+
+def sandbox_socket(state: Path, sandbox_id: str) -> Path:
+    """Where a sandbox's socket is."""
+    return state / SANDBOXES / sandbox_id / NODE_SOCKET
+
+
+class ControlServer:
+    """Opens and closes sockets as sandboxes come and go.
+
+    Args:
+        node: What is served.
+        state: The service's state directory.
+        version: What ``sandboxManager.Version`` answers.
+    """
+
+    def __init__(self, node: Node, state: Path, version: dict[str, Any]) -> None:
+        self._node = node
+        self._calls = Calls(node)
+        self._state = state
+        self._version = version
+        self._servers: dict[str, UrpcServer] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    async def serve(
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until :meth:`stop`; returns when the calls under way are answered.
+
+        Raises:
+            OSError: A socket cannot be bound.
+
+        Cancellation: calls under way end without an answer; what they asked for is on record.
+        """
+        methods = node_methods(self._calls, self._version)
+        self._node.listen(self._sandbox_changed)
+        self._sweep()
+        async with anyio.create_task_group() as self._tasks:
+            for sandbox_id in self._node.registry.all():
+                await self._open(sandbox_id)
+            server = self._servers[""] = UrpcServer(methods.dispatch)
+            await self._tasks.start(server.serve, UnixListener.bind(self._state / NODE_SOCKET))
+            task_status.started()
+
+    def stop(self) -> None:
+        """Accept nothing more, and close each connection once its call is answered."""
+        for server in self._servers.values():
+            server.stop()
+
+    async def _sandbox_changed(self, sandbox_id: str, lives: bool) -> None:
+        if lives:
+            await self._open(sandbox_id)
+        else:
+            self._close(sandbox_id)
+
+    async def _open(self, sandbox_id: str) -> None:
+        if self._tasks is None:
+            raise AssertionError("sockets are opened while the server serves")
+        path = sandbox_socket(self._state, sandbox_id)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        server = UrpcServer(sandbox_methods(self._calls, sandbox_id).dispatch)
+        self._servers[sandbox_id] = server
+        await self._tasks.start(server.serve, UnixListener.bind(path))
+
+    def _close(self, sandbox_id: str) -> None:
+        server = self._servers.pop(sandbox_id, None)
+        if server is not None:
+            server.stop()
+        self._remove(sandbox_socket(self._state, sandbox_id).parent)
+
+    def _sweep(self) -> None:
+        """Remove the directories of sandboxes that ended while nobody served."""
+        parent = self._state / SANDBOXES
+        parent.mkdir(mode=0o700, exist_ok=True)
+        alive = self._node.registry.all().keys()
+        for directory in parent.iterdir():
+            if directory.name not in alive:
+                self._remove(directory)
+
+    def _remove(self, directory: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)

@@ -1,0 +1,138 @@
+"""How a client's calls reach a manager: over its sockets, or straight into this process."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol, override
+
+import anyio
+
+from manager.adapters.control_server import NODE_SOCKET, sandbox_socket
+from manager.adapters.methods import Methods
+from manager.application.errors import CallRefused, ServiceUnavailable
+from manager.urpc.client_aio import UrpcClient
+from manager.urpc.errors import RemoteError, TooManyFiles, TransportError, UrpcError
+from manager.urpc.fdpass import PeerCredentials
+from manager.urpc.fds import FdBundle, HasFileno
+from manager.urpc.gojson import parse
+from manager.urpc.protocol import Request, encode
+
+PATIENCE_S: Final = 10.0
+"""How long a call that can be repeated without harm is repeated while nobody answers."""
+
+RETRY_PAUSE_S: Final = 0.05
+
+Files = Sequence[int | HasFileno]
+
+
+class Transport(Protocol):
+    """Carries one call and brings its result."""
+
+    async def call(
+        self, sandbox_id: str | None, method: str, arg: Any, files: Files = (), *, again: bool
+    ) -> Any:
+        """Make a call on a sandbox's socket, or on the node's (``None``).
+
+        Args:
+            sandbox_id: Whose socket.
+            method: ``Type.Method``.
+            arg: What JSON can hold.
+            files: Lent; the caller keeps its own.
+            again: Whether the call may be repeated when its answer was lost.
+
+        Raises:
+            CallRefused: The answer is an error; its text.
+            ServiceUnavailable: No answer; whether the call was carried out is unknown.
+        """
+        ...
+
+    @property
+    def state_directory(self) -> Path:
+        """Where the manager keeps its log."""
+        ...
+
+
+class SocketTransport(Transport):
+    """A connection per call, as gVisor's own client makes them.
+
+    Args:
+        path: The node's socket.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._state = path.parent
+        self._path = path
+
+    @property
+    @override
+    def state_directory(self) -> Path:
+        return self._state
+
+    @override
+    async def call(
+        self, sandbox_id: str | None, method: str, arg: Any, files: Files = (), *, again: bool
+    ) -> Any:
+        deadline = anyio.current_time() + PATIENCE_S
+        while True:
+            try:
+                return await self._call_once(self._socket(sandbox_id), method, arg, files)
+            except ServiceUnavailable:
+                if not again or anyio.current_time() >= deadline:
+                    raise
+                await anyio.sleep(RETRY_PAUSE_S)
+
+    def _socket(self, sandbox_id: str | None) -> Path:
+        if sandbox_id is None:
+            return self._path
+        path = sandbox_socket(self._state, sandbox_id)
+        if (self._state / NODE_SOCKET).exists() and not path.exists():
+            raise CallRefused(f'sandbox "{sandbox_id}" not found')
+        return path
+
+    async def _call_once(self, path: Path, method: str, arg: Any, files: Files) -> Any:
+        try:
+            client = await UrpcClient.connect(path)
+        except OSError as error:
+            raise ServiceUnavailable(
+                f"no service answers on {path}: {error.strerror}; is `sandtrail serve` running?"
+            ) from error
+        async with client:
+            try:
+                return await client.call(method, arg, files)
+            except (RemoteError, TooManyFiles) as error:
+                raise CallRefused(error.text) from error
+            except TransportError as error:
+                raise ServiceUnavailable(str(error)) from error
+
+
+class EmbeddedTransport(Transport):
+    """The same methods without a socket; files are duplicated as SCM_RIGHTS would.
+
+    Args:
+        state: The manager's state directory.
+        methods: Gives the methods of a sandbox's socket, or of the node's (``None``).
+    """
+
+    def __init__(self, state: Path, methods: Callable[[str | None], Methods]) -> None:
+        self._state = state
+        self._methods = methods
+        self._peer = PeerCredentials(uid=os.geteuid(), gid=os.getegid(), pid=os.getpid())
+
+    @property
+    @override
+    def state_directory(self) -> Path:
+        return self._state
+
+    @override
+    async def call(
+        self, sandbox_id: str | None, method: str, arg: Any, files: Files = (), *, again: bool
+    ) -> Any:
+        with FdBundle.dup_of(files) as bundle:
+            request = Request(
+                method=method, files=bundle, peer=self._peer, argument=parse(encode(arg))
+            )
+            try:
+                reply = await self._methods(sandbox_id).dispatch(request)
+            except UrpcError as error:
+                raise CallRefused(error.text) from error
+        return reply.result

@@ -1,0 +1,170 @@
+"""The worker as the manager finds it: connect to the one that runs, or start one.
+
+The worker outlives the manager, so it is started in a session of its own and never waited for.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, override
+
+import anyio
+import msgspec
+
+from manager.application.errors import WorkerGone
+from manager.application.ports import WorkerConnection, Workers
+from manager.schema import worker as w
+from manager.urpc.errors import FrameError, PeerClosed
+from manager.urpc.fds import FdBundle
+from manager.urpc.frames_aio import AsyncFrameSocket
+from manager.urpc.unix_address import connect_unix
+
+START_TIMEOUT_S: Final = 20.0
+"""How long a new worker may take until it answers."""
+
+START_POLL_S: Final = 0.01
+WORKER_SOCKET: Final = "worker.sock"
+WORKER_LOG: Final = "worker.log"
+
+
+class SocketConnection(WorkerConnection):
+    """Frames over the worker's unix socket."""
+
+    def __init__(self, frames: AsyncFrameSocket, welcome: w.Welcome) -> None:
+        self._frames = frames
+        self._welcome = welcome
+
+    @property
+    @override
+    def welcome(self) -> w.Welcome:
+        return self._welcome
+
+    @override
+    async def send(self, message: w.ToWorker, files: FdBundle | None = None) -> None:
+        try:
+            await self._frames.send(w.encode(message), files)
+        except PeerClosed as error:
+            raise WorkerGone(str(error)) from error
+
+    @override
+    async def receive(self) -> Sequence[w.Outcome]:
+        outcomes = [await self._receive_one()]
+        while self._frames.pending:
+            outcomes.append(await self._receive_one())
+        return outcomes
+
+    async def _receive_one(self) -> w.Outcome:
+        message = await receive_message(self._frames)
+        if isinstance(message, w.Welcome):
+            raise WorkerGone("the worker welcomed us twice")
+        return message
+
+    @override
+    async def aclose(self) -> None:
+        await self._frames.aclose()
+
+
+async def receive_message(frames: AsyncFrameSocket) -> w.FromWorker:
+    """Read one message; raises WorkerGone when there is none, or none that can be understood."""
+    try:
+        frame = await frames.receive()
+    except (PeerClosed, FrameError) as error:
+        raise WorkerGone(str(error)) from error
+    frame.fds.close()
+    try:
+        return w.decode_from_worker(frame.body)
+    except msgspec.MsgspecError as error:
+        raise WorkerGone(f"the worker sent what nobody understands: {error}") from error
+
+
+async def say_hello(frames: AsyncFrameSocket) -> w.Welcome:
+    """Open the conversation; raises WorkerGone if the answer is no welcome of our protocol."""
+    hello = w.Hello(protocol=w.PROTOCOL_VERSION, manager_pid=os.getpid())
+    try:
+        await frames.send(w.encode(hello))
+    except PeerClosed as error:
+        raise WorkerGone(str(error)) from error
+    welcome = await receive_message(frames)
+    if not isinstance(welcome, w.Welcome) or welcome.protocol != w.PROTOCOL_VERSION:
+        raise WorkerGone("the worker speaks another protocol: stop it first")
+    return welcome
+
+
+class WorkerProcess(Workers):
+    """Finds or starts the worker of a state directory.
+
+    Args:
+        state: The service's state directory; the worker keeps its own things below it.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._path = state / WORKER_SOCKET
+        self._child: int | None = None
+
+    @override
+    async def connect(self) -> WorkerConnection:
+        with contextlib.suppress(WorkerGone):
+            return await self._greet()
+        self._spawn()
+        try:
+            with anyio.fail_after(START_TIMEOUT_S):
+                return await self._greet_when_ready()
+        except TimeoutError:
+            raise WorkerGone(f"it did not answer within {START_TIMEOUT_S:g} s") from None
+
+    async def _greet_when_ready(self) -> WorkerConnection:
+        while True:
+            try:
+                return await self._greet()
+            except WorkerGone:
+                if self._has_ended():
+                    raise WorkerGone(f"it ended at once; see {self._state / WORKER_LOG}") from None
+                await anyio.sleep(START_POLL_S)
+
+    def _has_ended(self) -> bool:
+        """Whether the worker that was started last is gone; reaps it if so."""
+        if self._child is not None and os.waitpid(self._child, os.WNOHANG)[0]:
+            self._child = None
+        return self._child is None
+
+    async def _greet(self) -> SocketConnection:
+        try:
+            frames = AsyncFrameSocket(connect_unix(self._path))
+        except OSError as error:
+            raise WorkerGone(f"nobody answers on {self._path}: {error.strerror}") from error
+        try:
+            return SocketConnection(frames, await say_hello(frames))
+        except BaseException:
+            await frames.aclose()
+            raise
+
+    def _spawn(self) -> None:
+        """Start a worker; its descriptors are /dev/null and its log, nothing of ours."""
+        log_path = str(self._state / WORKER_LOG)
+        log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._child = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-m", "manager.worker", "--state", str(self._state)],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log_path, log_flags, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+        )
+
+
+@asynccontextmanager
+async def probe(state: Path) -> AsyncIterator[w.Welcome]:
+    """Look at what a worker in ``state`` says of this machine, without a log."""
+    connection = await WorkerProcess(state).connect()
+    try:
+        yield connection.welcome
+        await connection.send(w.Stop())
+    finally:
+        await connection.aclose()
