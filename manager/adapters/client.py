@@ -5,7 +5,6 @@ twice; the client does that by itself while the service restarts.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""The descriptors of one start, by their parts; the order on the wire is made here and only here."""
+"""The descriptors of one start, by their parts; their order on the wire is made only here."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias

@@ -1,0 +1,120 @@
+"""``sandtrail run``."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+
+from eventstore import new_event_id
+from manager.adapters.client import SandboxClient
+from manager.application.errors import ManagerError
+from manager.cli.container_options import (
+    ContainerOptions,
+    build_spec,
+    container_options,
+    open_donation,
+)
+from manager.cli.create import stdio_of_caller
+from manager.cli.session import (
+    EXIT_NOT_STARTED,
+    client_of,
+    json_option,
+    print_json,
+    root_option,
+    run_async,
+    split_target,
+)
+from manager.domain.exit_status import Exited, Signaled, to_shell_code
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+@click.command("run")
+@root_option
+@json_option
+@click.option(
+    "--name",
+    "target",
+    default="",
+    metavar="SANDBOX[/CONTAINER]",
+    help="Id of the new sandbox, or of a new container in one that runs.",
+)
+@click.option("-d", "--detach", is_flag=True, help="Print the id and leave it running.")
+@click.option("--rm/--keep", "remove", default=True, help="Remove it when it has ended.")
+@container_options
+def command(
+    root: Path, as_json: bool, target: str, detach: bool, remove: bool, **described: Any
+) -> None:
+    """Create, start and wait for a container that runs COMMAND with this command's own stdio.
+
+    Exits with the container's status (128 plus the signal's number if a signal ended it). SIGTERM,
+    SIGINT, SIGHUP and SIGQUIT are passed on to it.
+    """
+    options = ContainerOptions(**described)
+    sandbox_id, cid = split_target(target or f"run-{new_event_id()[-12:]}")
+
+    async def call() -> Exited | Signaled | None:
+        sandbox = client_of(root).sandbox(sandbox_id)
+        try:
+            await _start(root, sandbox, cid, options)
+        except ManagerError:
+            await _remove(sandbox, cid)
+            raise
+        if detach:
+            return None
+        ended = await _wait(sandbox, cid)
+        if remove:
+            await _remove(sandbox, cid)
+        return ended
+
+    ended = run_async(call, refused=EXIT_NOT_STARTED)
+    name = sandbox_id if cid == sandbox_id else f"{sandbox_id}/{cid}"
+    if as_json:
+        print_json("run", container=name, exit=ended)
+    elif ended is None:
+        click.echo(name)
+    sys.exit(0 if ended is None else to_shell_code(ended))
+
+
+async def _start(root: Path, sandbox: SandboxClient, cid: str, options: ContainerOptions) -> None:
+    with open_donation(options, stdio_of_caller()) as donation:
+        spec = build_spec(options, cid)
+        if cid == sandbox.id:
+            await client_of(root).create_sandbox(cid, spec, donation)
+            await sandbox.start_root()
+        else:
+            await sandbox.create_subcontainer(cid)
+            await sandbox.start_subcontainer(cid, spec, donation)
+
+
+async def _wait(sandbox: SandboxClient, cid: str) -> Exited | Signaled:
+    ended: list[Exited | Signaled] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_forward_signals, sandbox, cid)
+        ended.append(await sandbox.wait(cid))
+        tasks.cancel_scope.cancel()
+    return ended[0]
+
+
+async def _forward_signals(sandbox: SandboxClient, cid: str) -> None:
+    with anyio.open_signal_receiver(*FORWARDED) as signals:
+        async for signo in signals:
+            try:
+                await sandbox.signal(signo, cid)
+            except ManagerError as error:
+                click.echo(f"sandtrail: {error}", err=True)
+
+
+async def _remove(sandbox: SandboxClient, cid: str) -> None:
+    """Remove what was made here; what was refused is not there to be removed."""
+    try:
+        if cid == sandbox.id:
+            await sandbox.delete(force=True)
+        else:
+            await sandbox.destroy(cid)
+    except ManagerError as error:
+        if "not found" not in str(error):
+            click.echo(f"sandtrail: {error}", err=True)

@@ -1,0 +1,83 @@
+"""``sandtrail serve``."""
+
+import logging
+import signal
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+
+from manager.application.engines import AUTO
+from manager.cli.session import fail, json_option, print_json, root_option
+from manager.daemon import STOP_GRACE_S, Service, serve
+
+ENGINES = (AUTO, "bwrap", "crun", "runc", "runsc")
+
+
+@click.command("serve")
+@root_option
+@click.option("--engine", type=click.Choice(ENGINES), default=AUTO, show_default=True)
+@click.option(
+    "--stop-grace",
+    type=click.FloatRange(min=0),
+    default=STOP_GRACE_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long calls under way may go on after SIGTERM.",
+)
+@click.option("--verbose", is_flag=True, help="Log more to stderr.")
+@json_option
+def command(root: Path, engine: str, stop_grace: float, verbose: bool, as_json: bool) -> None:
+    """Run the service: accept calls on ROOT/control.sock until SIGTERM.
+
+    Prints one line, beginning with "ready", when it accepts calls. Containers go on running when
+    the service ends, however it ends, and the next one finds them again.
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    service = Service(root=root, engine=engine, stop_grace_s=stop_grace)
+
+    def ready(told: dict[str, Any]) -> None:
+        if as_json:
+            print_json("ready", **told)
+        else:
+            click.echo(f"ready socket={told['Socket']} engine={told['Engine']} pid={told['PID']}")
+
+    async def run() -> None:
+        stop = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(_watch_signals, stop)
+            await serve(service, stop, ready)
+            tasks.cancel_scope.cancel()
+
+    try:
+        anyio.run(run, backend_options={"use_uvloop": _has_uvloop()})
+    except* Exception as group:
+        fail(_first_line(group), 1)
+
+
+async def _watch_signals(
+    stop: anyio.Event, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            stop.set()
+
+
+def _first_line(error: BaseException) -> str:
+    """The cause at the bottom of a group of errors, in one line."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__
+
+
+def _has_uvloop() -> bool:
+    try:
+        import uvloop  # noqa: F401, PLC0415 - an extra; its absence is fine
+    except ImportError:
+        return False
+    return True

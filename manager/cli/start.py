@@ -1,0 +1,37 @@
+"""``sandtrail start``."""
+
+from pathlib import Path
+
+import click
+
+from manager.cli.session import (
+    EXIT_NOT_STARTED,
+    client_of,
+    done,
+    json_option,
+    root_option,
+    run_async,
+    split_target,
+    target_argument,
+)
+
+
+@click.command("start")
+@root_option
+@json_option
+@target_argument
+@click.pass_context
+def command(ctx: click.Context, root: Path, as_json: bool, target: str) -> None:
+    """Start the root container of SANDBOX.
+
+    A further container needs to be described; see `sandtrail run SANDBOX/CONTAINER`.
+    """
+    sandbox_id, cid = split_target(target)
+    if cid != sandbox_id:
+        ctx.fail(f"{target} is no root container: use `sandtrail run -d {target} …` to start it")
+
+    async def call() -> None:
+        await client_of(root).sandbox(sandbox_id).start_root()
+
+    run_async(call, refused=EXIT_NOT_STARTED)
+    done(as_json, "start", target, sandbox=sandbox_id, container=cid)

@@ -1,0 +1,34 @@
+"""Tables for people: bounded to the terminal, and deaf to escapes in what clients named."""
+
+import time
+from collections.abc import Iterable, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; the last column takes what room is left."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns[:-1]:
+        table.add_column(column, no_wrap=True)
+    table.add_column(columns[-1], overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console().print(table)
+
+
+def printable(text: str) -> str:
+    """Show what a terminal would obey (escapes, line ends, direction marks) by their numbers."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def local_time(at_ns: int) -> str:
+    """A time of day with milliseconds, in the local zone."""
+    seconds, nanos = divmod(at_ns, 1_000_000_000)
+    clock = time.strftime("%H:%M:%S", time.localtime(seconds))
+    return f"{clock}.{nanos // 1_000_000:03d}"

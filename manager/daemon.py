@@ -1,0 +1,148 @@
+"""Puts the parts together: a manager inside the caller's process, or a service on sockets."""
+
+import os
+import platform
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+from msgspec import Struct, to_builtins
+
+from eventstore import open_log
+from manager.adapters.client import LOG_FILE, ManagerClient
+from manager.adapters.control_server import NODE_SOCKET, ControlServer
+from manager.adapters.descriptors import KernelDescriptors
+from manager.adapters.identity import RandomIds, boot_id, load_env_key
+from manager.adapters.methods import Methods, node_methods, sandbox_methods
+from manager.adapters.transport import EmbeddedTransport
+from manager.adapters.worker_client import WorkerProcess
+from manager.application.calls import Calls
+from manager.application.engines import AUTO
+from manager.application.node import Node, NodePorts, open_node
+from manager.kernel.prctl import become_subreaper
+from manager.schema.node_events import ManagerStarted
+
+ENV_KEY_FILE: Final = "keys/env.key"
+STOP_GRACE_S: Final = 10.0
+"""How long a service that is asked to stop goes on with the calls under way."""
+
+
+class Service(Struct, frozen=True, kw_only=True):
+    """How a service is run.
+
+    Attributes:
+        root: Its state directory.
+        engine: An engine's name, or ``auto``.
+        stop_grace_s: How long calls under way may go on after the service was asked to stop.
+    """
+
+    root: Path
+    engine: str = AUTO
+    stop_grace_s: float = STOP_GRACE_S
+
+
+class Manager:
+    """A manager in the caller's process: ``async with Manager.open(root) as manager: …``."""
+
+    @staticmethod
+    def open(root: str | Path, *, engine: str = AUTO) -> AbstractAsyncContextManager[ManagerClient]:
+        """Open the log in ``root``, start or find its worker, and manage.
+
+        Args:
+            root: The state directory, made with mode 0700 if it is missing. One manager at a time.
+            engine: ``crun``, ``runc``, ``runsc``, ``bwrap``, or ``auto`` for the first that works.
+
+        Raises:
+            LogLocked: Another manager has this directory; its pid is in the text.
+            WorkerGone: No worker can be started; the text says why.
+            NoEngine: The engine does not work here; see ``sandtrail doctor``.
+
+        Containers go on running when the manager is closed.
+        """
+        return _embedded(Path(root), engine)
+
+
+@asynccontextmanager
+async def _embedded(root: Path, engine: str) -> AsyncIterator[ManagerClient]:
+    async with _node(root, engine) as node:
+        calls = Calls(node)
+        told = describe_service(node, root)
+
+        def methods(sandbox_id: str | None) -> Methods:
+            if sandbox_id is None:
+                return node_methods(calls, told)
+            return sandbox_methods(calls, sandbox_id)
+
+        yield ManagerClient(EmbeddedTransport(root, methods))
+
+
+async def serve(
+    service: Service, stop: anyio.Event, on_ready: Callable[[dict[str, Any]], None]
+) -> None:
+    """Serve both kinds of sockets until ``stop`` is set.
+
+    Args:
+        service: How.
+        stop: Set it to end: calls under way get ``stop_grace_s`` to be answered.
+        on_ready: Called with what ``sandboxManager.Version`` answers, once calls are accepted.
+
+    Raises:
+        As :meth:`Manager.open`; OSError if a socket cannot be bound.
+    """
+    become_subreaper()
+    async with _node(service.root, service.engine) as node:
+        told = describe_service(node, service.root)
+        server = ControlServer(node, service.root, told)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(server.serve)
+            on_ready(told)
+            await stop.wait()
+            server.stop()
+            tasks.cancel_scope.deadline = anyio.current_time() + service.stop_grace_s
+
+
+@asynccontextmanager
+async def _node(root: Path, engine: str) -> AsyncIterator[Node]:
+    root = _state_directory(root)
+    started = ManagerStarted(
+        version=program_version(), pid=os.getpid(), boot_id=boot_id(), kernel=platform.release()
+    )
+    async with open_log(root / LOG_FILE) as log:
+        ports = NodePorts(
+            log=log,
+            workers=WorkerProcess(root),
+            descriptors=KernelDescriptors(),
+            ids=RandomIds(),
+            env_key=load_env_key(root / ENV_KEY_FILE),
+        )
+        async with open_node(ports, engine=engine, started=started) as node:
+            yield node
+
+
+def _state_directory(root: Path) -> Path:
+    """Make the state directory, for this user alone, and give its true path."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return root.resolve()
+
+
+def program_version() -> str:
+    """The installed version, or that of a source tree."""
+    try:
+        return version("sandtrail")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+def describe_service(node: Node, root: Path) -> dict[str, Any]:
+    """What ``sandboxManager.Version`` answers."""
+    return {
+        "Version": program_version(),
+        "PID": os.getpid(),
+        "Socket": str(root.resolve() / NODE_SOCKET),
+        "Log": str(root.resolve() / LOG_FILE),
+        "Engine": node.engines.chosen().name,
+        "Engines": to_builtins(node.engines.reports),
+    }
