@@ -72,6 +72,7 @@ class UrpcClient:
             RemoteError: The server's error text.
             TooManyFiles: Refused here; nothing was sent.
             TransportError: No answer; the call may have been made. The connection is closed.
+            OSError: EBADF, EMFILE: a file is not open, or cannot be duplicated; nothing was sent.
 
         Cancellation: while it waits for another call, nothing was sent. Afterwards the connection
         is closed, because the reply could no longer be told from the next one's; the call may
@@ -87,10 +88,11 @@ class UrpcClient:
         """Make a call like `call`; the files of the reply are the caller's."""
         if len(files) > MAX_FILES:
             raise TooManyFiles
-        numbers = [each if isinstance(each, int) else each.fileno() for each in files]
         data = encode_request(method, arg)
-        async with self._lock:
-            message = await self._exchange(method, data, numbers)
+        # Duplicates: while the call waits its turn, the caller's numbers may come to mean others.
+        with FdBundle.dup_of(files) as sent:
+            async with self._lock:
+                message = await self._exchange(method, data, sent.numbers())
         try:
             return parse_reply(message.raw), message.files.take_all()
         except MalformedMessage as error:

@@ -28,6 +28,11 @@ class AsyncFrameSocket:
         """Return the socket's number; -1 once closed."""
         return self._frames.fileno()
 
+    @property
+    def pending(self) -> int:
+        """Frames that have come and that `receive` will give without waiting."""
+        return len(self._received)
+
     async def send(self, body: bytes, fds: FdBundle | None = None) -> None:
         """Send one frame; frames leave in the order of the calls.
 

@@ -81,8 +81,9 @@ class _Connection:
                 await self._answer(message)
         except MalformedMessage as error:
             logger.info("connection.malformed", extra={"peer": self._peer, "detail": str(error)})
-        except ConnectionError:
-            logger.info("connection.vanished", extra={"peer": self._peer})
+        except OSError as error:
+            detail = os.strerror(error.errno or 0)
+            logger.info("connection.broken", extra={"peer": self._peer, "detail": detail})
         finally:
             self._stream.close()
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 
 from manager.urpc.fdpass import Received, recv_with_fds, send_with_fds
 from manager.urpc.fds import FdBundle
@@ -39,6 +40,8 @@ class MessageStream:
 
         Cancellation: safe; what has come of a message stays for the next call.
         """
+        if not self._reader.awaiting_first:  # a peer that pipelines must not starve the others
+            await anyio.lowlevel.checkpoint()
         message = self._reader.next_buffered()
         while message is None:
             if self._reader.awaiting_first:

@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from manager.urpc import server_aio
+from manager.urpc import client_aio, server_aio, unix_address
 from manager.urpc.client_aio import UrpcClient
 from manager.urpc.errors import (
     RemoteError,
@@ -281,6 +281,16 @@ async def test_the_server_refuses_more_than_128_files(
     assert running.service.requests == ["Nope", "Start"]
 
 
+async def test_a_file_that_is_not_open_is_refused_before_anything_is_sent(
+    running: Running, null: OwnedFd
+) -> None:
+    async with await UrpcClient.connect(running.path) as client:
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            await client.call("Start", {"Spec": {}}, [null, 999_999])
+        assert await client.call("Echo.Null") == {}
+    assert running.service.requests == ["Echo.Null"]
+
+
 async def test_calls_on_one_client_take_turns_and_connections_do_not_wait(
     running: Running,
 ) -> None:
@@ -484,6 +494,14 @@ async def test_a_bare_null_is_answered_at_half_close(running: Running) -> None:
         assert await peer.reply() == failure("unknown method")
 
 
+async def test_a_client_that_leaves_a_reply_unread(running: Running) -> None:
+    with Peer(running.path) as peer:
+        await peer.send(json.dumps({"method": "Echo.Arg", "arg": "x" * 4_000_000}).encode())
+        await anyio.wait_readable(peer.sock)
+        await running.serves_on()
+    await running.serves_on()
+
+
 @pytest.mark.parametrize("raw", [b"", b"{", b'{"method":"Start","arg":{"Spec":{'])
 async def test_a_client_that_vanishes_within_a_request(
     running: Running, null: OwnedFd, raw: bytes
@@ -680,6 +698,38 @@ async def test_paths_longer_than_an_address(tmp_path: Path) -> None:
             assert await client.call("Echo.Null") == {}
         server.stop()
     assert list(directory.iterdir()) == []
+
+
+async def test_connecting_waits_while_the_backlog_is_full(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = [BlockingIOError(errno.EAGAIN, "full")] * 2
+
+    def connect(path: Path) -> socket.socket:
+        if full:
+            raise full.pop()
+        return connect_unix(path)
+
+    monkeypatch.setattr(client_aio, "connect_unix", connect)
+    monkeypatch.setattr(client_aio, "CONNECT_RETRY_S", 0)
+    await running.serves_on()
+    full += [BlockingIOError(errno.EAGAIN, "full")] * 2
+    monkeypatch.setattr(client_aio, "CONNECT_ATTEMPTS_MAX", 2)
+    with pytest.raises(BlockingIOError):
+        await UrpcClient.connect(running.path)
+
+
+async def test_a_live_socket_with_a_full_backlog_is_not_taken_for_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix_address, "BACKLOG_CONNECTIONS", 0)
+    with UnixListener.bind(tmp_path / "s") as listener:
+        waiting = [connect_unix(listener.path)]
+        with pytest.raises(BlockingIOError):
+            waiting.append(connect_unix(listener.path))
+        with pytest.raises(OSError, match=os.strerror(errno.EADDRINUSE)):
+            UnixListener.bind(listener.path)
+        waiting[0].close()
 
 
 async def test_many_connections_at_once(running: Running) -> None:

@@ -195,6 +195,18 @@ async def test_async_ends_with_a_slow_reader() -> None:
                 assert len(frame.fds) == index
 
 
+async def test_frames_that_came_together_are_pending() -> None:
+    left, right = socket.socketpair()
+    async with AsyncFrameSocket(left) as sender, AsyncFrameSocket(right) as receiver:
+        for body in (b"a", b"b", b"c"):
+            await sender.send(body)
+        await sender.send(b"", nulls(2))
+        assert receiver.pending == 0
+        assert (await receiver.receive()).body == b"a"
+        assert receiver.pending >= 2
+    # Closed with frames unread, and their descriptors with them: a leak would warn.
+
+
 async def test_a_cancelled_send_leaves_whole_frames() -> None:
     import anyio
 
