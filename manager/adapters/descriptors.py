@@ -5,7 +5,9 @@ import fcntl
 import os
 import socket
 import stat
-from typing import Final, override
+from typing import Final
+
+from typing_extensions import override
 
 from manager.application.ports import Descriptors
 from manager.domain.payload import LaunchPlan, LayerPlan

@@ -35,7 +35,7 @@ class Layer(Struct, frozen=True, kw_only=True):
         upper = "anon" if self.upper == "filestore" else self.upper
         conf: dict[str, Any] = {
             "lower": LOWERS.index(lower),
-            "upper": UPPERS.index(upper),  # type: ignore[arg-type]
+            "upper": UPPERS.index(upper),
         }
         if self.size:
             conf["size"] = self.size

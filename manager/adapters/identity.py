@@ -3,7 +3,9 @@
 import os
 import secrets
 from pathlib import Path
-from typing import Final, override
+from typing import Final
+
+from typing_extensions import override
 
 from eventstore import new_event_id
 from manager.application.ports import Ids

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, override
+from typing import Any, Final, Protocol
 
 import anyio
+from typing_extensions import override
 
 from manager.adapters.control_server import NODE_SOCKET, sandbox_socket
 from manager.adapters.methods import Methods
@@ -14,8 +15,8 @@ from manager.urpc.client_aio import UrpcClient
 from manager.urpc.errors import RemoteError, TooManyFiles, TransportError, UrpcError
 from manager.urpc.fdpass import PeerCredentials
 from manager.urpc.fds import FdBundle, HasFileno
-from manager.urpc.gojson import parse
-from manager.urpc.protocol import Request, encode
+from manager.urpc.gojson import encode, parse
+from manager.urpc.protocol import Request
 
 PATIENCE_S: Final = 10.0
 """How long a call that can be repeated without harm is repeated while nobody answers."""

@@ -9,10 +9,11 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, override
+from typing import Final
 
 import anyio
 import msgspec
+from typing_extensions import override
 
 from manager.application.errors import WorkerGone
 from manager.application.ports import WorkerConnection, Workers
@@ -75,9 +76,10 @@ async def receive_message(frames: AsyncFrameSocket) -> w.FromWorker:
         raise WorkerGone(str(error)) from error
     frame.fds.close()
     try:
-        return w.decode_from_worker(frame.body)
+        message: w.FromWorker = w.decode_from_worker(frame.body)
     except msgspec.MsgspecError as error:
         raise WorkerGone(f"the worker sent what nobody understands: {error}") from error
+    return message
 
 
 async def say_hello(frames: AsyncFrameSocket) -> w.Welcome:

@@ -23,9 +23,9 @@ from manager.domain.gotext import quote
 from manager.domain.ids import is_valid_id
 from manager.domain.payload_rules import uses_terminal
 from manager.domain.query import (
+    Ended,
     Pending,
     Refused,
-    WaitAnswer,
     is_destroyed,
     runtime_state,
     start_answer,
@@ -284,17 +284,14 @@ class Calls:
         Cancellation: safe.
         """
 
-        def ended(state: Sandbox) -> WaitAnswer | None:
+        def ended(state: Sandbox) -> Ended | Refused | None:
             answer = wait_answer(state, cid)
             return None if isinstance(answer, Pending) else answer
 
-        match await self._live(sandbox_id).until(ended):
-            case Refused(error=error):
-                raise CallRefused(error)
-            case Pending():
-                raise AssertionError("a pending answer ends no wait")
-            case answer:
-                return answer.wait_status
+        answer: Ended | Refused = await self._live(sandbox_id).until(ended)
+        if isinstance(answer, Refused):
+            raise CallRefused(answer.error)
+        return answer.wait_status
 
     def runtime_state(self, sandbox_id: str, cid: str) -> int:
         """Tell ContainerRuntimeState of gVisor; never an error for an unknown cid."""

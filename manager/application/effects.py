@@ -1,5 +1,7 @@
 """Carry effects out: each becomes one command to the worker."""
 
+from typing import assert_never
+
 from msgspec import Struct
 
 from manager.application.ports import Descriptors
@@ -33,17 +35,19 @@ class EffectRunner:
             case Launch():
                 return await self._launch(effect, luggage)
             case SendSignal():
-                message: w.ToWorker = w.Kill(
+                kill = w.Kill(
                     kill_id=effect.kill_id,
                     launch_id=effect.launch_id,
                     signo=effect.signo,
                     everyone=effect.everyone,
                 )
+                await self._link.send(kill)
             case DestroyLaunch(launch_id=launch_id):
-                message = w.Destroy(launch_id=launch_id)
+                await self._link.send(w.Destroy(launch_id=launch_id))
             case ReleaseHold(hold_id=hold_id):
-                message = w.Release(hold_id=hold_id)
-        await self._link.send(message)
+                await self._link.send(w.Release(hold_id=hold_id))
+            case _:
+                assert_never(effect)
         return None
 
     async def _launch(self, effect: Launch, luggage: Luggage | None) -> c.Report | None:

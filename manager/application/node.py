@@ -200,7 +200,7 @@ class Node:
         queues: dict[int, tuple[LiveSandbox, list[c.Report]]] = {}
         for outcome in outcomes:
             report = to_report(outcome)
-            key = getattr(outcome, "launch_id", None) or getattr(outcome, "kill_id", "")
+            key: str = getattr(outcome, "launch_id", "") or getattr(outcome, "kill_id", "")
             sandbox = self.registry.owner(key)
             if report is None or sandbox is None:
                 logger.warning("worker.outcome_unknown key=%s kind=%s", key, type(outcome).__name__)

@@ -4,11 +4,11 @@ Every command lives in a module of its own, which is imported only when it is ca
 completion stay fast, and a command that reads the log loads no server.
 """
 
-import sys
 from importlib import import_module
-from typing import Final, override
+from typing import Final
 
 import click
+from typing_extensions import override
 
 COMMANDS: Final = {
     "serve": "manager.cli.serve",
@@ -65,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
