@@ -62,7 +62,3 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; the process exits with its status."""
     cli(prog_name="sandtrail")
-
-
-if __name__ == "__main__":
-    main()

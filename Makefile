@@ -1,0 +1,43 @@
+# Everything that a person or CI runs. `make demo` and `make test` set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEED ?= 1
+
+.PHONY: demo test lint unit bench sim golden setup clean
+
+demo: setup
+	$(BIN)/python scripts/demo.py
+
+test: setup lint unit
+
+setup: $(VENV)/.ready
+	@sh scripts/system-packages.sh
+
+$(VENV)/.ready: pyproject.toml scripts/venv.sh
+	PYTHON=$(PYTHON) sh scripts/venv.sh $(VENV)
+	@touch $@
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.ready
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+golden: $(VENV)/.ready
+	$(BIN)/pytest -q tests/golden --update-golden
+
+bench: setup
+	$(BIN)/python -m benchmarks.bench_log
+	$(BIN)/python -m benchmarks.bench_start
+
+sim: $(VENV)/.ready
+	$(BIN)/pytest -q tests/property tests/simulation --hypothesis-seed=$(SEED)
+
+clean:
+	rm -rf $(VENV) .demo .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,191 @@
+"""The main job on real containers, for eyes: `make demo`.
+
+Starts the service, a sandbox with three containers made from donated descriptors, a start that is
+refused, an exit status 3, and a SIGKILL of the service while a container runs; then prints what the
+log has, and the state that replaying it gives. Leaves the log at .demo/events.db.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO
+
+import anyio
+import msgspec
+from rich.console import Console
+from rich.rule import Rule
+
+from eventstore import open_log
+from manager import Donation, Layer, connect
+from manager.adapters.client import ManagerClient, SandboxClient
+from manager.application.default_spec import default_spec
+from manager.application.errors import CallRefused
+from manager.application.live_sandbox import STREAM_PREFIX
+from manager.domain.evolve import fold
+from manager.schema.events import decode_event
+
+ROOT = Path(".demo")
+ROOTFS = ROOT / "rootfs"
+SANDBOX = "demo"
+LIVES_ON = 'echo "worker: the service will be killed under me"; sleep 4; exit 42'
+
+console = Console(highlight=False)
+
+
+def say(text: str) -> None:
+    """Print a heading for the next step."""
+    console.print(Rule(text, align="left", style="bold"))
+
+
+def make_rootfs() -> None:
+    """Assemble a root filesystem from the machine's static busybox."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        sys.exit("the demo needs busybox: apt-get install -y busybox-static")
+    for name in ("bin", "proc", "dev", "sys", "tmp", "etc"):
+        (ROOTFS / name).mkdir(parents=True)
+    shutil.copy2(busybox, ROOTFS / "bin" / "busybox")
+    for applet in ("sh", "echo", "sleep", "true", "cat", "ls", "hostname", "id", "ps"):
+        (ROOTFS / "bin" / applet).symlink_to("busybox")
+
+
+def start_service() -> "subprocess.Popen[str]":
+    """Start the service and wait for its ready line."""
+    service = subprocess.Popen(
+        [sys.executable, "-m", "manager.cli", "serve", "--root", str(ROOT)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    stdout = service.stdout
+    line = stdout.readline().strip() if stdout is not None else ""
+    if not line.startswith("ready"):
+        sys.exit("the service did not start; `sandtrail doctor` tells what is missing")
+    console.print(f"  pid {service.pid}: {line}")
+    return service
+
+
+def sh(script: str) -> dict[str, object]:
+    """Describe a container that runs a shell script."""
+    return default_spec(args=["/bin/sh", "-c", script], hostname="demo")
+
+
+class Donor:
+    """Opens what a start needs and lends it: the rootfs by descriptor, output into a pipe."""
+
+    def __init__(self) -> None:
+        self.rootfs = os.open(ROOTFS, os.O_PATH | os.O_DIRECTORY)
+        self.null = os.open(os.devnull, os.O_RDONLY)
+        self.output: IO[bytes] = tempfile.TemporaryFile(mode="a+b")
+
+    def donation(self) -> Donation:
+        """One start's descriptors."""
+        out = self.output.fileno()
+        layer = Layer(source=self.rootfs, upper="memory", size="16m")
+        return Donation(rootfs=layer, stdio=(self.null, out, out))
+
+    def show(self) -> None:
+        """Print what the containers wrote since the last time, and forget it."""
+        self.output.seek(0)
+        for line in self.output.read().decode().splitlines():
+            console.print(f"  │ {line}", style="green")
+        self.output.truncate(0)
+
+
+async def main() -> None:
+    """Run the whole story."""
+    shutil.rmtree(ROOT, ignore_errors=True)
+    ROOT.mkdir()
+    make_rootfs()
+    say("1. a service that starts containers from donated descriptors")
+    service = start_service()
+    manager = connect(ROOT / "control.sock")
+    donor = Donor()
+    try:
+        service = await story(manager, donor, service)
+    finally:
+        service.send_signal(signal.SIGTERM)
+        service.wait()
+    await print_trail()
+
+
+async def story(
+    manager: ManagerClient, donor: Donor, service: "subprocess.Popen[str]"
+) -> "subprocess.Popen[str]":
+    """Start, refuse, kill, find again. Returns the service that runs at the end."""
+    say("2. a sandbox: its root container, and two more that share its network and host name")
+    root = sh('echo "root: host $(hostname), fds: $(ls /proc/self/fd | xargs)"; sleep 600')
+    sandbox = await manager.create_sandbox(SANDBOX, root, donor.donation())
+    await sandbox.start_root()
+    await run(sandbox, "hello", 'echo "hello: pid $$, uid $(id -u), host $(hostname)"', donor)
+    donor.show()
+
+    say("3. an exit status")
+    ended = await run(sandbox, "three", 'echo "three: leaving with 3"; exit 3', donor)
+    donor.show()
+    console.print(f"  wait says: {ended}")
+
+    say("4. a start that is refused: the text that the caller gets is the text on record")
+    try:
+        await sandbox.start_subcontainer("never-created", sh("true"), donor.donation())
+    except CallRefused as refused:
+        console.print(f"  {refused}", style="yellow")
+
+    say("5. SIGKILL to the service while a container runs")
+    await sandbox.create_subcontainer("survivor")
+    await sandbox.start_subcontainer("survivor", sh(LIVES_ON), donor.donation())
+    service.kill()
+    service.wait()
+    pid = await survivor_pid()
+    alive = os.path.exists(f"/proc/{pid}")
+    console.print(
+        f"  the service is gone; the container, pid {pid}, is {'alive' if alive else 'gone'}"
+    )
+    service = start_service()
+    donor.show()
+    console.print(f"  wait, asked of the new service, says: {await sandbox.wait('survivor')}")
+    await manager.sandbox(SANDBOX).delete(force=True)
+    return service
+
+
+async def run(sandbox: SandboxClient, cid: str, script: str, donor: Donor) -> object:
+    """Create, start and wait for a subcontainer."""
+    await sandbox.create_subcontainer(cid)
+    await sandbox.start_subcontainer(cid, sh(script), donor.donation())
+    return await sandbox.wait(cid)
+
+
+async def survivor_pid() -> int:
+    """The container's pid, as the log has it."""
+    async with open_log(ROOT / "events.db", read_only=True) as log:
+        async for record in log.read(STREAM_PREFIX + SANDBOX):
+            data = msgspec.json.decode(record.data)
+            if record.type == "container.started" and data["container"] == "survivor":
+                return int(data["launched"]["pid"])
+    sys.exit("the log does not know the container: that is a bug")
+
+
+async def print_trail() -> None:
+    """Show the log as a table, and the state that replaying it gives."""
+    say("6. the trail")
+    await anyio.run_process(
+        [sys.executable, "-m", "manager.cli", "log", "--root", str(ROOT)], stdout=None
+    )
+    say("7. the state, rebuilt from the log alone")
+    async with open_log(ROOT / "events.db", read_only=True) as log:
+        events = [
+            decode_event(record.type, record.data)
+            async for record in log.read(STREAM_PREFIX + SANDBOX)
+        ]
+    state = fold(events)
+    console.print(f"  sandbox {state.id}: {state.phase}")
+    for container in state.containers.values():
+        console.print(f"  {container.cid}: {container.status}, {container.exit}")
+    console.print(f"\nThe log is {ROOT / 'events.db'}: any sqlite3 shell can read it.")
+
+
+if __name__ == "__main__":
+    anyio.run(main)

@@ -1,0 +1,77 @@
+"""A node over the in-memory log and the fake worker."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventstore import EventLog, memory_log, new_event_id
+from manager.adapters.descriptors import describe
+from manager.adapters.identity import RandomIds
+from manager.application.calls import Calls
+from manager.application.node import Node, NodePorts, open_node
+from manager.domain.payload import LaunchPlan
+from manager.domain.request import FdFact
+from manager.schema.node_events import ManagerStarted
+from manager.urpc.fds import FdBundle, OwnedFd
+from tests.unit.application.fake_worker import FakeWorker
+
+STARTED = ManagerStarted(version="0", pid=1, boot_id="boot", kernel="6.18")
+ENV_KEY = b"k" * 32
+
+
+class PlainDescriptors:
+    """Real facts; trees are passed on as they are, since no mount is made."""
+
+    def describe(self, files: FdBundle) -> tuple[FdFact, ...]:
+        return tuple(describe(number) for number in files.numbers())
+
+    def prepare(self, plan: LaunchPlan, files: FdBundle) -> FdBundle:
+        return files
+
+
+class World:
+    """The parts that outlive a manager."""
+
+    def __init__(self, log: EventLog, worker: FakeWorker) -> None:
+        self.log = log
+        self.worker = worker
+
+    @asynccontextmanager
+    async def manager(self, engine: str = "auto") -> AsyncIterator[tuple[Node, Calls]]:
+        ports = NodePorts(
+            log=self.log,
+            workers=self.worker,
+            descriptors=PlainDescriptors(),
+            ids=RandomIds(),
+            env_key=ENV_KEY,
+        )
+        async with open_node(ports, engine=engine, started=STARTED) as node:
+            yield node, Calls(node)
+
+    async def tags(self, stream: str) -> list[str]:
+        return [record.type async for record in self.log.read(stream)]
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with memory_log() as log:
+        worker = FakeWorker()
+        yield World(log, worker)
+        worker.close()
+
+
+@pytest.fixture
+def donate(tmp_path: Path) -> Callable[[], FdBundle]:
+    """Descriptors of a start: /dev/null three times and a directory."""
+
+    def make() -> FdBundle:
+        flags = (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY)
+        bundle = FdBundle(OwnedFd(os.open(os.devnull, flag)) for flag in flags)
+        bundle.append(OwnedFd(os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)))
+        return bundle
+
+    return make
