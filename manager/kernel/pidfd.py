@@ -1,0 +1,100 @@
+"""Processes beyond doubt: pidfds, and what the kernel tells through them."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import struct
+from typing import Final
+
+from manager.urpc.fds import OwnedFd
+
+_PIDFD_GET_INFO: Final = 0xC040FF0B
+_PIDFD_INFO_EXIT: Final = 8
+_INFO: Final = struct.Struct("=QQ11Ii")
+"""struct pidfd_info, 64 bytes: mask, cgroupid; pid, tgid, ppid, eight ids; exit_code."""
+
+_EXIT_CODE: Final = 13
+_STAT_START_TICKS: Final = 19
+_STAT_EXIT_CODE: Final = 49
+"""Index after the parenthesis of field 52 of /proc/PID/stat."""
+
+
+def open_pidfd(pid: int) -> OwnedFd:
+    """Open a process, zombies included.
+
+    Raises:
+        ProcessLookupError: No such process.
+    """
+    return OwnedFd(os.pidfd_open(pid))
+
+
+def has_exited(pidfd: int) -> bool:
+    """Whether the process is gone or a zombie; never blocks."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def inode(pidfd: int) -> int:
+    """The process's own number for the life of the system; 0 where pidfds have none (< 6.9)."""
+    status = os.fstat(pidfd)
+    # Before pidfs, pidfds shared one inode with eventfds and all other anonymous files.
+    with OwnedFd(os.eventfd(0, os.EFD_CLOEXEC)) as anonymous:
+        shared = os.fstat(anonymous.number)
+    return 0 if status.st_dev == shared.st_dev else status.st_ino
+
+
+def start_ticks(pid: int) -> int:
+    """When the process started, in clock ticks since boot; 0 if it is gone.
+
+    Source: proc_pid_stat(5), field 22.
+    """
+    fields = stat_fields(pid)
+    return int(fields[_STAT_START_TICKS]) if fields else 0
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Fields of `/proc/PID/stat` from the third (state) on; empty if the process is gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="latin-1") as file:
+        return file.read().rpartition(")")[2].split()
+    return []
+
+
+def zombie_status(pid: int) -> int | None:
+    """Wait status of a zombie that somebody else has not reaped yet; else `None`."""
+    fields = stat_fields(pid)
+    if fields and fields[0] == "Z":
+        return int(fields[_STAT_EXIT_CODE])
+    return None
+
+
+def exit_status(pidfd: int) -> int | None:
+    """Wait status of a process that was reaped by somebody else, if the kernel can tell.
+
+    Returns:
+        The raw wait status; `None` while it is not reaped.
+
+    Raises:
+        OSError: `ENOTTY` or `EINVAL`, a kernel before 6.15.
+
+    Source: include/uapi/linux/pidfd.h, PIDFD_GET_INFO with PIDFD_INFO_EXIT.
+    """
+    buffer = bytearray(_INFO.pack(_PIDFD_INFO_EXIT, *(0,) * 13))
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, buffer)
+    except OSError as error:
+        if error.errno == errno.ESRCH:
+            return None
+        raise
+    fields = _INFO.unpack(buffer)
+    if not fields[0] & _PIDFD_INFO_EXIT:
+        return None
+    return int(fields[_EXIT_CODE])
+
+
+def boot_id() -> str:
+    """Name of this boot of the machine; ticks and pids of another mean nothing."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
