@@ -14,20 +14,21 @@ from manager.domain.decide_life import (
     decide_delete,
     decide_destroy,
     decide_signal,
+    deleting_error,
 )
 from manager.domain.decide_report import decide_report
 from manager.domain.events import Event
 from manager.domain.gotext import quote
 from manager.domain.ids import ID_RULE, is_valid_id
-from manager.domain.payload_rules import a_kind
+from manager.domain.payload_rules import tty_error
 from manager.domain.repeat import check_request_id, recorded
+from manager.domain.request import FdFact
 from manager.domain.start import (
     check_arguments,
     check_container,
     check_start,
     check_state,
     plan_launch,
-    printed_phase,
 )
 from manager.domain.state import LaunchIntent, Sandbox
 
@@ -86,7 +87,7 @@ def _create(state: Sandbox, command: c.CreateSandbox) -> e.SandboxCreated | e.Sa
     if spec is not None and not intent:
         has_tty = command.tty is not None
         intent = check_start(
-            request, spec, has_tty=has_tty, on_container=lambda: _check_tty(command)
+            request, spec, has_tty=has_tty, on_container=lambda: _check_tty(command.tty)
         )
     if spec is not None and not intent:
         fresh = Sandbox(id=command.sandbox_id)
@@ -126,10 +127,8 @@ def _create_error(state: Sandbox, command: c.CreateSandbox) -> str:
     return ""
 
 
-def _check_tty(command: c.CreateSandbox) -> str:
-    if command.tty is not None and command.tty.kind != "terminal":
-        return f"TTY file must be a terminal, but is {a_kind(command.tty)}"
-    return ""
+def _check_tty(tty: FdFact | None) -> str:
+    return tty_error(tty) if tty is not None else ""
 
 
 def _start_root(
@@ -139,12 +138,9 @@ def _start_root(
     if error := check_request_id(state, command):
         pass
     elif state.phase != "created" or root is None or root.intent is None:
-        error = (
-            "sandbox is not in created state, cannot start root container: "
-            f"state={printed_phase(state)}"
-        )
+        error = f"sandbox is not in created state, cannot start root container: state={state.phase}"
     elif state.deleting or root.destroying:
-        error = f"sandbox {quote(state.id)} is being deleted"
+        error = deleting_error(state)
     elif root.status == "starting":
         error = f"root container {quote(state.id)} is already being started"
     elif root.fds_hold is None:
@@ -157,17 +153,15 @@ def _start_root(
 
 
 def _start(state: Sandbox, command: c.StartSubcontainer) -> tuple[Event, ...]:
-    request = command.request
-    if error := check_request_id(state, command) or check_arguments(request, command.spec):
+    request, spec = command.request, command.spec
+    error = check_request_id(state, command) or check_arguments(request, spec)
+    if error or spec is None:
         return (_start_rejected(command, error),)
     if state.phase == "restoringUnstarted":
         return (
             e.ContainerStartTranslated(container=request.cid, request_id=request.request_id),
-            _restore_subcontainer(state, c.RestoreSubcontainer(request=request, spec=command.spec)),
+            _restore_subcontainer(state, c.RestoreSubcontainer(request=request, spec=spec)),
         )
-    spec = command.spec
-    if spec is None:
-        return (_start_rejected(command, "start arguments missing spec"),)
     found = state.container(request.cid)
     error = check_state(state) or check_start(
         request,
@@ -199,10 +193,7 @@ def _restore_subcontainer(
     if error := check_request_id(state, command):
         pass
     elif state.phase != "restoringUnstarted":
-        error = (
-            "sandbox is not being restored, cannot restore subcontainer: "
-            f"state={printed_phase(state)}"
-        )
+        error = f"sandbox is not being restored, cannot restore subcontainer: state={state.phase}"
     else:
         error = check_arguments(command.request, command.spec)
         error = error or f"containerManager.RestoreSubcontainer is {NOT_YET}"
@@ -215,7 +206,7 @@ def _restore(state: Sandbox, command: c.Restore) -> e.RestoreRejected:
     if error := check_request_id(state, command):
         pass
     elif state.phase != "created":
-        error = f"cannot restore a container in state={printed_phase(state)}"
+        error = f"cannot restore a container in state={state.phase}"
     else:
         error = f"containerManager.Restore is {NOT_YET}"
     return e.RestoreRejected(error=error, files=command.files, request_id=command.request_id)

@@ -7,7 +7,7 @@ from manager.domain import events as e
 from manager.domain.events import Event
 from manager.domain.gotext import quote, slice_text
 from manager.domain.ids import ID_RULE, is_valid_id
-from manager.domain.payload_rules import a_kind
+from manager.domain.payload_rules import tty_error
 from manager.domain.repeat import check_request_id
 from manager.domain.state import ALIVE, Container, Sandbox
 
@@ -15,6 +15,8 @@ SIGNAL_PROCESS: Final = 0
 SIGNAL_ALL: Final = 1
 SIGNAL_FOREGROUND: Final = 2
 SIGNAL_PROCESS_GROUP: Final = 3
+
+ROOT_DESTROYED: Final = "its root container was destroyed"
 
 SIGNO_MAX: Final = 64
 """SIGRTMAX. Source: signal(7)."""
@@ -33,10 +35,12 @@ def decide_create_subcontainer(
         error = f"invalid container ID {quote(cid)}: want {ID_RULE}"
     elif state.container(cid) is not None:
         error = f"container {quote(cid)} already exists"
-    elif files and (files[0].kind != "terminal" or files[0].access != "rw"):
-        error = f"TTY file must be a terminal open for both ways, but is {a_kind(files[0])}"
-    elif state.phase in {"absent", "stopped", "deleted"} or state.deleting:
+    elif files and (problem := tty_error(files[0])):
+        error = problem
+    elif state.phase in {"absent", "stopped", "deleted"}:
         error = f"sandbox has ended, cannot create subcontainer: state={state.phase}"
+    elif state.deleting:
+        error = deleting_error(state)
     elif command.hold_error:
         error = command.hold_error
     else:
@@ -108,10 +112,10 @@ def _signal_target_error(state: Sandbox, command: c.Signal) -> str:
         return f"container {quote(cid)} {missing}"
     if mode == SIGNAL_PROCESS and pid != 0:
         return f"{prefix}choosing a process by its PID is not supported by sandtrail yet"
-    if not 0 <= command.signo <= SIGNO_MAX:
-        return f"{prefix}invalid argument"
     if mode == SIGNAL_PROCESS and found.status not in ALIVE:
         return f"{prefix}no such process"
+    if not 0 <= command.signo <= SIGNO_MAX:
+        return f"{prefix}invalid argument"
     return ""
 
 
@@ -122,8 +126,18 @@ def signal_prefix(cid: str, pid: int, mode: int) -> str:
     return f"signaling process in container {quote(cid)} PID {pid}: "
 
 
+def deleting_error(state: Sandbox) -> str:
+    """Why nothing new may begin in a sandbox that is on its way out."""
+    return f"sandbox {quote(state.id)} is being deleted"
+
+
 def decide_destroy(state: Sandbox, command: c.DestroySubcontainer) -> tuple[Event, ...]:
-    """Destroy a container; one that was ever known can always be destroyed, more than once too."""
+    """Destroy a container; one that was ever known can always be destroyed, more than once too.
+
+    A repeated destroy with a request id of its own leaves an event, so that a later repetition of
+    that very call finds its outcome and never ends a new container of the same cid. A root that
+    never ran takes the sandbox with it.
+    """
     found = state.containers.get(command.cid)
     error = check_request_id(state, command)
     if found is None:
@@ -134,15 +148,16 @@ def decide_destroy(state: Sandbox, command: c.DestroySubcontainer) -> tuple[Even
                 container=command.cid, error=error, request_id=command.request_id
             ),
         )
-    return destroy_events(found, command.request_id)
-
-
-def destroy_events(found: Container, request_id: str = "") -> tuple[Event, ...]:
-    """The events that destroy one container, none if it is on its way or gone already."""
-    if not found.exists or found.destroying:
+    if not command.request_id and (not found.exists or found.destroying):
         return ()
-    started = found.intent is not None and found.status != "creating"
-    if found.intent is None or not started:
+    events = _destroy_events(found, command.request_id)
+    if found.status == "creating" and found.cid == state.id:
+        return (*events, e.SandboxStopped(reason=ROOT_DESTROYED))
+    return events
+
+
+def _destroy_events(found: Container, request_id: str = "") -> tuple[Event, ...]:
+    if found.intent is None or found.status in {"creating", "destroyed"}:
         return (e.ContainerDestroyed(container=found.cid, request_id=request_id),)
     return (
         e.ContainerDestroyRequested(
@@ -152,20 +167,24 @@ def destroy_events(found: Container, request_id: str = "") -> tuple[Event, ...]:
 
 
 def decide_delete(state: Sandbox, command: c.DeleteSandbox) -> tuple[Event, ...]:
-    """Delete a sandbox whose containers are all stopped, or any sandbox by force."""
+    """Delete a sandbox whose containers are all stopped, or any sandbox by force.
+
+    A repeated delete with a request id of its own leaves an event, as a repeated destroy does.
+    """
     if error := check_request_id(state, command):
         return (_delete_rejected(command, error),)
     if state.phase in {"absent", "deleted"}:
         return (_delete_rejected(command, f"sandbox {quote(state.id)} not found"),)
+    requested = e.SandboxDeleteRequested(force=command.force, request_id=command.request_id)
     if state.deleting:
-        return ()
+        return (requested,) if command.request_id else ()
     alive = [found.cid for found in state.containers.values() if found.status in ALIVE]
     if alive and not command.force:
         names = slice_text(map(quote, alive))
         error = f"sandbox {quote(state.id)} has containers that are not stopped: {names}"
         return (_delete_rejected(command, error),)
-    requested = e.SandboxDeleteRequested(force=command.force, request_id=command.request_id)
-    destroyed = [event for found in state.containers.values() for event in destroy_events(found)]
+    left = [found for found in state.containers.values() if found.exists and not found.destroying]
+    destroyed = [event for found in left for event in _destroy_events(found)]
     waits = any(isinstance(event, e.ContainerDestroyRequested) for event in destroyed)
     waits = waits or any(found.destroying for found in state.containers.values())
     ends = () if waits else (e.SandboxDeleted(),)

@@ -4,10 +4,10 @@ from typing import Final, assert_never
 
 from manager.domain import commands as c
 from manager.domain import events as e
-from manager.domain.decide_life import signal_prefix
+from manager.domain.decide_life import ROOT_DESTROYED, signal_prefix
 from manager.domain.events import Event
 from manager.domain.gotext import quote, slice_text
-from manager.domain.state import ALIVE, Container, Failure, LaunchIntent, Sandbox
+from manager.domain.state import ALIVE, Container, Failure, LaunchIntent, Sandbox, SignalIntent
 
 ERRNO_NOT_FOUND: Final = 2
 ERRNO_NO_SUCH_PROCESS: Final = 3
@@ -132,42 +132,71 @@ def _killed(state: Sandbox, report: c.ReportKilled) -> tuple[Event, ...]:
         if report.errno == ERRNO_NO_SUCH_PROCESS
         else f"the kernel refused with errno {report.errno}"
     )
-    return (
-        e.ContainerSignalRejected(
-            container=intent.cid,
-            signo=intent.signo,
-            pid=intent.pid,
-            mode=intent.mode,
-            error=f"{signal_prefix(intent.cid, intent.pid, intent.mode)}{why}",
-            kill_id=report.kill_id,
-            request_id=intent.request_id,
-        ),
+    return (_signal_rejected(report.kill_id, intent, why),)
+
+
+def _signal_rejected(kill_id: str, intent: SignalIntent, why: str) -> e.ContainerSignalRejected:
+    return e.ContainerSignalRejected(
+        container=intent.cid,
+        signo=intent.signo,
+        pid=intent.pid,
+        mode=intent.mode,
+        error=f"{signal_prefix(intent.cid, intent.pid, intent.mode)}{why}",
+        kill_id=kill_id,
+        request_id=intent.request_id,
     )
 
 
 def _destroyed(state: Sandbox, report: c.ReportDestroyed) -> tuple[Event, ...]:
+    """Close all that is still open about the container, so that nobody waits for ever."""
     found = state.by_launch(report.launch_id)
     if found is None or not found.exists:
         return ()
+    before = _before_destroyed(state, found, report.launch_id)
     gone = e.ContainerDestroyed(
         container=found.cid, launch_id=report.launch_id, leftovers=report.leftovers
     )
-    stopped = _ends_sandbox(state, found, "its root container was destroyed")
+    failed = any(isinstance(event, e.SandboxStartFailed) for event in before)
+    stopped = () if failed else _ends_sandbox(state, found, ROOT_DESTROYED)
     others = [other for other in state.containers.values() if other.cid != found.cid]
     last = state.deleting and not any(other.exists for other in others)
-    return (gone, *stopped, *((e.SandboxDeleted(),) if last else ()))
+    return (*before, gone, *stopped, *((e.SandboxDeleted(),) if last else ()))
+
+
+def _before_destroyed(state: Sandbox, found: Container, launch_id: str) -> tuple[Event, ...]:
+    """Outcomes that the worker owed and that nobody can give any more."""
+    signals = (
+        _signal_rejected(kill_id, intent, "the container was destroyed")
+        for kill_id, intent in state.signals.items()
+        if intent.cid == found.cid
+    )
+    if found.status == "starting":
+        aborted = c.ReportStartFailed(launch_id=launch_id, stage="aborted", reason="destroyed")
+        return (*_start_failed(state, aborted), *signals)
+    if found.status in ALIVE:
+        why = "it was destroyed before anybody saw its exit status"
+        lost = e.ContainerLost(container=found.cid, launch_id=launch_id, reason=why)
+        return (lost, *signals)
+    return tuple(signals)
 
 
 def _lost(state: Sandbox, report: c.ReportLost) -> tuple[Event, ...]:
     found = state.by_launch(report.launch_id)
     if found is None or found.status not in ALIVE:
         return ()
+    if found.status == "starting":
+        interrupted = c.ReportStartFailed(
+            launch_id=report.launch_id, stage="interrupted", reason=report.reason
+        )
+        return _start_failed(state, interrupted)
     lost = e.ContainerLost(container=found.cid, launch_id=report.launch_id, reason=report.reason)
     return (lost, *_ends_sandbox(state, found, "its root container was lost"))
 
 
 def _hold_lost(state: Sandbox, report: c.ReportHoldLost) -> tuple[Event, ...]:
     found = state.container(report.cid)
-    if found is None or (found.tty_hold is None and found.fds_hold is None):
+    if found is None or found.status != "creating":
+        return ()
+    if found.tty_hold is None and found.fds_hold is None:
         return ()
     return (e.ContainerHoldLost(container=report.cid, reason=report.reason),)

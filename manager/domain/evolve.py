@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from manager.domain import events as e
 from manager.domain.events import Event
+from manager.domain.ids import REQUEST_ID_CHARS_MAX
 from manager.domain.state import (
     ABSENT,
     Container,
@@ -35,7 +36,7 @@ def evolve(state: Sandbox, event: Event) -> Sandbox:  # noqa: C901, PLR0912 - on
         case e.SandboxCreated():
             return _created(state, event)
         case e.SandboxCreateRejected(request=request, error=error):
-            return _answer(state, request.request_id, "Create", error=error)
+            return _answer(state, request.request_id, "Create", event.sandbox, error)
         case e.SandboxStartRequested(request_id=request_id):
             asked = _ask(state, request_id, "StartRoot")
             return _update(asked, state.id, status="starting", start_request_id=request_id)
@@ -48,12 +49,12 @@ def evolve(state: Sandbox, event: Event) -> Sandbox:  # noqa: C901, PLR0912 - on
         case e.SandboxStopped():
             return replace(state, phase="stopped")
         case e.SandboxDeleteRequested(request_id=request_id):
-            asked = _ask(state, request_id, "Delete")
-            return replace(asked, deleting=True, delete_request_id=request_id)
+            return replace(_ask(state, request_id, "Delete"), deleting=True)
         case e.SandboxDeleteRejected(request_id=request_id, error=error):
             return _answer(state, request_id, "Delete", error=error)
         case e.SandboxDeleted():
-            return _settle(replace(state, phase="deleted", deleting=False), state.delete_request_id)
+            gone = replace(state, phase="deleted", deleting=False)
+            return _settle_all(gone, "Delete", state.id)
         case e.ContainerCreated():
             return _container_created(state, event)
         case e.ContainerCreateRejected(container=cid, error=error):
@@ -77,7 +78,7 @@ def evolve(state: Sandbox, event: Event) -> Sandbox:  # noqa: C901, PLR0912 - on
             return _settle(_signal_done(answered, event.kill_id), request_id, error)
         case e.ContainerDestroyRequested(container=cid, request_id=request_id):
             asked = _ask(state, request_id, "DestroySubcontainer", cid)
-            return _update(asked, cid, destroying=True, destroy_request_id=request_id)
+            return _update(asked, cid, destroying=True)
         case e.ContainerDestroyRejected(container=cid, error=error):
             return _answer(state, event.request_id, "DestroySubcontainer", cid, error)
         case e.ContainerDestroyed():
@@ -86,12 +87,13 @@ def evolve(state: Sandbox, event: Event) -> Sandbox:  # noqa: C901, PLR0912 - on
             return _update(state, cid, status="lost")
         case e.ContainerHoldLost(container=cid):
             return _update(state, cid, tty_hold=None, fds_hold=None)
-        case e.ContainerStartTranslated():
-            return state
+        case e.ContainerStartTranslated(container=cid, request_id=request_id):
+            return _ask(state, request_id, "StartSubcontainer", cid)
         case e.RestoreRejected(request_id=request_id, error=error):
             return _answer(state, request_id, "Restore", error=error)
         case e.ContainerRestoreRejected(container=cid, request=request, error=error):
-            return _answer(state, request.request_id, "RestoreSubcontainer", cid, error)
+            answered = _answer(state, request.request_id, "RestoreSubcontainer", cid, error)
+            return _settle(answered, request.request_id, error)
         case _:
             assert_never(event)
 
@@ -137,7 +139,8 @@ def _container_created(state: Sandbox, event: e.ContainerCreated) -> Sandbox:
 
 def _intend(state: Sandbox, cid: str, intent: LaunchIntent) -> Sandbox:
     request_id = intent.request.request_id
-    named = replace(state, names={**state.names, intent.name: cid})
+    others = {name: owner for name, owner in state.names.items() if owner != cid}
+    named = replace(state, names={**others, intent.name: cid})
     asked = _ask(named, request_id, "StartSubcontainer", cid)
     return _update(
         asked,
@@ -198,7 +201,6 @@ def _signal_done(state: Sandbox, kill_id: str) -> Sandbox:
 
 def _destroyed(state: Sandbox, event: e.ContainerDestroyed) -> Sandbox:
     cid = event.container
-    found = state.containers.get(cid)
     names = {name: owner for name, owner in state.names.items() if owner != cid}
     gone = _update(
         replace(state, names=names),
@@ -209,7 +211,7 @@ def _destroyed(state: Sandbox, event: e.ContainerDestroyed) -> Sandbox:
         fds_hold=None,
     )
     answered = _answer(gone, event.request_id, "DestroySubcontainer", cid)
-    return _settle(answered, found.destroy_request_id if found is not None else "")
+    return _settle_all(answered, "DestroySubcontainer", cid)
 
 
 def _update(state: Sandbox, cid: str, **changes: object) -> Sandbox:
@@ -233,7 +235,7 @@ def _answer(
 
 
 def _note(state: Sandbox, request_id: str, outcome: RequestOutcome) -> Sandbox:
-    if not request_id or request_id in state.requests:
+    if not 0 < len(request_id) <= REQUEST_ID_CHARS_MAX or request_id in state.requests:
         return state
     return replace(state, requests={**state.requests, request_id: outcome})
 
@@ -245,3 +247,13 @@ def _settle(state: Sandbox, request_id: str, error: str = "") -> Sandbox:
         return state
     outcome = replace(asked, done=True, error=error)
     return replace(state, requests={**state.requests, request_id: outcome})
+
+
+def _settle_all(state: Sandbox, method: str, cid: str) -> Sandbox:
+    """Note success for every open request of this kind: one deed answers all who asked for it."""
+    done = {
+        request_id: replace(asked, done=True)
+        for request_id, asked in state.requests.items()
+        if not asked.done and (asked.method, asked.cid) == (method, cid)
+    }
+    return replace(state, requests={**state.requests, **done}) if done else state

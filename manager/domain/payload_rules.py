@@ -16,6 +16,15 @@ STDIO: Final = ("stdin", "stdout", "stderr")
 
 _SETUP: Final = "failed to setupFS: creating mount namespace: "
 _SUBMOUNTS: Final = "failed to setupFS: mounting submounts: "
+_ROOTFS: Final = "the rootfs"
+_KIND_WORDS: Final = {
+    "null": "/dev/null",
+    "regular": "a regular file",
+    "symlink": "a symbolic link",
+    "unconnected-socket": "an unconnected socket",
+    "anonymous": "an anonymous descriptor",
+    "pseudo-filesystem": "a file of a pseudo filesystem",
+}
 _STDIO_KINDS: Final = frozenset({"fifo", "socket", "terminal", "null", "regular"})
 _SIZE_SUFFIXES: Final = frozenset("kKmMgGtTpPeE%")
 
@@ -74,8 +83,18 @@ def _stdio_error(name: str, fact: FdFact) -> str:
 
 def a_kind(fact: FdFact) -> str:
     """Name the kind of a descriptor in a sentence: ``a directory``, ``an unconnected socket``."""
-    words = fact.kind.replace("-", " ")
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    return _KIND_WORDS.get(fact.kind) or "a " + fact.kind.replace("-", " ")
+
+
+def tty_error(fact: FdFact) -> str:
+    """Refuse what cannot be a process's controlling terminal."""
+    if fact.kind != "terminal":
+        return f"TTY file must be a terminal, but is {a_kind(fact)}"
+    if fact.access != "rw":
+        return (
+            f"TTY file must be open for reading and writing, but its access mode is {fact.access}"
+        )
+    return ""
 
 
 def plan_payload(request: StartRequest, spec: Spec) -> LaunchPlan | str:
@@ -109,12 +128,13 @@ class _Splitter:
     def plan(self) -> LaunchPlan:
         mounts = self._spec.configured_mounts
         confs = self._request.gofer_mount_confs or (GoferMountConf(),) * (1 + len(mounts))
+        root = self._root(confs[0])
+        self._check_tar(confs[0])
         if len(confs) != 1 + len(mounts):
             self._refuse(
                 f"{_SUBMOUNTS}GoferMountConfs must have one entry for the rootfs and one for each "
                 f"of the {len(mounts)} bind and EROFS mounts, but has {len(confs)}"
             )
-        root = self._root(confs[0])
         planned = tuple(
             MountPlan(
                 destination=mount.destination,
@@ -127,7 +147,7 @@ class _Splitter:
         )
         self._check_destinations()
         self._check_leftovers()
-        self._check_dev_and_tar(confs[0])
+        self._check_dev()
         return LaunchPlan(
             stdio=self._stdio,
             root=root,
@@ -143,7 +163,7 @@ class _Splitter:
         if conf.lower == 0:
             self._refuse(f"{_SETUP}unsupported rootfs config: {conf.text}")
         readonly = self._spec.root is not None and self._spec.root.readonly
-        return self._layer(conf, _SETUP, "the rootfs", readonly)
+        return self._layer(conf, _SETUP, _ROOTFS, readonly)
 
     def _layer(self, conf: GoferMountConf, prefix: str, what: str, readonly: bool) -> LayerPlan:
         in_range = 0 <= conf.lower < len(LOWERS) and 0 <= conf.upper < len(UPPERS)
@@ -191,11 +211,11 @@ class _Splitter:
                     f"{prefix}{what} must be a readable regular file with an EROFS image, "
                     f"but is {a_kind(fact)}"
                 )
-        elif fact.kind == "regular" and what == "the rootfs":
-            self._refuse(f"{prefix}{what} must be a directory, but is {a_kind(fact)}")
-        elif not _is_directory(fact) and fact.kind != "regular":
+            return
+        may_be_file = what != _ROOTFS
+        if not _is_directory(fact) and not (may_be_file and fact.kind == "regular"):
             hint = " (a gofer connection is of no use on a host kernel)" * (fact.kind == "socket")
-            wanted = "a directory" if what == "the rootfs" else "a directory or regular file"
+            wanted = "a directory or regular file" if may_be_file else "a directory"
             self._refuse(f"{prefix}{what} must be {wanted}, but is {a_kind(fact)}{hint}")
 
     def _check_destinations(self) -> None:
@@ -221,10 +241,12 @@ class _Splitter:
                 f"{slice_text(self._filestores)}"
             )
 
-    def _check_dev_and_tar(self, root: GoferMountConf) -> None:
+    def _check_dev(self) -> None:
         files = self._request.files
         if self._dev is not None and not _is_directory(files[self._dev]):
             self._refuse(f"{_SUBMOUNTS}/dev must be a directory, but is {a_kind(files[self._dev])}")
+
+    def _check_tar(self, root: GoferMountConf) -> None:
         if self._tar is None:
             return
         if root.upper == 0:
@@ -232,7 +254,7 @@ class _Splitter:
                 f"{_SETUP}rootfs-upper-tar-fd is set when overlay is disabled for rootfs: "
                 f"rootfsConf={root.text}"
             )
-        tar = files[self._tar]
+        tar = self._request.files[self._tar]
         if tar.kind not in {"regular", "fifo"} or "r" not in tar.access:
             self._refuse(
                 f"{_SETUP}rootfs upper tar must be a readable regular file or pipe, "

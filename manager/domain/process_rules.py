@@ -77,7 +77,8 @@ def check_args(process: Process) -> str:
 
 def check_host_reach(spec: Spec) -> str:
     """Refuse what would act on the host: hooks, and namespaces named by a path."""
-    if spec.hooks:
+    hooks = spec.hooks
+    if any(hooks.values()) if isinstance(hooks, dict) else hooks:
         return "OCI hooks are not supported by sandtrail: they would run on the host"
     for namespace in (spec.linux.namespaces if spec.linux else None) or ():
         if namespace.path and namespace.type not in _SHARED_NAMESPACES:

@@ -36,32 +36,35 @@ PENDING: Final = Pending()
 def wait_answer(state: Sandbox, cid: str) -> WaitAnswer:
     """How a container ended. The log remembers: the answer stays the same for ever."""
     found = state.containers.get(cid)
-    if state.phase == "restoringUnstarted" and found is not None:
-        return PENDING
-    if found is None:
-        return Refused(f"container {quote(cid)} not found")
-    if found.exit is not None:
+    if found is not None and found.exit is not None:
         if isinstance(found.exit, Unknown):
             return Refused(f"exit status of container {quote(cid)} is lost: {found.exit.reason}")
         return Ended(to_wait_status(found.exit))
-    match found.status:
-        case "starting" | "running" | "paused":
-            return PENDING
-        case "lost":
-            return Refused(f"container {quote(cid)} is lost: nobody saw its exit status")
-        case "destroyed":
-            return Refused(f"container {quote(cid)} not found")
-        case _:
-            return Refused(f"container {quote(cid)} not started")
+    if state.phase == "restoringUnstarted":
+        return PENDING
+    if found is None:
+        return Refused(f"container {quote(cid)} not found")
+    if found.status in ALIVE:
+        return PENDING
+    if found.launched is not None:
+        return Refused(f"container {quote(cid)} is lost: nobody saw its exit status")
+    if found.status == "destroyed":
+        return Refused(f"container {quote(cid)} not found")
+    if state.phase in {"restoringStarted", "restored"} and found.status == "creating":
+        return Refused(
+            f"could not find init process of restored container {quote(cid)} "
+            f"in state {quote(state.phase)}"
+        )
+    return Refused(f"container {quote(cid)} not started")
 
 
 def runtime_state(state: Sandbox, cid: str) -> int:
     """ContainerRuntimeState of gVisor: 1 creating, 2 running, 3 stopped; unknown is stopped."""
     found = state.container(cid)
-    if found is None or state.phase == "restoreFailed":
+    if found is None:
         return RUNTIME_STOPPED
     if found.status in {"creating", "starting"}:
-        return RUNTIME_CREATING
+        return RUNTIME_STOPPED if state.phase == "restoreFailed" else RUNTIME_CREATING
     return RUNTIME_RUNNING if found.status in ALIVE else RUNTIME_STOPPED
 
 

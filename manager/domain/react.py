@@ -25,16 +25,24 @@ def react(before: Sandbox, event: Event) -> tuple[Effect, ...]:
     match event:
         case e.SandboxStartRequested():
             return _launch_root(before)
-        case e.ContainerStartAccepted():
-            return (_launch(before, event),)
+        case e.ContainerStartAccepted(container=cid, intent=intent):
+            found = before.container(cid)
+            unused = () if intent.plan.stdio is None else _release(found)
+            return (_launch(before, event, found), *unused)
         case e.ContainerSignalRequested():
             return _signal(before, event)
         case e.ContainerDestroyRequested(launch_id=launch_id):
             return (DestroyLaunch(launch_id=launch_id),)
-        case e.ContainerDestroyed(container=cid):
+        case e.SandboxStartFailed():
+            return _release(before.containers.get(before.id))
+        case (
+            e.ContainerStartFailed(container=cid)
+            | e.ContainerDestroyed(container=cid)
+            | e.ContainerHoldLost(container=cid)
+        ):
             return _release(before.containers.get(cid))
         case e.SandboxStopped():
-            return tuple(_end(found) for found in _others_alive(before))
+            return _end_others(before)
         case e.ContainerStarted(launch_id=launch_id) if before.phase == "stopped":
             return (_kill_everyone(launch_id),)
         case _:
@@ -64,27 +72,40 @@ def resume(
     for found in state.containers.values():
         launch_id = found.intent.launch_id if found.intent is not None else ""
         known = launch_id in launches
-        if found.status == "starting" and not known:
-            reports.append(
-                c.ReportStartFailed(launch_id=launch_id, stage="interrupted", reason=why)
-            )
+        if _can_begin_again(state, found, held) and not known:
+            effects += _launch_root(state)
         elif found.status in ALIVE and not known:
-            reports.append(c.ReportLost(launch_id=launch_id, reason=why))
-        elif found.status in ALIVE and state.phase == "stopped":
-            effects.append(_end(found))
+            reports.append(_cut_short(found, launch_id, why))
         if found.status == "creating" and _missing(found, held):
             reports.append(c.ReportHoldLost(cid=found.cid, reason=why))
         if found.destroying and known:
             effects.append(DestroyLaunch(launch_id=launch_id))
         elif found.destroying:
             reports.append(c.ReportDestroyed(launch_id=launch_id))
+    if state.phase == "stopped":
+        effects += [effect for effect in _end_others(state) if effect.launch_id in launches]
+    signal_reports, signal_effects = _resume_signals(state, launches)
+    return Resumption(reports=(*reports, *signal_reports), effects=(*effects, *signal_effects))
+
+
+def _resume_signals(
+    state: Sandbox, launches: frozenset[str]
+) -> tuple[list[c.Report], list[Effect]]:
+    reports: list[c.Report] = []
+    effects: list[Effect] = []
     for kill_id, intent in state.signals.items():
         target = _launch_id(state, intent.cid)
         if target is not None and target in launches:
             effects.append(_send(kill_id, target, intent.signo, intent.mode))
         else:
             reports.append(c.ReportKilled(kill_id=kill_id, errno=ERRNO_NO_SUCH_PROCESS))
-    return Resumption(reports=tuple(reports), effects=tuple(effects))
+    return reports, effects
+
+
+def _cut_short(found: Container, launch_id: str, why: str) -> c.Report:
+    if found.status == "starting":
+        return c.ReportStartFailed(launch_id=launch_id, stage="interrupted", reason=why)
+    return c.ReportLost(launch_id=launch_id, reason=why)
 
 
 def holds(state: Sandbox) -> frozenset[str]:
@@ -93,6 +114,12 @@ def holds(state: Sandbox) -> frozenset[str]:
         hold for found in state.containers.values() for hold in (found.fds_hold, found.tty_hold)
     )
     return frozenset(hold for hold in named if hold)
+
+
+def _can_begin_again(state: Sandbox, found: Container, held: frozenset[str]) -> bool:
+    """Whether a root's start got no further than the log: all that it needs is still held."""
+    waits = found.cid == state.id and found.status == "starting" and not found.destroying
+    return waits and found.fds_hold is not None and not _missing(found, held)
 
 
 def _missing(found: Container, held: frozenset[str]) -> bool:
@@ -106,12 +133,11 @@ def _launch_root(before: Sandbox) -> tuple[Effect, ...]:
     return (Launch(intent=root.intent, held_fds=root.fds_hold, held_tty=root.tty_hold),)
 
 
-def _launch(before: Sandbox, event: e.ContainerStartAccepted) -> Launch:
-    found = before.container(event.container)
+def _launch(before: Sandbox, event: e.ContainerStartAccepted, found: Container | None) -> Launch:
     joined = event.intent.joins_pid_namespace
     return Launch(
         intent=event.intent,
-        held_tty=found.tty_hold if found is not None else None,
+        held_tty=found.tty_hold if found is not None and event.intent.plan.stdio is None else None,
         sandbox=_launch_id(before, before.id),
         pid_namespace=_launch_id(before, joined) if joined is not None else None,
     )
@@ -142,17 +168,22 @@ def _release(found: Container | None) -> tuple[Effect, ...]:
     return tuple(ReleaseHold(hold_id=hold) for hold in named if hold)
 
 
-def _others_alive(state: Sandbox) -> list[Container]:
-    alive = (found for found in state.containers.values() if found.status in ALIVE)
-    return [found for found in alive if found.cid != state.id]
-
-
-def _end(found: Container) -> SendSignal:
-    return _kill_everyone(found.intent.launch_id if found.intent is not None else "")
+def _end_others(state: Sandbox) -> tuple[SendSignal, ...]:
+    """End what runs beside the root; one that is still starting is ended once it has started."""
+    return tuple(
+        _kill_everyone(found.intent.launch_id)
+        for found in state.containers.values()
+        if found.status in ALIVE - {"starting"}
+        and found.cid != state.id
+        and found.intent is not None
+    )
 
 
 def _kill_everyone(launch_id: str) -> SendSignal:
-    """A sandbox takes its containers with it, as gVisor's does."""
+    """A sandbox takes its containers with it, as gVisor's does.
+
+    The worker acts once on a kill id, so this is sent only to what runs.
+    """
     return SendSignal(
         kill_id=f"sandbox-stopped-{launch_id}", launch_id=launch_id, signo=SIGKILL, everyone=True
     )

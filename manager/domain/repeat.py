@@ -4,6 +4,7 @@ from typing import TypeAlias
 
 from manager.domain import commands as c
 from manager.domain.gotext import quote
+from manager.domain.ids import REQUEST_ID_CHARS_MAX
 from manager.domain.state import RequestOutcome, Sandbox
 
 Named: TypeAlias = tuple[str, str, str]
@@ -45,8 +46,13 @@ def recorded(state: Sandbox, command: c.Command) -> RequestOutcome | None:
 
 
 def check_request_id(state: Sandbox, command: c.Command) -> str:
-    """Refuse a request id that was used for another call."""
+    """Refuse a request id that is too long, or was used for another call."""
     request_id, method, cid = naming(state, command)
+    if len(request_id) > REQUEST_ID_CHARS_MAX:
+        return (
+            f"RequestID must have at most {REQUEST_ID_CHARS_MAX} characters, "
+            f"but has {len(request_id)}"
+        )
     known = state.requests.get(request_id)
     if known is None or (known.method, known.cid) == (method, cid):
         return ""

@@ -7,7 +7,7 @@ Source: opencontainers/runtime-spec, config.md and config-linux.md, v1.2.
 
 from typing import Final
 
-from msgspec import Struct, ValidationError, convert, json
+from msgspec import Struct, convert, json
 
 BIND_OPTIONS: Final = frozenset({"bind", "rbind"})
 
@@ -145,13 +145,10 @@ def parse_spec(body: bytes) -> Spec:
     """
     try:
         return _decoder.decode(body)
-    except ValidationError as error:
-        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("the spec is nested too deeply") from error
 
 
 def parse_spec_object(value: object) -> Spec:
     """Read a spec from decoded JSON; raises as :func:`parse_spec` does."""
-    try:
-        return convert(value, Spec)
-    except ValidationError as error:
-        raise ValueError(str(error)) from error
+    return convert(value, Spec)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from manager.domain.features import features_needed
 from manager.domain.gotext import quote
-from manager.domain.ids import ID_RULE, REQUEST_ID_CHARS_MAX, is_valid_id
+from manager.domain.ids import ID_RULE, is_valid_id
 from manager.domain.payload import LaunchPlan
 from manager.domain.payload_rules import check_counts, check_stdio, plan_payload, uses_terminal
 from manager.domain.process_rules import (
@@ -23,10 +23,8 @@ from manager.domain.process_rules import (
     search_path,
 )
 from manager.domain.request import EngineFacts, StartRequest
-from manager.domain.spec import Spec
+from manager.domain.spec import Process, Spec
 from manager.domain.state import ALIVE, LaunchIntent, Sandbox
-
-_NO_PROCESS = "start arguments missing process in spec"
 
 
 def check_arguments(request: StartRequest, spec: Spec | None) -> str:
@@ -36,7 +34,7 @@ def check_arguments(request: StartRequest, spec: Spec | None) -> str:
     if request.conf is None:
         return "start arguments missing config"
     if spec.process is None:
-        return _NO_PROCESS
+        return "start arguments missing process in spec"
     if not request.cid:
         return "start argument missing container ID"
     return _check_limits_of_ours(request)
@@ -45,11 +43,6 @@ def check_arguments(request: StartRequest, spec: Spec | None) -> str:
 def _check_limits_of_ours(request: StartRequest) -> str:
     if not is_valid_id(request.cid):
         return f"invalid container ID {quote(request.cid)}: want {ID_RULE}"
-    if len(request.request_id) > REQUEST_ID_CHARS_MAX:
-        return (
-            f"RequestID must have at most {REQUEST_ID_CHARS_MAX} characters, "
-            f"but has {len(request.request_id)}"
-        )
     if request.spec_bytes > SPEC_BYTES_MAX:
         return (
             f"start arguments spec must have at most {SPEC_BYTES_MAX} bytes, "
@@ -61,18 +54,10 @@ def _check_limits_of_ours(request: StartRequest) -> str:
 def check_state(state: Sandbox) -> str:
     """Ask whether subcontainers may start in this sandbox now."""
     if state.phase not in {"started", "restored"}:
-        return (
-            "sandbox is not in started state, cannot start subcontainer: "
-            f"state={printed_phase(state)}"
-        )
+        return f"sandbox is not in started state, cannot start subcontainer: state={state.phase}"
     if state.deleting:
         return f"sandbox {quote(state.id)} is being deleted"
     return ""
-
-
-def printed_phase(state: Sandbox) -> str:
-    """The state's name as it stands in error texts."""
-    return state.phase
 
 
 def check_container(state: Sandbox, cid: str) -> str:
@@ -92,11 +77,10 @@ def check_start(
 ) -> str:
     """Ask everything that can be asked of a start before its descriptors are given their parts.
 
-    ``on_container`` is asked in its place, between the descriptor count and the credentials.
+    Expects :func:`check_arguments` to have passed. ``on_container`` is asked in its place, between
+    the descriptor count and the credentials.
     """
-    process = spec.process
-    if process is None:
-        return _NO_PROCESS
+    process = spec.process or Process()
     return (
         check_counts(request, spec)
         or on_container()
@@ -142,7 +126,7 @@ def plan_launch(
         engine_version=engine.version,
         request=request,
         plan=plan,
-        name=container_name(spec) or _unnamed(state),
+        name=container_name(spec) or _unnamed(state, request.cid),
         joins_pid_namespace=joins,
         pid_namespace_path=pid.path if pid is not None else "",
         executable=executable(spec),
@@ -160,9 +144,11 @@ def _check_engine(
     return ""
 
 
-def _unnamed(state: Sandbox) -> str:
-    number = len(state.names)
-    while (name := f"__no_name_{number}") in state.names:
+def _unnamed(state: Sandbox, cid: str) -> str:
+    """A name like gVisor's; that of an earlier start of the same container is free again."""
+    taken = {name for name, owner in state.names.items() if owner != cid}
+    number = len(taken)
+    while (name := f"__no_name_{number}") in taken:
         number += 1
     return name
 

@@ -105,7 +105,6 @@ class Container(Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     destroying: bool = False
     start_request_id: str = ""
-    destroy_request_id: str = ""
 
     @property
     def exists(self) -> bool:
@@ -147,7 +146,6 @@ class Sandbox(Struct, frozen=True, kw_only=True):
     id: str = ""
     phase: Phase = "absent"
     deleting: bool = False
-    delete_request_id: str = ""
     containers: dict[str, Container] = {}
     names: dict[str, str] = {}
     requests: dict[str, RequestOutcome] = {}
