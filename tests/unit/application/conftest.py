@@ -1,14 +1,13 @@
 """A node over the in-memory log and the fake worker."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from eventstore import EventLog, memory_log, new_event_id
+from eventstore import EventLog, memory_log
 from manager.adapters.descriptors import describe
 from manager.adapters.identity import RandomIds
 from manager.application.calls import Calls

@@ -17,7 +17,6 @@ from manager.schema import worker as w
 from manager.schema.events import decode_event
 from manager.urpc.fds import FdBundle
 from tests.unit.application.conftest import World
-from tests.unit.application.fake_worker import FakeWorker
 
 Donate = Callable[[], FdBundle]
 

@@ -1,0 +1,194 @@
+"""A real service on real sockets with real containers."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from eventstore import RecordedEvent, open_log
+from manager import Donation, Layer, connect
+from manager.adapters.client import ManagerClient
+from manager.application.default_spec import default_spec
+
+ENGINES = ("crun", "runc", "bwrap", "runsc")
+APPLETS = ("sh", "echo", "sleep", "true", "cat", "ls", "hostname", "id", "readlink", "kill", "stat")
+
+
+@pytest.fixture(scope="session")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root filesystem of busybox, with every mount point that a default spec needs."""
+    if os.geteuid() != 0:
+        pytest.skip("containers with donated mounts need root")
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox is not installed (apt-get install busybox-static)")
+    root = tmp_path_factory.mktemp("rootfs")
+    for name in ("bin", "proc", "dev", "sys", "tmp", "etc"):
+        (root / name).mkdir()
+    shutil.copy2(busybox, root / "bin" / "busybox")
+    for applet in APPLETS:
+        (root / "bin" / applet).symlink_to("busybox")
+    return root
+
+
+class Service:
+    """A `sandtrail serve` that can be killed and started again."""
+
+    def __init__(self, root: Path, engine: str = "auto") -> None:
+        self.root = root
+        self.engine = engine
+        self.told: dict[str, Any] = {}
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> "Service":
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "manager.cli", "serve", "--json"),
+                *("--root", str(self.root), "--engine", self.engine),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        lines = []
+        for line in self._process.stdout:
+            lines.append(line)
+            if line == "}\n":
+                break
+        self.told = msgspec.json.decode("".join(lines))
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._reap()
+
+    def stop(self) -> int:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._reap()
+
+    def _reap(self) -> int:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        return self._process.wait(30)
+
+    @property
+    def client(self) -> ManagerClient:
+        return connect(self.root / "control.sock")
+
+    async def records(self, stream: str | None = None) -> list[RecordedEvent]:
+        async with open_log(self.root / "events.db", read_only=True) as log:
+            return [
+                record async for record in log.read() if stream is None or record.stream == stream
+            ]
+
+    async def worker_pid(self) -> int:
+        found = [record for record in await self.records("node") if record.type == "worker.started"]
+        return int(msgspec.json.decode(found[-1].data)["identity"]["pid"])
+
+    async def fd_counts(self) -> tuple[int, int]:
+        return fd_count(self.pid), fd_count(await self.worker_pid())
+
+    async def end(self) -> None:
+        """Delete every sandbox, stop the service, and see the worker leave."""
+        with contextlib.suppress(Exception):
+            for summary in await self.client.sandboxes():
+                await self.client.sandbox(summary["ID"]).delete(force=True)
+        worker = await self.worker_pid()
+        self.stop()
+        await wait_for_end(worker)
+
+
+def fd_count(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+async def wait_for_end(pid: int) -> None:
+    """Wait until a process that is not ours is gone."""
+    import anyio
+
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        with anyio.fail_after(20):
+            await anyio.wait_readable(fd)
+    finally:
+        os.close(fd)
+
+
+@pytest.fixture(params=["auto"])
+async def service(
+    request: pytest.FixtureRequest, tmp_path: Path, rootfs: Path
+) -> AsyncIterator[Service]:
+    running = Service(tmp_path / "state", request.param).start()
+    if not running.told:
+        pytest.skip(f"engine {request.param} does not work here")
+    yield running
+    await running.end()
+
+
+class Donor:
+    """Opens what starts need and lends it; closes everything at the end."""
+
+    def __init__(self, rootfs: Path) -> None:
+        self.rootfs = os.open(rootfs, os.O_PATH | os.O_DIRECTORY)
+        self.null_in = os.open(os.devnull, os.O_RDONLY)
+        self.null_out = os.open(os.devnull, os.O_WRONLY)
+
+    def donation(self, out: int | None = None, **parts: Any) -> Donation:
+        stdout = self.null_out if out is None else out
+        layer = parts.pop("root", Layer(source=self.rootfs, upper="memory", size="16m"))
+        return Donation(rootfs=layer, stdio=(self.null_in, stdout, self.null_out), **parts)
+
+    def close(self) -> None:
+        for fd in (self.rootfs, self.null_in, self.null_out):
+            os.close(fd)
+
+
+@pytest.fixture
+def donor(rootfs: Path) -> Iterator[Donor]:
+    lender = Donor(rootfs)
+    yield lender
+    lender.close()
+
+
+@contextlib.contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    read_end, write_end = os.pipe()
+    try:
+        yield read_end, write_end
+    finally:
+        os.close(read_end)
+        with contextlib.suppress(OSError):
+            os.close(write_end)
+
+
+def read_all(read_end: int, write_end: int) -> bytes:
+    """Everything that was written, once the last writer is gone; closes our own write end."""
+    os.close(write_end)
+    chunks = []
+    while chunk := os.read(read_end, 65536):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def sh(script: str, **members: Any) -> dict[str, Any]:
+    """The spec of a shell script."""
+    return default_spec(args=["/bin/sh", "-c", script], **members)
