@@ -21,6 +21,9 @@ from manager.urpc.protocol import Request
 PATIENCE_S: Final = 10.0
 """How long a call that can be repeated without harm is repeated while nobody answers."""
 
+ABSENT_PATIENCE_S: Final = 0.3
+"""The same while there is not even a socket: a service that starts makes it in a moment."""
+
 RETRY_PAUSE_S: Final = 0.05
 
 Files = Sequence[int | HasFileno]
@@ -73,12 +76,13 @@ class SocketTransport(Transport):
     async def call(
         self, sandbox_id: str | None, method: str, arg: Any, files: Files = (), *, again: bool
     ) -> Any:
-        deadline = anyio.current_time() + PATIENCE_S
+        began = anyio.current_time()
         while True:
             try:
                 return await self._call_once(self._socket(sandbox_id), method, arg, files)
             except ServiceUnavailable:
-                if not again or anyio.current_time() >= deadline:
+                patience = PATIENCE_S if self._path.exists() else ABSENT_PATIENCE_S
+                if not again or anyio.current_time() >= began + patience:
                     raise
                 await anyio.sleep(RETRY_PAUSE_S)
 

@@ -24,8 +24,9 @@ def test_import_contracts_hold() -> None:
 
 def test_the_worker_loads_no_event_loop_and_no_store() -> None:
     script = (
-        "import sys, manager.worker.__main__; "
-        "print(*sorted({'asyncio', 'anyio', 'aiosqlite', 'sqlite3', 'eventstore'} & set(sys.modules)))"
+        "import sys, manager.worker.__main__\n"
+        "heavy = {'asyncio', 'anyio', 'aiosqlite', 'sqlite3', 'eventstore'}\n"
+        "print(*sorted(heavy & set(sys.modules)))"
     )
     found = subprocess.run(
         [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True

@@ -133,7 +133,7 @@ async def test_a_start_with_128_files_works_and_129_are_refused(
                 assert read_all(read_end, write_end) == b"x"
                 await sandbox.destroy(cid)
             else:
-                with pytest.raises(CallRefused, match="^too many files$"):
+                with pytest.raises(CallRefused, match="too many files"):
                     await sandbox.start_subcontainer(cid, spec, donation)
         for fd in fds:
             os.close(fd)
@@ -157,7 +157,7 @@ async def test_a_killed_service_loses_nothing(service: Service, donor: Donor) ->
         service.kill()
         os.write(write_end, b"go\n")
         await wait_for_end(pids["ends"])
-        assert Path(f"/proc/{pids['lives']}").exists()
+        os.kill(pids["lives"], 0)
         service.start()
         assert await sandbox.wait("ends") == Exited(code=42)
     with anyio.move_on_after(0.2):

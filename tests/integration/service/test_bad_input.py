@@ -1,0 +1,223 @@
+"""What a careless or hostile client sends: a clear error or a closed connection, and no trace."""
+
+import array
+import json
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from manager.application.errors import CallRefused
+from tests.integration.service.conftest import Donor, Service, sh
+
+pytestmark = pytest.mark.runtime
+
+CLOSED = b""
+
+
+def talk(path: str, data: bytes, fds: tuple[int, ...] = (), *, half_close: bool = True) -> bytes:
+    """Send raw bytes with descriptors on the first one; returns all that comes back."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(path)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            sock.sendmsg([data[:1]], ancillary)
+            sock.sendall(data[1:])
+            if half_close:
+                sock.shutdown(socket.SHUT_WR)
+            return receive_all(sock)
+        except (BrokenPipeError, ConnectionResetError):
+            return CLOSED
+
+
+def receive_all(sock: socket.socket) -> bytes:
+    chunks = []
+    while chunk := sock.recv(65536):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def call(method: str, arg: Any) -> bytes:
+    return json.dumps({"method": method, "arg": arg}).encode()
+
+
+START = "containerManager.StartSubcontainer"
+FAILURE = '{{"success":false,"err":{},"result":null}}'
+
+
+def failure(text: str) -> bytes:
+    return FAILURE.format(json.dumps(text)).encode()
+
+
+BAD_MESSAGES: list[tuple[str, bytes, bytes]] = [
+    ("unknown method", call("containerManager.Nope", {}), failure("unknown method")),
+    ("method in another case", call("containermanager.wait", "x"), failure("unknown method")),
+    ("no object", b"[1]", CLOSED),
+    ("garbage", b"\x00\xff garbage", CLOSED),
+    ("truncated", b'{"method":"containerManager.Wait","arg":"c', CLOSED),
+    ("method is a number", b'{"method":3,"arg":null}', CLOSED),
+    ("nesting bomb", b'{"method":"x","arg":' + b"[" * 20_000 + b"]" * 20_000 + b"}", CLOSED),
+    (
+        "no argument",
+        b'{"method":"containerManager.StartSubcontainer"}',
+        failure("unexpected end of JSON input"),
+    ),
+    ("null", call(START, None), failure("start arguments missing spec")),
+    ("no config", call(START, {"Spec": {}, "CID": "x"}), failure("start arguments missing config")),
+    (
+        "a string for an object",
+        call(START, "x"),
+        failure("json: cannot unmarshal string into Go value of type boot.StartArgs"),
+    ),
+    (
+        "a number for a string",
+        call(START, {"CID": 3}),
+        failure("json: cannot unmarshal number into Go struct field StartArgs.CID of type string"),
+    ),
+    ("unknown container", call("containerManager.Wait", "no"), failure('container "no" not found')),
+    (
+        "empty id",
+        call("containerManager.CreateSubcontainer", {"CID": ""}),
+        failure(
+            'invalid container ID "": want 1 to 128 characters of A-Z a-z 0-9 _ . + -, '
+            "the first of them a letter, digit or _"
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("message", "reply"),
+    [each[1:] for each in BAD_MESSAGES],
+    ids=[each[0] for each in BAD_MESSAGES],
+)
+async def test_a_bad_message_is_answered_or_closed_and_leaves_no_descriptor(
+    sandbox_service: "tuple[Service, str]", message: bytes, reply: bytes
+) -> None:
+    service, path = sandbox_service
+    before = await service.fd_counts()
+    assert await anyio.to_thread.run_sync(talk, path, message, (0, 1, 2)) == reply
+    await settle(service, before)
+    assert await service.client.sandbox("sb").runtime_state() == 1
+
+
+@pytest.fixture
+async def sandbox_service(service: Service, donor: Donor) -> "tuple[Service, str]":
+    await service.client.create_sandbox("sb", sh("true"), donor.donation())
+    return service, str(service.root / "sandboxes" / "sb" / "control.sock")
+
+
+async def settle(service: Service, before: tuple[int, int]) -> None:
+    """Connections close a moment after the reply; everything else must be gone already."""
+    with anyio.fail_after(5):
+        while await service.fd_counts() != before:
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_a_client_that_vanishes_in_the_middle_of_a_message(
+    sandbox_service: tuple[Service, str],
+) -> None:
+    service, path = sandbox_service
+    before = await service.fd_counts()
+    for cut in (1, 10, 60):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(path)
+            fds = array.array("i", [0, 1, 2])
+            sock.sendmsg(
+                [call(START, {"CID": "x" * 40})[:cut]],
+                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)],
+            )
+    await settle(service, before)
+
+
+async def test_descriptors_on_a_later_byte_are_not_taken(
+    sandbox_service: tuple[Service, str],
+) -> None:
+    service, path = sandbox_service
+    before = await service.fd_counts()
+    message = call("containerManager.ContainerRuntimeState", "sb")
+
+    def send() -> bytes:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(path)
+            sock.sendall(message[:1])
+            fds = array.array("i", [0, 1, 2])
+            sock.sendmsg([message[1:]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+            sock.shutdown(socket.SHUT_WR)
+            return receive_all(sock)
+
+    assert await anyio.to_thread.run_sync(send) == b'{"success":true,"err":"","result":1}'
+    await settle(service, before)
+
+
+@pytest.mark.parametrize("size_mib", [5, 15, 17])
+async def test_a_huge_spec_is_read_to_its_end_and_answered(
+    sandbox_service: tuple[Service, str], size_mib: int
+) -> None:
+    service, path = sandbox_service
+    before = await service.fd_counts()
+    spec = sh("true")
+    spec["annotations"] = {"padding": "x" * (size_mib * 1024 * 1024)}
+    message = call(START, {"Spec": spec, "Conf": {}, "CID": "c1"})
+    reply = json.loads(await anyio.to_thread.run_sync(talk, path, message))
+    assert reply["success"] is False
+    expected = {5: "sandbox is not in started state", 15: "must have at most", 17: "longer than"}
+    assert expected[size_mib] in reply["err"]
+    await settle(service, before)
+
+
+WRONG_KINDS: list[tuple[str, Callable[[], int], str]] = [
+    (
+        "a directory",
+        lambda: os.open("/", os.O_RDONLY),
+        "importing fds: stdin must be a pipe, a connected socket, a terminal, /dev/null or a "
+        "regular file, but is a directory",
+    ),
+    (
+        "a namespace",
+        lambda: os.open("/proc/self/ns/net", os.O_RDONLY),
+        "importing fds: stdin must be a pipe, a connected socket, a terminal, /dev/null or a "
+        "regular file, but is a namespace",
+    ),
+    (
+        "a pidfd",
+        lambda: os.pidfd_open(os.getpid()),
+        "importing fds: stdin must be a pipe, a connected socket, a terminal, /dev/null or a "
+        "regular file, but is an anonymous",
+    ),
+    (
+        "a write-only file",
+        lambda: os.open(os.devnull, os.O_WRONLY),
+        "importing fds: stdin must be open for reading, but its access mode is w",
+    ),
+    (
+        "an O_PATH descriptor",
+        lambda: os.open(os.devnull, os.O_PATH),
+        "importing fds: stdin must be a pipe, a connected socket, a terminal, /dev/null or a "
+        "regular file, but is an O_PATH descriptor",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "text"), [each[1:] for each in WRONG_KINDS], ids=[each[0] for each in WRONG_KINDS]
+)
+async def test_the_wrong_kind_of_stdin_is_refused(
+    service: Service, donor: Donor, make: Callable[[], int], text: str
+) -> None:
+    before = await service.fd_counts()
+    fd = make()
+    donation = donor.donation()
+    bad = type(donation)(rootfs=donation.rootfs, stdio=(fd, donor.null_out, donor.null_out))
+    with pytest.raises(CallRefused) as refused:
+        await service.client.create_sandbox("sb", sh("true"), bad)
+    os.close(fd)
+    assert refused.value.text.startswith(text)
+    records = await service.records("sandbox-sb")
+    assert [record.type for record in records] == ["sandbox.create_rejected"]
+    assert refused.value.text in json.loads(records[0].data)["error"]
+    assert await service.fd_counts() == before

@@ -1,0 +1,118 @@
+"""The command line as a person uses it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.service.conftest import Service
+
+pytestmark = pytest.mark.runtime
+
+
+def cli(
+    service: Service, *args: str, env: dict[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "manager.cli", *args],
+        env={**os.environ, "SANDTRAIL_ROOT": str(service.root), "COLUMNS": "200", **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "out"),
+    [
+        (["/bin/echo", "hello"], 0, "hello\n"),
+        (["/bin/sh", "-c", "exit 3"], 3, ""),
+        (["/bin/sh", "-c", "kill -9 $$"], 137, ""),
+        (["/no/such/program"], 127, ""),
+        (["/etc"], 126, ""),
+    ],
+)
+async def test_run_passes_output_and_status_through(
+    service: Service, rootfs: Path, command: list[str], code: int, out: str
+) -> None:
+    done = cli(service, "run", "--rootfs", str(rootfs), "--", *command)
+    assert (done.returncode, done.stdout) == (code, out), done.stderr
+    assert json.loads(cli(service, "ps", "--json").stdout)["items"] == []
+
+
+async def test_create_start_wait_kill_rm(service: Service, rootfs: Path) -> None:
+    where = ("--rootfs", str(rootfs), "--", "/bin/sleep", "600")
+    assert cli(service, "create", "web", *where).returncode == 0
+    assert cli(service, "start", "web").returncode == 0
+    again = cli(service, "start", "web")
+    assert again.returncode == 125
+    assert "cannot start root container: state=started" in again.stderr
+    detached = cli(service, "run", "-d", "--name", "web/job", *where)
+    assert detached.stdout == "web/job\n", detached.stderr
+    items = json.loads(cli(service, "ps", "--json").stdout)["items"]
+    assert [each["CID"] for each in items[0]["Containers"]] == ["web", "job"]
+    assert "job" in cli(service, "ps").stdout
+    assert cli(service, "rm", "web").returncode == 1
+    assert cli(service, "kill", "web/job", "KILL").returncode == 0
+    waited = cli(service, "wait", "web/job", "--json")
+    assert json.loads(waited.stdout)["exit"] == {"type": "signaled", "signal": 9, "core": False}
+    assert cli(service, "rm", "web/job").returncode == 0
+    assert cli(service, "wait", "web/job").stdout == "137\n"
+    assert cli(service, "rm", "--force", "web").returncode == 0
+
+
+async def test_log_prints_every_event_and_parses(service: Service, rootfs: Path) -> None:
+    cli(service, "run", "--rootfs", str(rootfs), "--name", "one", "--", "/bin/true")
+    lines = [json.loads(line) for line in cli(service, "log", "--json").stdout.splitlines()]
+    assert [each["position"] for each in lines] == list(range(1, len(lines) + 1))
+    ours = [each["type"] for each in lines if each["stream"] == "sandbox-one"]
+    assert ours == [
+        "sandbox.created",
+        "sandbox.start_requested",
+        "sandbox.started",
+        "container.exited",
+        "sandbox.stopped",
+        "sandbox.delete_requested",
+        "container.destroy_requested",
+        "container.destroyed",
+        "sandbox.deleted",
+    ]
+    table = cli(service, "log", "--sandbox", "one").stdout
+    assert "container.exited" in table
+    assert "exit 0" in table
+
+
+@pytest.mark.parametrize("args", [("ps",), ("wait", "x"), ("rm", "x"), ("kill", "x")])
+async def test_without_a_service_the_error_says_what_to_do(
+    tmp_path: Path, args: tuple[str, ...]
+) -> None:
+    nobody = Service(tmp_path)
+    done = cli(nobody, *args)
+    assert done.returncode == 1
+    assert "is `sandtrail serve` running?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_usage_errors_end_with_2() -> None:
+    nobody = Service(Path("/nonexistent"))
+    assert cli(nobody, "run").returncode == 2
+    assert cli(nobody, "kill", "x", "NOSUCH").returncode == 2
+    assert cli(nobody, "nothing").returncode == 2
+
+
+async def test_doctor_names_every_engine(rootfs: Path) -> None:
+    done = cli(Service(Path("/nonexistent")), "doctor", "--json")
+    told = json.loads(done.stdout)
+    assert {engine["name"] for engine in told["engines"]} == {"crun", "runc", "runsc", "bwrap"}
+    for engine in told["engines"]:
+        assert engine["works"] or engine["problem"]
+
+
+async def test_a_second_service_is_refused_with_the_pid_of_the_first(service: Service) -> None:
+    done = cli(service, "serve")
+    assert done.returncode == 1
+    assert str(service.pid) in done.stderr

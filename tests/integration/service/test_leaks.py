@@ -1,0 +1,70 @@
+"""A thousand starts in a row leave a thousand records and nothing else."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.integration.service.conftest import Donor, Service, sh
+
+pytestmark = [pytest.mark.runtime, pytest.mark.timeout(300)]
+
+STARTS = 1000
+
+
+def cgroups() -> int:
+    return sum(1 for _ in Path("/sys/fs/cgroup").glob("**/sandtrail*/*/"))
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def footprint(manager: int, worker: int, state: Path) -> dict[str, object]:
+    """Everything that a start could leave behind."""
+    return {
+        "manager FDs": len(os.listdir(f"/proc/{manager}/fd")),
+        "worker FDs": len(os.listdir(f"/proc/{worker}/fd")),
+        "mounts of the worker": Path(f"/proc/{worker}/mountinfo").read_text().count("\n"),
+        "mounts of the manager": Path(f"/proc/{manager}/mountinfo").read_text().count("\n"),
+        "children of the worker": len(children(worker)),
+        "cgroups": cgroups(),
+        "bundles and engine state": sorted(
+            str(path.relative_to(state))
+            for path in state.rglob("*")
+            if path.is_dir() and "sandboxes" not in path.parts
+        ),
+        "stage": stage_entries(worker),
+    }
+
+
+def stage_entries(worker: int) -> int:
+    """Directories on the worker's private stage, seen through its own root."""
+    mounts = Path(f"/proc/{worker}/mountinfo").read_text().splitlines()
+    points = {line.split()[4] for line in mounts if " - tmpfs " in line and "sandtrail" in line}
+    return sum(len(os.listdir(f"/proc/{worker}/root{point}")) for point in points)
+
+
+async def test_a_thousand_starts_leave_nothing_but_their_records(
+    service: Service, donor: Donor
+) -> None:
+    sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+    await sandbox.start_root()
+    worker = await service.worker_pid()
+
+    async def life(number: int) -> None:
+        cid = f"c{number}"
+        await sandbox.create_subcontainer(cid)
+        await sandbox.start_subcontainer(cid, sh(f"exit {number % 256}"), donor.donation())
+        assert await sandbox.wait_status(cid) == (number % 256) << 8
+        await sandbox.destroy(cid)
+
+    for number in range(3):
+        await life(number)
+    before = footprint(service.pid, worker, service.root)
+    for number in range(3, STARTS):
+        await life(number)
+    assert footprint(service.pid, worker, service.root) == before
+    types = [record.type for record in await service.records("sandbox-sb")]
+    for tag in ("created", "start_accepted", "started", "exited", "destroyed"):
+        assert types.count(f"container.{tag}") == STARTS
