@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -29,8 +30,15 @@ from manager.urpc.errors import (
 from manager.urpc.fdpass import PeerCredentials, own_credentials, peer_credentials, recv_with_fds
 from manager.urpc.fds import MAX_FILES, FdBundle, OwnedFd
 from manager.urpc.gotypes import START_ARGS
-from manager.urpc.protocol import DISCARD_BYTES_MAX, REQUEST_BYTES_MAX, Reply, Request
+from manager.urpc.protocol import (
+    DISCARD_BYTES_MAX,
+    REQUEST_BYTES_MAX,
+    MessageReader,
+    Reply,
+    Request,
+)
 from manager.urpc.server_aio import Dispatch, UrpcServer, serve_connection
+from manager.urpc.stream_aio import MessageStream
 from manager.urpc.unix_address import UnixListener, connect_unix
 
 OK = {"success": True, "err": "", "result": {}}
@@ -820,6 +828,46 @@ def test_sent_and_received_are_the_same_files(count: int) -> None:
             assert all(map(os.path.sameopenfile, files.numbers(), sent.numbers()))
         assert open_count() == before
         assert recv_with_fds(right).data == b"x"
+
+
+def test_files_that_find_no_room_here_are_noticed(null: OwnedFd) -> None:
+    left, right = socket.socketpair()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with left, right:
+        socket.send_fds(left, [b"{"], [null.number] * 5)
+        used = {
+            int(name) for name in os.listdir("/proc/self/fd") if Path(f"/dev/fd/{name}").exists()
+        }
+        free = [number for number in range(len(used) + 2) if number not in used]
+        room_for_two = free[1] + 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room_for_two, hard))
+        try:
+            received = recv_with_fds(right)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert (received.data, received.too_many_files, len(received.files)) == (b"{", True, 0)
+
+
+async def test_files_go_with_the_first_byte_only(null: OwnedFd) -> None:
+    left, right = socket.socketpair()
+    stream = MessageStream(left, MessageReader())
+    received = [0, 0]
+
+    async def read_everything() -> None:
+        with right:
+            right.setblocking(False)
+            while received[0] < 2_000_000:
+                await anyio.wait_readable(right)
+                some = recv_with_fds(right, 100_000)
+                with some.files:
+                    received[0] += len(some.data)
+                    received[1] += len(some.files)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(read_everything)
+        await stream.send(bytes(2_000_000), [null.number] * 2)
+    stream.close()
+    assert received == [2_000_000, 2]
 
 
 def test_credentials_of_a_peer() -> None:

@@ -136,6 +136,7 @@ def test_too_many_files_are_refused_after_the_whole_message() -> None:
     assert message is not None
     assert isinstance(message.refusal, TooManyFiles)
     assert str(message.refusal) == "too many files"
+    assert message.raw == b""
 
 
 def test_a_long_message_is_read_dropped_and_refused() -> None:
