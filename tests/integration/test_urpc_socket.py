@@ -681,6 +681,14 @@ def test_a_live_socket_is_not_replaced_and_a_stale_one_is(tmp_path: Path) -> Non
         UnixListener.bind(tmp_path / "file")
 
 
+def test_closing_leaves_a_file_that_is_not_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with UnixListener.bind(path):
+        path.rename(tmp_path / "moved")
+        path.write_text("another's")
+    assert path.read_text() == "another's"
+
+
 @pytest.mark.parametrize(
     ("make", "error"),
     [

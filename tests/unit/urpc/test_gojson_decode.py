@@ -95,6 +95,11 @@ VALUE = "json: cannot unmarshal {} into Go value of type {}"
         ),
         (
             START_ARGS,
+            b'{"Spec":{"mounts":[{"destination":"/a"},5]}}',
+            FIELD.format("number", "Spec.Spec.mounts", "specs.Mount"),
+        ),
+        (
+            START_ARGS,
             b'{"Spec":{"mounts":[{"destination":5}]}}',
             FIELD.format("number", "Mount.Spec.mounts.destination", "string"),
         ),

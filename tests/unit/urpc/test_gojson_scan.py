@@ -68,7 +68,9 @@ def test_what_cannot_be_json_is_refused_at_once(raw: bytes) -> None:
         end_of(raw, 1)
 
 
-@pytest.mark.parametrize("rest", [b"\0", b"}}}", b"garbage", b'"', b"[" * 10_001, b"\xff"])
+@pytest.mark.parametrize(
+    "rest", [b"\0", b"}}}", b"garbage", b'"', b' "}"', b'"]" 1', b"[" * 10_001, b"\xff"]
+)
 @pytest.mark.parametrize("value", [b"{}", b'{"a":["}"]}', b'"x"', b'["\xff",1]'])
 def test_what_follows_a_value_is_none_of_its_business(value: bytes, rest: bytes) -> None:
     assert end_of(value + rest, 100_000) == len(value)
