@@ -95,8 +95,12 @@ class Signal(Struct, frozen=True, kw_only=True):
 
 
 class DeleteSandbox(Struct, frozen=True, kw_only=True):
-    """Forget the sandbox; with ``force``, end what still runs in it first."""
+    """Forget the sandbox; with ``force``, end what still runs in it first.
 
+    ``sandbox_id`` is what the caller asked for: the refusal of an unknown one names it.
+    """
+
+    sandbox_id: str = ""
     force: bool = False
     request_id: str = ""
 

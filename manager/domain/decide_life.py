@@ -174,7 +174,8 @@ def decide_delete(state: Sandbox, command: c.DeleteSandbox) -> tuple[Event, ...]
     if error := check_request_id(state, command):
         return (_delete_rejected(command, error),)
     if state.phase in {"absent", "deleted"}:
-        return (_delete_rejected(command, f"sandbox {quote(state.id)} not found"),)
+        wanted = quote(state.id or command.sandbox_id)
+        return (_delete_rejected(command, f"sandbox {wanted} not found"),)
     requested = e.SandboxDeleteRequested(force=command.force, request_id=command.request_id)
     if state.deleting:
         return (requested,) if command.request_id else ()
