@@ -1,0 +1,91 @@
+"""An event log: streams of events in one total order, in an SQLite file or in memory.
+
+::
+
+    async with open_log("events.db") as log:
+        await log.append("orders-7", [NewEvent(type="placed", data={"n": 1})], expected=NO_STREAM)
+        async for record in log.read("orders-7"):
+            print(record.position, record.type, record.data)
+
+This module is the only door; what it does not name may change.
+"""
+
+from eventstore.canonical import canonical_bytes, leaf_hash
+from eventstore.envelope import Actor, Document, NewEvent, RecordedEvent
+from eventstore.errors import (
+    DocumentNotFound,
+    EventIdReused,
+    EventStoreError,
+    EventTooLarge,
+    InvalidAppend,
+    LimitExceeded,
+    LogCorrupt,
+    LogInaccessible,
+    LogLocked,
+    LogNotDurable,
+    LogNotFound,
+    LogReadOnly,
+    LogTooNew,
+    LogUnusable,
+    NotALog,
+    StoreBusy,
+    StoreClosed,
+    StoreFull,
+    StorePoisoned,
+    WrongExpectedVersion,
+)
+from eventstore.event_id import make_event_id, new_event_id
+from eventstore.expected_version import (
+    ANY,
+    NO_STREAM,
+    STREAM_EXISTS,
+    Exactly,
+    ExpectedVersion,
+    StreamState,
+    matches,
+)
+from eventstore.log import EventLog
+from eventstore.memory import MemoryLog, memory_log
+from eventstore.sqlite.opening import open_log
+
+__all__ = [
+    "ANY",
+    "NO_STREAM",
+    "STREAM_EXISTS",
+    "Actor",
+    "Document",
+    "DocumentNotFound",
+    "EventIdReused",
+    "EventLog",
+    "EventStoreError",
+    "EventTooLarge",
+    "Exactly",
+    "ExpectedVersion",
+    "InvalidAppend",
+    "LimitExceeded",
+    "LogCorrupt",
+    "LogInaccessible",
+    "LogLocked",
+    "LogNotDurable",
+    "LogNotFound",
+    "LogReadOnly",
+    "LogTooNew",
+    "LogUnusable",
+    "MemoryLog",
+    "NewEvent",
+    "NotALog",
+    "RecordedEvent",
+    "StoreBusy",
+    "StoreClosed",
+    "StoreFull",
+    "StorePoisoned",
+    "StreamState",
+    "WrongExpectedVersion",
+    "canonical_bytes",
+    "leaf_hash",
+    "make_event_id",
+    "matches",
+    "memory_log",
+    "new_event_id",
+    "open_log",
+]

@@ -1,0 +1,1 @@
+"""The event log as one SQLite file; nothing outside this package knows SQLite."""

@@ -1,0 +1,29 @@
+"""Event ids: UUIDs of version 7, which sort by the time they were made."""
+
+import secrets
+import time
+from typing import Final
+from uuid import UUID
+
+NS_PER_MS: Final = 1_000_000
+SUB_MS_STEPS: Final = 4096
+RANDOM_BITS: Final = 62
+
+
+def make_event_id(at_ns: int, random_bits: int) -> str:
+    """Build an id from a time and :data:`RANDOM_BITS` random bits.
+
+    The 12 bits after the version hold the fraction of the millisecond, so ids of one process sort
+    about as finely as its clock ticks.
+
+    Source: RFC 9562, sections 5.7 and 6.2 (method 3).
+    """
+    unix_ms, rest_ns = divmod(at_ns, NS_PER_MS)
+    fraction = rest_ns * SUB_MS_STEPS // NS_PER_MS
+    value = (unix_ms & (1 << 48) - 1) << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | random_bits
+    return str(UUID(int=value))
+
+
+def new_event_id() -> str:
+    """A new UUIDv7 as text, 36 characters."""
+    return make_event_id(time.time_ns(), secrets.randbits(RANDOM_BITS))

@@ -1,0 +1,112 @@
+"""The event log in an SQLite file, as the one process that writes it has it."""
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+import anyio
+import anyio.lowlevel
+
+from eventstore.envelope import Document, NewEvent, RecordedEvent
+from eventstore.errors import EventStoreError, StoreBusy, StoreClosed, StoreFull
+from eventstore.expected_version import ExpectedVersion
+from eventstore.group_commit import GroupCommit, Outcome
+from eventstore.sqlite.checkpoint import Checkpoints
+from eventstore.sqlite.connection import Connection
+from eventstore.sqlite.reads import LogReads
+from eventstore.sqlite.writer import LogWriter
+from eventstore.submission import Submission, prepare
+from eventstore.subscription import CommittedHead, subscription
+
+logger = logging.getLogger(__name__)
+
+
+class SqliteLog:
+    """A log that this process writes."""
+
+    def __init__(
+        self,
+        path: str,
+        connection: Connection,
+        writer: LogWriter,
+        reads: LogReads,
+        clock: Callable[[], int],
+    ) -> None:
+        self._path = path
+        self._connection = connection
+        self._writer = writer
+        self._reads = reads
+        self._clock = clock
+        self._head = CommittedHead(writer.head)
+        self._commits = GroupCommit(self._commit)
+        self._checkpoints = Checkpoints(self._checkpoint)
+        self._failure: EventStoreError | None = None
+        self._closed = False
+
+    async def close(self) -> None:
+        """Answer the appends that are queued and take no more. Cancellation: shielded."""
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            await self._commits.close()
+            await self._checkpoints.close()
+        self._head.close()
+
+    async def append(
+        self, stream: str, events: Sequence[NewEvent], *, expected: ExpectedVersion
+    ) -> tuple[RecordedEvent, ...]:
+        """As :meth:`EventLog.append`."""
+        self._check_open()
+        return await self._commits.submit(prepare(stream, events, expected))
+
+    async def read(
+        self, stream: str | None = None, *, after: int = 0, limit: int | None = None
+    ) -> AsyncGenerator[RecordedEvent, None]:
+        """As :meth:`EventLog.read`."""
+        until = await self.head()
+        async for record in self._reads.read(stream, after=after, until=until, limit=limit):
+            yield record
+
+    def subscribe(
+        self, *, after: int = 0, stream: str | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[RecordedEvent]]:
+        """As :meth:`EventLog.subscribe`."""
+        return subscription(self.read, self._head, after=after, stream=stream)
+
+    async def head(self) -> int:
+        """As :meth:`EventLog.head`."""
+        self._check_open()
+        await anyio.lowlevel.checkpoint()
+        return self._head.position
+
+    async def document(self, digest: str) -> Document:
+        """As :meth:`EventLog.document`."""
+        self._check_open()
+        return await self._reads.document(digest)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosed
+
+    async def _commit(self, batch: Sequence[Submission]) -> Sequence[Outcome]:
+        if self._failure is not None:
+            raise self._failure
+        await self._checkpoints.run_if_due()
+        at_ns = self._clock()
+        try:
+            outcomes = await self._connection.run(lambda _: self._writer.commit(batch, at_ns))
+        except (StoreBusy, StoreFull):
+            raise
+        except EventStoreError as error:
+            self._failure = error
+            raise
+        self._head.advance(self._writer.head)
+        self._checkpoints.note_commit(batch)
+        return outcomes
+
+    async def _checkpoint(self) -> None:
+        try:
+            await self._connection.run(lambda _: self._writer.checkpoint())
+        except (StoreBusy, StoreFull) as error:
+            logger.warning("checkpoint.put_off reason=%s", error)
+        except EventStoreError as error:
+            self._failure = error

@@ -1,0 +1,103 @@
+"""Opening a log: what is taken, made, checked and set, in this order, and given back in reverse."""
+
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from eventstore.errors import LogInaccessible
+from eventstore.limits import IDEMPOTENCY_WINDOW_EVENTS
+from eventstore.log import EventLog
+from eventstore.sqlite.connection import configure_writer, connect
+from eventstore.sqlite.lock import WriterLock
+from eventstore.sqlite.log import SqliteLog
+from eventstore.sqlite.read_log import SqliteReadLog
+from eventstore.sqlite.reads import LogReads
+from eventstore.sqlite.schema import check_schema, create_schema, is_blank
+from eventstore.sqlite.writer import LogWriter
+
+LOG_FILE_MODE: Final = 0o600
+
+
+@asynccontextmanager
+async def open_log(
+    path: str | os.PathLike[str],
+    *,
+    read_only: bool = False,
+    clock: Callable[[], int] = time.time_ns,
+    window: int = IDEMPOTENCY_WINDOW_EVENTS,
+) -> AsyncIterator[EventLog]:
+    """Open the log in an SQLite file, as an asynchronous context.
+
+    Args:
+        path: The file. To write, it is made with mode 0600 if it is missing; ``<path>.lock`` beside
+            it is held by the one process that writes. Must be on a local file system.
+        read_only: Only read, in any process, also while another one writes.
+        clock: Nanoseconds since 1970, for ``recorded_at_ns``.
+        window: How many of the newest event ids are surely remembered, see
+            :mod:`eventstore.sequencer`.
+
+    Raises:
+        LogLocked: Another process writes to it; its pid is in the error. Stop it, or read only.
+        LogNotFound: No such file (to read) or directory (to write).
+        LogInaccessible: The operating system says no.
+        NotALog: The file is something else; it was not changed.
+        LogTooNew: A newer program wrote it. Use that.
+        LogCorrupt: It is damaged. Keep the file, restore a copy.
+        LogNotDurable: SQLite cannot keep its promises there. Use a local file system.
+        StoreBusy: Another program holds a lock on the file. Try again.
+
+    On leaving, appends that are queued are answered, then everything is closed, shielded from
+    cancellation.
+    """
+    name = os.path.realpath(path)  # noqa: ASYNC240 - once, at start
+    async with AsyncExitStack() as stack:
+        if read_only:
+            reads = await LogReads.open(name)
+            stack.push_async_callback(reads.close)
+            yield SqliteReadLog(name, reads)
+            return
+        yield await _open_to_write(name, clock, window, stack)
+
+
+async def _open_to_write(
+    path: str, clock: Callable[[], int], window: int, stack: AsyncExitStack
+) -> SqliteLog:
+    stack.callback(WriterLock.take(path).release)
+    _make_file(path)
+    connection = await connect(path, read_only=False)
+    stack.push_async_callback(connection.close)
+
+    def set_up(raw: sqlite3.Connection) -> LogWriter:
+        blank = is_blank(raw)
+        if not blank:
+            check_schema(raw, path)
+        configure_writer(raw, path)
+        if blank:
+            create_schema(raw)
+        return LogWriter(raw, path, window)
+
+    writer = await connection.run(set_up)
+    reads = await LogReads.open(path)
+    stack.push_async_callback(reads.close)
+    log = SqliteLog(path, connection, writer, reads, clock)
+    stack.push_async_callback(log.close)
+    return log
+
+
+def _make_file(path: str) -> None:
+    """Make the file if it is missing, and its name durable."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, LOG_FILE_MODE)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise LogInaccessible(path, f"cannot be made: {error.strerror}") from error
+    os.close(fd)
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

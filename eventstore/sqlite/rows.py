@@ -1,0 +1,137 @@
+"""Rows of the log to records and back."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+import msgspec
+
+from eventstore.canonical import actor_json
+from eventstore.envelope import Actor, RecordedEvent
+from eventstore.limits import NAMES_CACHED_MAX
+
+Row: TypeAlias = tuple[
+    int, int, int, int, str, int, str | None, int | None, str | None, bytes, str | None, bytes
+]
+
+SELECT: Final = (
+    "SELECT position, stream_id, version, type_id, event_id, recorded_at_ns, correlation_id, "
+    "causation, actor, CAST(data AS BLOB), documents, leaf_hash FROM event_record "
+)
+INSERT: Final = (
+    "INSERT INTO event_record (position, stream_id, version, type_id, event_id, recorded_at_ns, "
+    "correlation_id, causation, actor, data, documents, leaf_hash) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+ACTORS_CACHED_MAX: Final = 1024
+
+_decode_digests: Final = msgspec.json.Decoder(tuple[str, ...]).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Names:
+    """The numbers that stand for names in one table, as one connection sees them."""
+
+    def __init__(self, raw: sqlite3.Connection, table: str) -> None:
+        self._raw = raw
+        self._select_name = f"SELECT name FROM {table} WHERE id = ?"
+        self._select_id = f"SELECT id FROM {table} WHERE name = ?"
+        self._insert = f"INSERT INTO {table} (id, name) VALUES (?, ?)"
+        self._select_last = f"SELECT coalesce(max(id), 0) FROM {table}"
+        self._names: dict[int, str] = {}
+        self._ids: dict[str, int] = {}
+
+    def name(self, number: int) -> str:
+        """The name that a stored number stands for."""
+        name = self._names.get(number)
+        if name is None:
+            name = str(self._raw.execute(self._select_name, (number,)).fetchone()[0])
+            self._trim()
+            self._names[number] = name
+        return name
+
+    def find(self, name: str) -> int | None:
+        """The number of a name, if it has one."""
+        number = self._ids.get(name)
+        if number is None:
+            row = self._raw.execute(self._select_id, (name,)).fetchone()
+            if row is None:
+                return None
+            number = int(row[0])
+            self._trim()
+            self._ids[name] = number
+        return number
+
+    def intern(self, names: Iterable[str]) -> dict[str, int]:
+        """Numbers for all these names, new ones where needed; within a transaction.
+
+        New numbers are not remembered, as the transaction may yet fail.
+        """
+        numbers: dict[str, int] = {}
+        fresh: list[str] = []
+        for name in names:
+            number = self.find(name)
+            if number is None:
+                fresh.append(name)
+            else:
+                numbers[name] = number
+        if fresh:
+            last = self._raw.execute(self._select_last).fetchone()[0]
+            added = {name: last + index for index, name in enumerate(fresh, start=1)}
+            self._raw.executemany(self._insert, [(id_, name) for name, id_ in added.items()])
+            numbers.update(added)
+        return numbers
+
+    def _trim(self) -> None:
+        if len(self._names) + len(self._ids) > NAMES_CACHED_MAX:
+            self._names.clear()
+            self._ids.clear()
+
+
+def to_row(record: RecordedEvent, stream_id: int, type_id: int) -> tuple[object, ...]:
+    """The parameters of :data:`INSERT`."""
+    return (
+        record.position,
+        stream_id,
+        record.version,
+        type_id,
+        record.event_id,
+        record.recorded_at_ns,
+        record.correlation_id,
+        record.causation,
+        None if record.actor is None else actor_json(record.actor).decode(),
+        record.data.decode(),
+        _encode(record.documents).decode() if record.documents else None,
+        record.leaf_hash,
+    )
+
+
+def to_record(row: Row, streams: Names, types: Names) -> RecordedEvent:
+    """One row of :data:`SELECT` as a record."""
+    return RecordedEvent(
+        position=row[0],
+        stream=streams.name(row[1]),
+        version=row[2],
+        type=types.name(row[3]),
+        event_id=row[4],
+        recorded_at_ns=row[5],
+        correlation_id=row[6],
+        causation=row[7],
+        actor=None if row[8] is None else _decode_actor(row[8]),
+        data=row[9],
+        documents=() if row[10] is None else _decode_digests(row[10]),
+        leaf_hash=row[11],
+    )
+
+
+def positions_between(records: Sequence[RecordedEvent], after: int) -> bool:
+    """Whether the records are those that follow ``after``, none missing."""
+    return not records or (
+        records[0].position == after + 1 and records[-1].position == after + len(records)
+    )
+
+
+@lru_cache(maxsize=ACTORS_CACHED_MAX)
+def _decode_actor(text: str) -> Actor:
+    return msgspec.json.decode(text, type=Actor)
