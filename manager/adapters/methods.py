@@ -108,43 +108,78 @@ def node_methods(calls: Calls, version: dict[str, Any]) -> Methods:
 
 def sandbox_methods(calls: Calls, sandbox_id: str) -> Methods:
     """``containerManager``, on one sandbox's socket."""
+    manager = ContainerManager(calls, sandbox_id)
+    table: dict[str, Method] = {
+        "StartRoot": (STRING, manager.start_root),
+        "CreateSubcontainer": (CREATE_ARGS, manager.create_subcontainer),
+        "StartSubcontainer": (START_ARGS, manager.start_subcontainer),
+        "RestoreSubcontainer": (START_ARGS, manager.restore_subcontainer),
+        "Restore": (RESTORE_OPTS, manager.restore),
+        "DestroySubcontainer": (STRING, manager.destroy_subcontainer),
+        "Wait": (STRING, manager.wait),
+        "Signal": (SIGNAL_ARGS, manager.signal),
+        "ContainerRuntimeState": (STRING, manager.container_runtime_state),
+    }
+    return Methods(calls, {f"containerManager.{name}": method for name, method in table.items()})
 
-    async def start_root(_: Any, __: Request, origin: Origin) -> Any:
-        await calls.start_root(sandbox_id, origin)
+
+class ContainerManager:
+    """The methods of gVisor's object of that name, for one sandbox.
+
+    Each takes the decoded argument, the request (whose files it takes out) and the call's origin,
+    and returns the result.
+    """
+
+    def __init__(self, calls: Calls, sandbox_id: str) -> None:
+        self._calls = calls
+        self._id = sandbox_id
+
+    async def start_root(self, _: Any, __: Request, origin: Origin) -> Any:
+        """Run the root container; the argument names no other."""
+        await self._calls.start_root(self._id, origin)
         return EMPTY
 
-    async def create_subcontainer(argument: Any, request: Request, origin: Origin) -> Any:
+    async def create_subcontainer(self, argument: Any, request: Request, origin: Origin) -> Any:
+        """Register a subcontainer, with its terminal as the only file if it has one."""
         files = request.files.take_all()
-        await calls.create_subcontainer(
-            sandbox_id, argument["CID"], files, origin, argument["RequestID"]
+        await self._calls.create_subcontainer(
+            self._id, argument["CID"], files, origin, argument["RequestID"]
         )
         return EMPTY
 
-    async def start_subcontainer(argument: Any, request: Request, origin: Origin) -> Any:
+    async def start_subcontainer(self, argument: Any, request: Request, origin: Origin) -> Any:
+        """Run a subcontainer."""
         arguments = from_wire(argument, argument["CID"])
-        await calls.start_subcontainer(sandbox_id, arguments, request.files.take_all(), origin)
-        return EMPTY
-
-    async def restore_subcontainer(argument: Any, request: Request, origin: Origin) -> Any:
-        arguments = from_wire(argument, argument["CID"])
-        await calls.restore_subcontainer(sandbox_id, arguments, request.files.take_all(), origin)
-        return EMPTY
-
-    async def restore(argument: Any, request: Request, origin: Origin) -> Any:
         files = request.files.take_all()
-        await calls.restore(sandbox_id, files, origin, argument["RequestID"])
+        await self._calls.start_subcontainer(self._id, arguments, files, origin)
         return EMPTY
 
-    async def destroy(argument: Any, _: Request, origin: Origin) -> Any:
-        await calls.destroy(sandbox_id, argument, origin)
+    async def restore_subcontainer(self, argument: Any, request: Request, origin: Origin) -> Any:
+        """Register one container of a checkpoint image."""
+        arguments = from_wire(argument, argument["CID"])
+        files = request.files.take_all()
+        await self._calls.restore_subcontainer(self._id, arguments, files, origin)
         return EMPTY
 
-    async def wait(argument: Any, _: Request, __: Origin) -> Any:
-        return await calls.wait(sandbox_id, argument)
+    async def restore(self, argument: Any, request: Request, origin: Origin) -> Any:
+        """Begin to restore the sandbox."""
+        files = request.files.take_all()
+        await self._calls.restore(self._id, files, origin, argument["RequestID"])
+        return EMPTY
 
-    async def signal(argument: Any, _: Request, origin: Origin) -> Any:
-        await calls.signal(
-            sandbox_id,
+    async def destroy_subcontainer(self, argument: Any, _: Request, origin: Origin) -> Any:
+        """End every process of a container."""
+        await self._calls.destroy(self._id, argument, origin)
+        return EMPTY
+
+    async def wait(self, argument: Any, _: Request, __: Origin) -> Any:
+        """Wait for a container's raw wait status."""
+        return await self._calls.wait(self._id, argument)
+
+    async def signal(self, argument: Any, _: Request, origin: Origin) -> Any:
+        """Send a signal."""
+        await self._calls.signal(
+            self._id,
             argument["CID"],
             argument["Signo"],
             origin,
@@ -154,21 +189,9 @@ def sandbox_methods(calls: Calls, sandbox_id: str) -> Methods:
         )
         return EMPTY
 
-    async def runtime_state(argument: Any, _: Request, __: Origin) -> Any:
-        return calls.runtime_state(sandbox_id, argument)
-
-    table: dict[str, Method] = {
-        "StartRoot": (STRING, start_root),
-        "CreateSubcontainer": (CREATE_ARGS, create_subcontainer),
-        "StartSubcontainer": (START_ARGS, start_subcontainer),
-        "RestoreSubcontainer": (START_ARGS, restore_subcontainer),
-        "Restore": (RESTORE_OPTS, restore),
-        "DestroySubcontainer": (STRING, destroy),
-        "Wait": (STRING, wait),
-        "Signal": (SIGNAL_ARGS, signal),
-        "ContainerRuntimeState": (STRING, runtime_state),
-    }
-    return Methods(calls, {f"containerManager.{name}": method for name, method in table.items()})
+    async def container_runtime_state(self, argument: Any, _: Request, __: Origin) -> Any:
+        """Tell whether a container is being created, runs or is stopped."""
+        return self._calls.runtime_state(self._id, argument)
 
 
 def summary(sandbox: Sandbox) -> dict[str, Any]:

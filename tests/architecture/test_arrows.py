@@ -12,7 +12,9 @@ MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 REPOSITORY = Path(__file__).parents[2]
 MODULES = sorted(
-    path.relative_to(REPOSITORY) for package in PACKAGES for path in Path(package).rglob("*.py")
+    path.relative_to(REPOSITORY)
+    for package in PACKAGES
+    for path in (REPOSITORY / package).rglob("*.py")
 )
 
 
