@@ -108,6 +108,8 @@ class SocketTransport(Transport):
                 raise CallRefused(error.text) from error
             except TransportError as error:
                 raise ServiceUnavailable(str(error)) from error
+            except OSError as error:
+                raise CallRefused(f"a file to be donated is not open: {error.strerror}") from error
 
 
 class EmbeddedTransport(Transport):
