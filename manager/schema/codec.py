@@ -24,6 +24,7 @@ Upcaster: TypeAlias = Callable[[Payload], tuple[str, Payload]]
 """From the payload under a retired tag to the tag and payload that say the same today."""
 
 TAG_FIELD: Final = "type"
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class EventFormatError(Exception):
@@ -84,7 +85,7 @@ class EventCodec(Generic[T]):
             return self._decode_retired(tag, data)
         try:
             return decoder(data)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except _UNREADABLE as error:
             raise MalformedEvent(tag, str(error)) from error
 
     def _decode_retired(self, tag: str, data: bytes) -> T:
@@ -94,7 +95,7 @@ class EventCodec(Generic[T]):
         try:
             payload = msgspec.json.decode(data, type=Payload)
             today, payload = upcast(payload)
-        except (msgspec.DecodeError, RecursionError, LookupError) as error:
+        except (*_UNREADABLE, LookupError) as error:
             raise MalformedEvent(tag, str(error)) from error
         return self.decode(today, self._encode(payload))
 
