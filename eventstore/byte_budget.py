@@ -12,6 +12,7 @@ class ByteBudget:
     """
 
     def __init__(self, size: int) -> None:
+        self._size = size
         self._free = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
@@ -20,6 +21,8 @@ class ByteBudget:
 
         Cancellation: safe; nothing is taken.
         """
+        if amount > self._size:
+            raise ValueError(f"{amount} bytes in one piece, but there are {self._size} in all")
         if amount <= self._free and not self._waiting:
             self._free -= amount
             return
@@ -28,11 +31,10 @@ class ByteBudget:
         try:
             await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
-                self.release(amount)
-            else:
-                granted.cancel()
+            if granted.cancelled():
                 self._grant()
+            else:
+                self.release(amount)
             raise
 
     def release(self, amount: int) -> None:

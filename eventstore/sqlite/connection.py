@@ -152,5 +152,7 @@ def translate(error: sqlite3.Error, path: str) -> EventStoreError:
             return LogInaccessible(path, problem)
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM:
             return StorePoisoned(path, problem)
+        case sqlite3.SQLITE_CONSTRAINT:
+            return LogCorrupt(path, f"something other than its writer has written to it: {problem}")
         case _:
             return LogCorrupt(path, problem)

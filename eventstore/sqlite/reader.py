@@ -11,7 +11,7 @@ from typing import Final
 from eventstore.envelope import Document, RecordedEvent
 from eventstore.errors import DocumentNotFound, LogCorrupt
 from eventstore.limits import READ_CHUNK_BYTES_MAX
-from eventstore.sqlite.rows import SELECT, Names, Row, positions_between, to_record
+from eventstore.sqlite.rows import SELECT, Names, Row, is_contiguous, to_record
 
 SELECT_CHUNK: Final = SELECT + "WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"
 SELECT_STREAM: Final = (
@@ -49,7 +49,7 @@ class LogReader:
             LogCorrupt: Positions are missing.
         """
         records = self._fetch(SELECT_CHUNK, (after, until, count))
-        if not positions_between(records, after) or (not records and after < until and count > 0):
+        if not is_contiguous(records, after) or (not records and after < until and count > 0):
             raise LogCorrupt(
                 self._path, f"events are missing between positions {after + 1} and {until}"
             )

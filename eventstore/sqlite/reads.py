@@ -62,9 +62,10 @@ class LogReads:
         self, stream: str | None, *, after: int, until: int, limit: int | None
     ) -> AsyncGenerator[RecordedEvent, None]:
         """Events after a position, up to another, at most ``limit``."""
+        after = max(after, 0)
         left = until if limit is None else limit
         version = 0
-        if stream is not None and after > 0:
+        if stream is not None and after:
             version = await self._hop(partial(self._reader.version_at, stream, after))
         while left > 0 and after < until:
             count = min(left, READ_CHUNK_EVENTS)

@@ -125,7 +125,7 @@ def to_record(row: Row, streams: Names, types: Names) -> RecordedEvent:
     )
 
 
-def positions_between(records: Sequence[RecordedEvent], after: int) -> bool:
+def is_contiguous(records: Sequence[RecordedEvent], after: int) -> bool:
     """Whether the records are those that follow ``after``, none missing."""
     return not records or (
         records[0].position == after + 1 and records[-1].position == after + len(records)

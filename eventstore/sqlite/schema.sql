@@ -60,6 +60,9 @@ FROM event_record AS record, json_each(record.documents) AS entry
 WHERE record.documents IS NOT NULL;
 
 -- Against accidents with a SQL shell. Against intent there is the leaf hash.
+CREATE TRIGGER event_record_in_order BEFORE INSERT ON event_record
+WHEN NEW.position <> (SELECT coalesce(max(position), 0) + 1 FROM event_record)
+BEGIN SELECT RAISE(ABORT, 'positions have no gaps and are never reused'); END;
 CREATE TRIGGER event_record_no_update BEFORE UPDATE ON event_record
 BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
 CREATE TRIGGER event_record_no_delete BEFORE DELETE ON event_record
