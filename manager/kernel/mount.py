@@ -1,7 +1,7 @@
 """The descriptor-based mount API: a mount is an object, its place in the tree comes last.
 
-Source: fsopen(2), fsconfig(2), fsmount(2), move_mount(2), open_tree(2), mount_setattr(2). Linux 5.2;
-mount_setattr 5.12; descriptors for overlayfs layers 6.13.
+Source: fsopen(2), fsconfig(2), fsmount(2), move_mount(2), open_tree(2), mount_setattr(2). Since
+Linux 5.2; mount_setattr 5.12; descriptors for overlayfs layers 6.13.
 """
 
 import os

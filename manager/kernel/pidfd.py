@@ -16,6 +16,7 @@ _INFO: Final = struct.Struct("=QQ11Ii")
 """struct pidfd_info, 64 bytes: mask, cgroupid; pid, tgid, ppid, eight ids; exit_code."""
 
 _EXIT_CODE: Final = 13
+_STAT_PARENT: Final = 1
 _STAT_START_TICKS: Final = 19
 _STAT_EXIT_CODE: Final = 49
 """Index after the parenthesis of field 52 of /proc/PID/stat."""
@@ -53,6 +54,12 @@ def start_ticks(pid: int) -> int:
     """
     fields = stat_fields(pid)
     return int(fields[_STAT_START_TICKS]) if fields else 0
+
+
+def parent(pid: int) -> int:
+    """The parent's pid; 0 if the process is gone, or its parent is not of this PID namespace."""
+    fields = stat_fields(pid)
+    return int(fields[_STAT_PARENT]) if fields else 0
 
 
 def stat_fields(pid: int) -> list[str]:

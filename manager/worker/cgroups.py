@@ -1,0 +1,250 @@
+"""Control groups, written by ourselves: the same for every engine, on v1 and v2.
+
+A container's cgroup is `sandtrail/<engine id>` in each hierarchy that is used. It is how all of a
+container's processes are found, signalled at once, limited, and known to have run out of memory.
+
+Source: cgroups(7).
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from manager.kernel import mount
+from manager.kernel.pidfd import open_pidfd
+from manager.worker.errors import LaunchFailed
+from manager.worker.resources import Limits
+
+PARENT: Final = "sandtrail"
+"""Directory that holds the containers' cgroups."""
+
+CONTROLLERS: Final = ("pids", "memory", "freezer", "cpu", "devices")
+"""Used where they exist; of the first, membership alone is what matters most."""
+
+_V2_CONTROLLERS: Final = ("pids", "memory", "cpu")
+KILL_ROUNDS_MAX: Final = 10
+"""Rounds of killing everyone, for processes that fork meanwhile."""
+
+
+class Hierarchies(Struct, frozen=True, kw_only=True):
+    """Where control groups are mounted. `unified` is empty on a v1 or hybrid machine."""
+
+    v1: dict[str, str] = {}
+    unified: str = ""
+    hybrid: str = ""
+    """A cgroup2 mount beside v1 hierarchies, not used."""
+
+
+def parse_hierarchies(mountinfo: str) -> Hierarchies:
+    """Find the mounted hierarchies in the text of `/proc/self/mountinfo`.
+
+    Source: proc_pid_mountinfo(5).
+    """
+    v1: dict[str, str] = {}
+    unified = ""
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        place, kind = before.split()[4], after.split()[0]
+        if kind == "cgroup2":
+            unified = place
+        elif kind == "cgroup":
+            options = after.split()[2].split(",")
+            v1.update({name: place for name in CONTROLLERS if name in options})
+    if v1:
+        return Hierarchies(v1=v1, hybrid=unified)
+    return Hierarchies(unified=unified)
+
+
+class Cgroups:
+    """The hierarchies of this machine, ready for containers."""
+
+    def __init__(self, hierarchies: Hierarchies) -> None:
+        self.hierarchies = hierarchies
+
+    @classmethod
+    def prepare(cls) -> "Cgroups":
+        """Find the hierarchies and make them usable; call inside the worker's mount namespace.
+
+        On a hybrid machine the unused cgroup2 mount is taken away here: crun 1.8 refuses to run
+        where it sees one that owns controllers.
+        """
+        hierarchies = parse_hierarchies(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
+        if hierarchies.hybrid:
+            with contextlib.suppress(OSError):
+                mount.unmount(hierarchies.hybrid)
+        if hierarchies.unified:
+            root = Path(hierarchies.unified)
+            _delegate(root)
+            with contextlib.suppress(OSError):
+                (root / PARENT).mkdir(exist_ok=True)
+                _delegate(root / PARENT)
+        return cls(hierarchies)
+
+    @property
+    def path_taken(self) -> str:
+        """For the record: `v1(...)`, `v2` or `none`."""
+        if self.hierarchies.v1:
+            return f"v1({','.join(sorted(self.hierarchies.v1))})"
+        return "v2" if self.hierarchies.unified else "none"
+
+    @property
+    def has_device_rules(self) -> bool:
+        """Whether access to devices can be restricted; on v2 that takes BPF, which is not done."""
+        return "devices" in self.hierarchies.v1
+
+    def of_launch(self, engine_id: str) -> "Cgroup":
+        """Name a container's cgroup; `create()` makes it."""
+        if self.hierarchies.unified:
+            directory = Path(self.hierarchies.unified, PARENT, engine_id)
+            return Cgroup(f"/{PARENT}/{engine_id}", {"": directory})
+        directories = {
+            name: Path(place, PARENT, engine_id) for name, place in self.hierarchies.v1.items()
+        }
+        return Cgroup(f"/{PARENT}/{engine_id}", directories)
+
+
+class Cgroup:
+    """One container's cgroup.
+
+    Attributes:
+        path: Its path below each hierarchy's root, for `linux.cgroupsPath`.
+    """
+
+    def __init__(self, path: str, directories: dict[str, Path]) -> None:
+        self.path = path
+        self._directories = directories
+        self._unified = directories.get("")
+
+    def create(self) -> None:
+        """Make it, without limits.
+
+        Raises:
+            LaunchFailed: Stage `cgroup`.
+        """
+        try:
+            for directory in self._directories.values():
+                directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LaunchFailed.from_os("cgroup", "cannot make the cgroup", error) from error
+
+    def limit(self, limits: Limits) -> None:
+        """Set the limits.
+
+        Raises:
+            LaunchFailed: Stage `cgroup`: a limit that this machine cannot keep.
+        """
+        for limit in limits.v2 if self._unified else limits.v1:
+            directory = self._unified or self._directories.get(limit.controller)
+            if directory is None:
+                if limit.controller == "devices":
+                    continue
+                reason = f"{limit.file} is asked for, and there is no {limit.controller} controller"
+                raise LaunchFailed("cgroup", reason)
+            try:
+                (directory / limit.file).write_text(limit.value, encoding="ascii")
+            except OSError as error:
+                doing = f"cannot set {limit.file} to {limit.value}"
+                raise LaunchFailed.from_os("cgroup", doing, error) from error
+
+    def add(self, pid: int) -> None:
+        """Move a process (all its threads) in.
+
+        Raises:
+            LaunchFailed: Stage `cgroup`.
+        """
+        try:
+            for directory in self._directories.values():
+                (directory / "cgroup.procs").write_text(str(pid), encoding="ascii")
+        except OSError as error:
+            raise LaunchFailed.from_os("cgroup", "cannot join the cgroup", error) from error
+
+    def pids(self) -> tuple[int, ...]:
+        """Every process in it, in any hierarchy, as numbered in the worker's PID namespace."""
+        found: set[int] = set()
+        for directory in self._directories.values():
+            with contextlib.suppress(OSError):
+                text = (directory / "cgroup.procs").read_text(encoding="ascii")
+                found.update(map(int, text.split()))
+        return tuple(sorted(found))
+
+    def signal_everyone(self, signo: int, *, spared: Sequence[int] = ()) -> int:
+        """Signal all processes but `spared`, frozen so that none forks away; returns how many."""
+        self._freeze(True)
+        try:
+            return _signal_all([pid for pid in self.pids() if pid not in spared], signo)
+        finally:
+            self._freeze(False)
+
+    def kill_everyone(self) -> bool:
+        """Kill until nobody is left, without waiting; returns whether there was anybody."""
+        anybody = False
+        for _ in range(KILL_ROUNDS_MAX):
+            if not _signal_all(self.pids(), signal.SIGKILL):
+                break
+            anybody = True
+            self._freeze(False)
+        return anybody
+
+    def ran_out_of_memory(self) -> bool:
+        """Whether the memory controller has killed for want of memory."""
+        name = "memory.events" if self._unified else "memory.oom_control"
+        directory = self._unified or self._directories.get("memory")
+        if directory is None:
+            return False
+        with contextlib.suppress(OSError):
+            for line in (directory / name).read_text(encoding="ascii").splitlines():
+                key, _, value = line.partition(" ")
+                if key == "oom_kill":
+                    return int(value) > 0
+        return False
+
+    def remove(self) -> list[str]:
+        """Remove it; returns what could not be, for whoever tries again."""
+        left = []
+        for directory in self._directories.values():
+            try:
+                _remove_tree(directory)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                left.append(f"{directory}: {error.strerror}")
+        return left
+
+    def _freeze(self, frozen: bool) -> None:
+        if self._unified:
+            file, value = self._unified / "cgroup.freeze", str(int(frozen))
+        elif "freezer" in self._directories:
+            file = self._directories["freezer"] / "freezer.state"
+            value = "FROZEN" if frozen else "THAWED"
+        else:
+            return
+        with contextlib.suppress(OSError):
+            file.write_text(value, encoding="ascii")
+
+
+def _signal_all(pids: Sequence[int], signo: int) -> int:
+    count = 0
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError), open_pidfd(pid) as pidfd:
+            signal.pidfd_send_signal(pidfd.number, signo)
+            count += 1
+    return count
+
+
+def _remove_tree(directory: Path) -> None:
+    # A container with a cgroup mount may have made cgroups of its own below.
+    for parent, _, _ in os.walk(directory, topdown=False):
+        os.rmdir(parent)
+    if directory.exists():
+        directory.rmdir()
+
+
+def _delegate(directory: Path, controllers: Iterable[str] = _V2_CONTROLLERS) -> None:
+    for name in controllers:
+        with contextlib.suppress(OSError):
+            (directory / "cgroup.subtree_control").write_text(f"+{name}", encoding="ascii")

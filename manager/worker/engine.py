@@ -1,0 +1,176 @@
+"""What the worker asks of an engine, whichever it is."""
+
+import contextlib
+import errno
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal, Protocol, TypeAlias
+
+from msgspec import Struct
+
+from manager.domain.features import Feature
+from manager.domain.spec import Spec
+from manager.kernel import pidfd
+from manager.kernel.namespaces import open_namespace
+from manager.urpc.fds import OwnedFd
+from manager.worker.cgroups import Cgroup
+from manager.worker.loop import Child, Steps
+from manager.worker.phases import Phases
+from manager.worker.resources import Limits
+from manager.worker.root_plan import RootPlan
+from manager.worker.stage import LaunchStage
+
+SHARED_NAMESPACES: Final = ("net", "ipc", "uts", "pid")
+"""Kept open while a container lives, for others to join."""
+
+ExitSource: TypeAlias = Literal["waitid", "pidfd-info", "proc-stat", "engine", "unknown"]
+
+
+class Job(Struct, kw_only=True):
+    """Everything an engine needs to start one container. Descriptors are lent.
+
+    Attributes:
+        engine_id: 32 hex digits.
+        spec: The spec as the client wrote it; `body` is its JSON object.
+        root_plan: What the engine still has to mount.
+        stage: Where the finished root is, and room for a bundle.
+        stdio: Become 0, 1, 2.
+        terminal: The three are one terminal, which becomes init's controlling terminal.
+        namespaces: Namespaces to join (`net`, `ipc`, `uts`, `pid`); a missing one is made new.
+        cgroup: Created; the engine puts init in, and sets the limits before it runs.
+    """
+
+    engine_id: str
+    spec: Spec
+    body: dict[str, object]
+    root_plan: RootPlan
+    stage: LaunchStage
+    stdio: tuple[int, int, int]
+    terminal: bool
+    namespaces: Mapping[str, int]
+    cgroup: Cgroup
+    limits: Limits
+    phases: Phases
+
+
+class ExitReport(Struct, frozen=True, kw_only=True):
+    """How a container's init ended; `status` is a raw wait status."""
+
+    status: int | None
+    source: ExitSource
+    at_ns: int
+
+
+class Running(Struct, kw_only=True):
+    """A container whose code runs, or has run. Owns its descriptors.
+
+    Attributes:
+        engine_id: What the engine calls it.
+        pid: Its init, in the worker's PID namespace.
+        pidfd: The same; `None` if it was gone before anybody could look.
+        start_ticks: When init was started; 0 if nobody could look.
+        namespaces: Its `net`, `ipc`, `uts` and `pid`, for others to join; none where an engine
+            keeps its own.
+        cgroup: Its cgroup.
+        init: Set if init is, or may become, a child of the worker.
+        monitor: A process of the engine that is init's parent.
+    """
+
+    engine_id: str
+    pid: int
+    pidfd: OwnedFd | None
+    cgroup: Cgroup
+    start_ticks: int = 0
+    namespaces: dict[str, OwnedFd] = {}
+    init: Child | None = None
+    monitor: Child | None = None
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        if self.pidfd is not None:
+            self.pidfd.close()
+        for namespace in self.namespaces.values():
+            namespace.close()
+
+
+def observe(engine_id: str, pid: int, handle: OwnedFd | None, cgroup: Cgroup) -> Running:
+    """Note what can only be seen while init lives; ownership of its pidfd moves in."""
+    running = Running(engine_id=engine_id, pid=pid, pidfd=handle, cgroup=cgroup)
+    if handle is not None:
+        running.start_ticks = pidfd.start_ticks(pid)
+        with contextlib.suppress(OSError):
+            for name in SHARED_NAMESPACES:
+                running.namespaces[name] = open_namespace(pid, name)
+        if pidfd.has_exited(handle.number):
+            # What was opened may be a stranger's.
+            while running.namespaces:
+                running.namespaces.popitem()[1].close()
+    return running
+
+
+def signal_running(running: Running, signo: int, *, everyone: bool) -> int | None:
+    """Signal a container whose processes are the kernel's own; returns the errno of a failure."""
+    if everyone:
+        spared = () if running.monitor is None else (running.monitor.pid,)
+        return None if running.cgroup.signal_everyone(signo, spared=spared) else errno.ESRCH
+    if running.pidfd is None:
+        return errno.ESRCH
+    try:
+        signal.pidfd_send_signal(running.pidfd.number, signo)
+    except OSError as error:
+        return error.errno
+    return None
+
+
+class Engine(Protocol):
+    """One engine on this machine.
+
+    Every method may be interrupted at any of its waits by LaunchFailed; what it spawned is dead
+    then, and what it made is left to `clean_up`.
+    """
+
+    @property
+    def name(self) -> str:
+        """`crun`, `runc`, `runsc` or `bwrap`."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """The program."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """The program's version, as it says itself; empty if it did not say."""
+        ...
+
+    @property
+    def joins_namespaces(self) -> bool:
+        """Whether containers share namespaces; if not, each has a kernel of its own."""
+        ...
+
+    @property
+    def lacks(self) -> frozenset[Feature]:
+        """What a spec may ask for and this engine cannot give here."""
+        ...
+
+    def start(self, job: Job) -> Steps[Running]:
+        """Start the container; returns when its own code runs.
+
+        Raises:
+            LaunchFailed: Stage `create`, `exec` or `cgroup`.
+        """
+        ...
+
+    def wait(self, running: Running) -> Steps[ExitReport]:
+        """Wait, for as long as it takes, until init is gone."""
+        ...
+
+    def signal(self, running: Running, signo: int, *, everyone: bool) -> Steps[int | None]:
+        """Signal init, or every process of the container; returns the errno of a failure."""
+        ...
+
+    def clean_up(self, engine_id: str) -> Steps[list[str]]:
+        """Remove the engine's own traces, after everything is dead; returns what is left."""
+        ...

@@ -1,0 +1,72 @@
+"""What an engine's complaint means. Pure.
+
+The texts are those of crun 1.x, runc 1.1, runsc 2022 and bubblewrap 0.8 to 0.11, seen, not guessed.
+A text that is not known here is passed on as it is.
+"""
+
+import errno
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from manager.worker.errors import LaunchFailed, one_line
+
+_PATTERNS: Final = (
+    # crun
+    (re.compile(r"executable file `.*` not found in \$PATH"), errno.ENOENT),
+    (re.compile(r"open executable: (Permission denied|Operation not permitted)"), errno.EACCES),
+    # runc
+    (re.compile(r"exec: .*: stat .*: no such file or directory"), errno.ENOENT),
+    (re.compile(r"exec: .*: executable file not found in \$PATH"), errno.ENOENT),
+    (re.compile(r"exec: .*: permission denied"), errno.EACCES),
+    (re.compile(r"exec: .*: is a directory"), errno.EACCES),
+    # runsc
+    (re.compile(r"failed to load .*: (no such file or directory|not a directory)"), errno.ENOENT),
+    (re.compile(r"error finding executable"), errno.ENOENT),
+    (re.compile(r"failed to load .*: permission denied"), errno.EACCES),
+    (re.compile(r"failed to load .*: exec format error"), errno.ENOEXEC),
+    # bubblewrap
+    (re.compile(r"bwrap: execvp .*: No such file or directory"), errno.ENOENT),
+    (re.compile(r"bwrap: execvp .*: Permission denied"), errno.EACCES),
+)
+
+_NOISE: Final = re.compile(r"^(runc create failed: |bwrap: |(FATAL|ERROR): )+")
+
+
+def explain(engine: str, doing: str, output: str) -> LaunchFailed:
+    """Turn an engine's output into a failure: stage `exec` where the program is the cause.
+
+    Args:
+        engine: Its name.
+        doing: What it was asked for (`create`).
+        output: Its log or error output; plain text, or a JSON object with `msg` per line.
+    """
+    message = _last_message(output.splitlines())
+    for pattern, number in _PATTERNS:
+        if pattern.search(message):
+            return LaunchFailed("exec", f"{engine}: {_NOISE.sub('', message)}", number)
+    text = _NOISE.sub("", message) or "failed without a message"
+    return LaunchFailed("create", f"{engine} {doing}: {text}")
+
+
+def _last_message(lines: Iterable[str]) -> str:
+    """The last error that was logged, or else the last line that says anything."""
+    last = ""
+    for line in lines:
+        text = one_line(_from_json(line))
+        if text:
+            last = text
+    return last
+
+
+def _from_json(line: str) -> str:
+    try:
+        record = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return line
+    if not isinstance(record, dict):
+        return line
+    level = record.get("level")
+    return str(record.get("msg", "")) if level in {None, "error", "fatal", "panic"} else ""

@@ -1,0 +1,219 @@
+"""One container's life, from the descriptors that arrived to the last trace removed."""
+
+import contextlib
+import errno
+import logging
+import signal
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
+
+from manager.kernel import pidfd
+from manager.schema import worker as w
+from manager.urpc.fds import OwnedFd
+from manager.worker.engine import Engine, Running
+from manager.worker.errors import LaunchFailed
+from manager.worker.loop import Pause, Steps
+from manager.worker.machine import Machine
+from manager.worker.phases import Phases
+from manager.worker.reports import Reports
+from manager.worker.starting import Request, start_container
+
+logger = logging.getLogger(__name__)
+
+EMPTY_POLL_SECONDS: Final = 0.01
+EMPTY_ROUNDS_MAX: Final = 500
+"""How often, and how many times, to look whether a killed container's processes are gone."""
+
+Phase: TypeAlias = Literal["launching", "running", "exited", "failed"]
+
+
+class Launch:
+    """The life of one container, as a task.
+
+    Args:
+        command: What the manager asked for.
+        machine: Shared by all launches.
+        reports: Told what happens.
+        settled: Called once, when the start has succeeded or failed.
+    """
+
+    def __init__(
+        self,
+        command: w.Launch,
+        machine: Machine,
+        reports: Reports,
+        settled: Callable[[], None],
+    ) -> None:
+        self.command = command
+        self.launch_id = command.launch_id
+        self.phase: Phase = "launching"
+        self.identity: w.PidIdentity | None = None
+        self.gone = False
+        self.destroy_wanted = False
+        self._starting = False
+        self._machine = machine
+        self._reports = reports
+        self._settled = settled
+        self._engine: Engine | None = None
+        self._running: Running | None = None
+        self._stage = machine.stage.of_launch(command.engine_id)
+        self._cgroup = machine.cgroups.of_launch(command.engine_id)
+
+    def life(self, request: Callable[[], Request]) -> Steps[None]:
+        """Start, wait for the end, clean up. Never raises.
+
+        Args:
+            request: Looks up what the command names; called first, its result is owned here.
+        """
+        phases = Phases()
+        try:
+            running = yield from self._start(request, phases)
+        except LaunchFailed as failure:
+            yield from self._fail(failure)
+            return
+        yield from self._live(running, phases)
+
+    def adopted_life(self, running: Running, engine: Engine) -> Steps[None]:
+        """Go on with a container that a former worker started, from its last wait on."""
+        self._engine = engine
+        yield from self._live(running, None)
+
+    def abandoned_life(self, engine: Engine | None, failure: LaunchFailed) -> Steps[None]:
+        """Remove what a former worker left of a start that it did not finish."""
+        self._engine = engine
+        yield from self._fail(failure)
+
+    def give_up(self, failure: LaunchFailed) -> Steps[None]:
+        """Fail before anything was begun."""
+        yield from self._fail(failure)
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether LaunchAborted may be thrown into the task now."""
+        return self._starting
+
+    def fact(self) -> w.LaunchFact:
+        """What there is to say of it now."""
+        return w.LaunchFact(launch_id=self.launch_id, phase=self.phase, identity=self.identity)
+
+    def join(self, name: str) -> OwnedFd:
+        """Duplicate one of the container's namespaces.
+
+        Raises:
+            LaunchFailed: Stage `namespaces`: the container does not run, or has none to join.
+        """
+        if self._running is None or self.phase != "running":
+            reason = f"the container whose {name} namespace is to be joined does not run"
+            raise LaunchFailed("namespaces", reason)
+        if name not in self._running.namespaces:
+            reason = f"the container whose {name} namespace is to be joined has none of its own"
+            raise LaunchFailed("namespaces", reason)
+        return self._running.namespaces[name].dup()
+
+    def signal(self, signo: int, *, everyone: bool) -> Steps[int | None]:
+        """Signal init, or everybody in the container; returns the errno of a failure."""
+        if self._running is None or self._engine is None or self.phase != "running":
+            return errno.ESRCH
+        return (yield from self._engine.signal(self._running, signo, everyone=everyone))
+
+    def end(self) -> None:
+        """Kill every process of the container; its exit and its removal follow by themselves."""
+        self._cgroup.kill_everyone()
+        if self._running is not None and self._running.pidfd is not None:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._running.pidfd.number, signal.SIGKILL)
+
+    def _start(self, request: Callable[[], Request], phases: Phases) -> Steps[Running]:
+        looked_up = request()
+        self._engine = looked_up.engine
+        self._starting = True
+        try:
+            return (
+                yield from start_container(
+                    looked_up,
+                    self._machine,
+                    stage=self._stage,
+                    cgroup=self._cgroup,
+                    phases=phases,
+                )
+            )
+        except LaunchFailed:
+            raise
+        except Exception as error:
+            logger.exception("worker.launch_crashed launch_id=%s", self.launch_id)
+            reason = f"a defect of the worker: {type(error).__name__}: {error}"
+            raise LaunchFailed("create", reason) from error
+        finally:
+            self._starting = False
+            looked_up.close()
+
+    def _live(self, running: Running, phases: Phases | None) -> Steps[None]:
+        assert self._engine is not None
+        self._running = running
+        self.phase = "running"
+        self.identity = w.PidIdentity(
+            pid=running.pid,
+            start_ticks=running.start_ticks,
+            pidfd_inode=pidfd.inode(running.pidfd.number) if running.pidfd is not None else 0,
+            boot_id=self._machine.boot_id,
+        )
+        self._machine.records.running(self.command, self.identity)
+        if phases is not None:
+            self._reports.started(self.launch_id, self.identity, self._engine, phases)
+            self._settled()
+        report = yield from self._engine.wait(running)
+        self.phase = "exited"
+        oom = self._cgroup.ran_out_of_memory()
+        self._reports.exited(self.launch_id, report, oom=oom)
+        yield from self._finish()
+
+    def _fail(self, failure: LaunchFailed) -> Steps[None]:
+        leftovers = yield from self._clean_up()
+        if leftovers:
+            logger.error("worker.leftovers launch_id=%s %s", self.launch_id, "; ".join(leftovers))
+        self.phase = "failed"
+        self._reports.start_failed(self.launch_id, failure)
+        self._settled()
+        self._depart(leftovers)
+
+    def _finish(self) -> Steps[None]:
+        self._depart((yield from self._clean_up()))
+
+    def _depart(self, leftovers: list[str]) -> None:
+        self._machine.records.remove(self.command.engine_id)
+        self.gone = True
+        if self.destroy_wanted:
+            self._reports.destroyed(self.launch_id, tuple(leftovers))
+
+    def _clean_up(self) -> Steps[list[str]]:
+        """Remove every trace; returns what could not be removed."""
+        leftovers: list[str] = []
+        try:
+            leftovers += yield from self._empty_cgroup()
+            if self._engine is not None:
+                leftovers += yield from self._engine.clean_up(self.command.engine_id)
+            leftovers += self._stage.remove()
+            leftovers += yield from self._remove_cgroup()
+        except Exception as error:
+            logger.exception("worker.clean_up_crashed launch_id=%s", self.launch_id)
+            leftovers.append(f"{type(error).__name__}: {error}")
+        finally:
+            if self._running is not None:
+                self._running.close()
+        return leftovers
+
+    def _empty_cgroup(self) -> Steps[list[str]]:
+        for _ in range(EMPTY_ROUNDS_MAX):
+            if not self._cgroup.kill_everyone() and not self._cgroup.pids():
+                return []
+            yield Pause(seconds=EMPTY_POLL_SECONDS)
+        return [f"process {pid} does not die" for pid in self._cgroup.pids()]
+
+    def _remove_cgroup(self) -> Steps[list[str]]:
+        # A cgroup stays busy for a moment after its last process has gone.
+        for _ in range(EMPTY_ROUNDS_MAX):
+            leftovers = self._cgroup.remove()
+            if not leftovers:
+                return []
+            yield Pause(seconds=EMPTY_POLL_SECONDS)
+        return self._cgroup.remove()

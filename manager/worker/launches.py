@@ -1,0 +1,221 @@
+"""All launches: what is known, what waits its turn, what is under way."""
+
+import contextlib
+import errno
+import os
+import re
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from manager.schema import worker as w
+from manager.urpc.fds import FdBundle, OwnedFd
+from manager.worker.errors import LaunchAborted, LaunchFailed
+from manager.worker.holds import Holds
+from manager.worker.launch import Launch
+from manager.worker.loop import Loop, Steps, Task
+from manager.worker.machine import Machine
+from manager.worker.outbox import Outbox
+from manager.worker.reports import Reports
+from manager.worker.starting import Request
+
+LAUNCHES_IN_FLIGHT_MAX: Final = 2 * (os.cpu_count() or 1)
+"""Starts under way at a time: more of them only make each slower."""
+
+LAUNCHES_REMEMBERED_MAX: Final = 100_000
+"""Ids of launches that are over, so that a command sent twice does not start twice."""
+
+KILLS_REMEMBERED_MAX: Final = 10_000
+"""Ids of signals that were delivered, so that none is delivered twice."""
+
+SANDBOX_NAMESPACES: Final = ("net", "ipc", "uts")
+"""What a subcontainer shares with the root container of its sandbox."""
+
+_ENGINE_ID: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class Launches:
+    """Does what the manager asks of containers, once for each id.
+
+    Args:
+        loop: Runs the tasks.
+        machine: Shared by all launches.
+        holds: Where held descriptors are.
+        outbox: Where outcomes go.
+        changed: Called when something ended, so that a worker that is to stop can.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        machine: Machine,
+        holds: Holds,
+        outbox: Outbox,
+        changed: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._machine = machine
+        self._holds = holds
+        self._outbox = outbox
+        self._reports = Reports(outbox)
+        self._changed = changed
+        self._known: dict[str, Launch] = {}
+        self._tasks: dict[str, Task] = {}
+        self._queue: deque[tuple[Launch, FdBundle]] = deque()
+        self._in_flight = 0
+        self._over: OrderedDict[str, None] = OrderedDict()
+        self._kills: OrderedDict[str, int | None] = OrderedDict()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs, starts or waits."""
+        return not self._known
+
+    def facts(self) -> tuple[w.LaunchFact, ...]:
+        """Every launch that is not over."""
+        return tuple(launch.fact() for launch in self._known.values())
+
+    def launch(self, command: w.Launch, fds: FdBundle) -> None:
+        """Start a container when its turn comes; ownership of `fds` moves in."""
+        if command.launch_id in self._known or command.launch_id in self._over:
+            fds.close()
+            self._outbox.send_again(command.launch_id)
+            return
+        launch = Launch(command, self._machine, self._reports, self._settled)
+        self._known[command.launch_id] = launch
+        self._queue.append((launch, fds))
+        self._start_next()
+
+    def kill(self, command: w.Kill) -> None:
+        """Deliver a signal."""
+        if command.kill_id in self._kills:
+            if not self._outbox.send_again(command.kill_id):
+                self._reports.killed(command.kill_id, self._kills[command.kill_id])
+            return
+        self._kills[command.kill_id] = None
+        if len(self._kills) > KILLS_REMEMBERED_MAX:
+            self._kills.popitem(last=False)
+        self._loop.start(self._kill(command))
+
+    def destroy(self, command: w.Destroy) -> None:
+        """End and remove a container in whatever phase it is."""
+        launch = self._known.get(command.launch_id)
+        if launch is None:
+            if not self._outbox.send_again(command.launch_id, w.Destroyed):
+                self._reports.destroyed(command.launch_id)
+            return
+        if launch.destroy_wanted:
+            return
+        launch.destroy_wanted = True
+        if launch.interruptible:
+            self._tasks[launch.launch_id].throw(LaunchAborted())
+        elif launch.phase == "running":
+            launch.end()
+        else:
+            self._withdraw(launch)
+
+    def adopt(self, launch: Launch, steps: Steps[None]) -> None:
+        """Go on with a launch that a former worker began."""
+        self._known[launch.launch_id] = launch
+        self._begin(launch, steps)
+
+    def _start_next(self) -> None:
+        while self._queue and self._in_flight < LAUNCHES_IN_FLIGHT_MAX:
+            launch, fds = self._queue.popleft()
+            self._in_flight += 1
+            self._begin(launch, launch.life(partial(self._look_up, launch.command, fds)))
+
+    def _settled(self) -> None:
+        self._in_flight -= 1
+        # Not from here: a row of failures would become a stack of calls.
+        self._loop.call_later(0, self._start_next)
+
+    def _withdraw(self, launch: Launch) -> None:
+        """Give up a launch that still waits for its turn; any other is on its way out already."""
+        for entry in self._queue:
+            if entry[0] is launch:
+                self._queue.remove(entry)
+                entry[1].close()
+                self._in_flight += 1
+                self._begin(launch, launch.give_up(LaunchAborted()))
+                return
+
+    def _begin(self, launch: Launch, steps: Steps[None]) -> None:
+        task = self._loop.start(self._whole(launch, steps))
+        if not task.done:
+            self._tasks[launch.launch_id] = task
+
+    def _whole(self, launch: Launch, steps: Steps[None]) -> Steps[None]:
+        yield from steps
+        del self._known[launch.launch_id]
+        self._tasks.pop(launch.launch_id, None)
+        self._over[launch.launch_id] = None
+        if len(self._over) > LAUNCHES_REMEMBERED_MAX:
+            self._over.popitem(last=False)
+        self._changed()
+
+    def _kill(self, command: w.Kill) -> Steps[None]:
+        launch = self._known.get(command.launch_id)
+        number: int | None = errno.ESRCH
+        if launch is not None:
+            number = yield from launch.signal(command.signo, everyone=command.everyone)
+        self._kills[command.kill_id] = number
+        self._reports.killed(command.kill_id, number)
+
+    def _look_up(self, command: w.Launch, fds: FdBundle) -> Request:
+        """Find what a command names.
+
+        Raises:
+            LaunchFailed: Stage `hold`, `namespaces` or `create`; everything is closed.
+        """
+        with contextlib.ExitStack() as owned:
+            owned.callback(fds.close)
+            engine = self._machine.engines.get(command.engine)
+            if engine is None:
+                raise LaunchFailed("create", f"no engine named {command.engine!r} works here")
+            if not _ENGINE_ID.fullmatch(command.engine_id):
+                raise LaunchFailed("create", "an engine id is 32 hexadecimal digits")
+            spec = command.spec
+            if command.held_fds is not None:
+                held = self._holds.take(command.held_fds)
+                fds.close()
+                fds = held.fds
+                owned.callback(fds.close)
+                spec = spec or held.spec
+            terminal = self._take_terminal(command, owned)
+            namespaces = self._join(command, owned) if engine.joins_namespaces else {}
+            owned.pop_all()
+        return Request(
+            command=command,
+            spec=spec,
+            fds=fds,
+            terminal=terminal,
+            engine=engine,
+            namespaces=namespaces,
+        )
+
+    def _take_terminal(self, command: w.Launch, owned: contextlib.ExitStack) -> OwnedFd | None:
+        if command.held_tty is None:
+            return None
+        held = self._holds.take(command.held_tty)
+        owned.callback(held.fds.close)
+        if len(held.fds) != 1:
+            raise LaunchFailed("hold", f"a terminal is one descriptor, {len(held.fds)} were held")
+        terminal = held.fds.take_first()
+        owned.callback(terminal.close)
+        return terminal
+
+    def _join(self, command: w.Launch, owned: contextlib.ExitStack) -> dict[str, OwnedFd]:
+        wanted = dict.fromkeys(SANDBOX_NAMESPACES, command.sandbox) | {"pid": command.pid_namespace}
+        joined: dict[str, OwnedFd] = {}
+        for name, launch_id in wanted.items():
+            if launch_id is None:
+                continue
+            other = self._known.get(launch_id)
+            if other is None:
+                reason = f"the container whose {name} namespace is to be joined is gone"
+                raise LaunchFailed("namespaces", reason)
+            joined[name] = other.join(name)
+            owned.callback(joined[name].close)
+        return joined

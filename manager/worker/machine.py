@@ -1,0 +1,32 @@
+"""What all launches of a worker share."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from manager.urpc.fds import OwnedFd
+from manager.worker.cgroups import Cgroups
+from manager.worker.engine import Engine
+from manager.worker.processes import Processes
+from manager.worker.records import Records
+from manager.worker.stage import Stage
+
+
+class Machine(Struct, kw_only=True):
+    """The kernel's facilities as found here, and the places that are ours.
+
+    Attributes:
+        nothing: /dev/null, opened for reading and writing.
+        overlay_by_fd: Whether overlayfs takes descriptors.
+        boot_id: This boot of the machine.
+        records: Launches on disk, for the next worker.
+    """
+
+    processes: Processes
+    stage: Stage
+    cgroups: Cgroups
+    nothing: OwnedFd
+    overlay_by_fd: bool
+    boot_id: str
+    records: Records
+    engines: Mapping[str, Engine]

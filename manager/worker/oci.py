@@ -1,0 +1,231 @@
+"""crun and runc (and runsc's common part): `create`, `start`, `delete` of an OCI runtime.
+
+Never `run --detach`: it can lose the exit status of a container that ends at once. Between `create`
+and `start` there is a process, init, that has not run a line of the client's code: the moment to
+put it into its cgroup.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from manager.domain.features import Feature
+from manager.urpc.fds import OwnedFd
+from manager.worker import commands
+from manager.worker.engine import ExitReport, Job, Running, observe, signal_running
+from manager.worker.engine_messages import explain
+from manager.worker.errors import LaunchFailed
+from manager.worker.loop import Child, Pause, Steps
+from manager.worker.oci_config import Changes, build_config
+from manager.worker.processes import Processes
+
+CREATE_SECONDS: Final = 20.0
+START_SECONDS: Final = 20.0
+DELETE_SECONDS: Final = 10.0
+"""Longest time for each command of an engine; after it the engine is killed."""
+
+CONFIG_MODE: Final = 0o600
+
+
+class Dialect(Struct, frozen=True, kw_only=True):
+    """How one runtime differs from the others.
+
+    Attributes:
+        name: Its name.
+        global_options: Before the command, after `--root DIR`.
+        bundle_option: How `create` is told the bundle.
+        applies_resources: Whether it manages cgroups, and so gets `linux.resources`.
+        delete: The command that removes a container whatever its state.
+        lacks: Features of a spec that it cannot give.
+    """
+
+    name: str
+    global_options: tuple[str, ...] = ()
+    bundle_option: str = "--bundle"
+    applies_resources: bool = False
+    delete: tuple[str, ...] = ("delete", "--force")
+    lacks: frozenset[Feature] = frozenset()
+
+
+CRUN: Final = Dialect(
+    name="crun",
+    global_options=("--cgroup-manager=disabled",),
+    lacks=frozenset(
+        {
+            "domainname",
+            "intel-rdt",
+            "resources-beyond-memory-pids-cpu",
+            "terminal",
+            "time-namespace",
+            "user-namespace",
+        }
+    ),
+)
+RUNC: Final = Dialect(
+    name="runc",
+    applies_resources=True,
+    lacks=frozenset({"domainname", "personality", "terminal", "time-namespace", "user-namespace"}),
+)
+
+
+class OciEngine:
+    """An OCI runtime on this machine.
+
+    Args:
+        dialect: Which one.
+        path: The program.
+        version: As it says itself.
+        state_dir: Directory for its own records, ours to make.
+        processes: Where children live.
+        nothing: /dev/null; lent.
+        lacks: Beyond the dialect's: what this machine does not allow.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        *,
+        path: Path,
+        version: str,
+        state_dir: Path,
+        processes: Processes,
+        nothing: OwnedFd,
+        lacks: frozenset[Feature] = frozenset(),
+    ) -> None:
+        self._dialect = dialect
+        self.name = dialect.name
+        self.path = path
+        self.version = version
+        self.lacks = dialect.lacks | lacks
+        self.joins_namespaces = True
+        self._state_dir = state_dir
+        self._processes = processes
+        self._nothing = nothing
+
+    def start(self, job: Job) -> Steps[Running]:
+        """See :class:`manager.worker.engine.Engine`."""
+        bundle = self._write_bundle(job)
+        try:
+            yield from self._create(job, bundle)
+            running = self._take_init(job, bundle)
+            job.phases.lap("create")
+            try:
+                job.cgroup.add(running.pid)
+                if not self._dialect.applies_resources:
+                    job.cgroup.limit(job.limits)
+                job.phases.lap("cgroup")
+                yield from self._start(job, bundle)
+                job.phases.lap("start")
+            except BaseException:
+                self._let_go(running)
+                raise
+            return running
+        finally:
+            # It has the env values; nobody needs it any more.
+            (bundle / "config.json").unlink(missing_ok=True)
+
+    def wait(self, running: Running) -> Steps[ExitReport]:
+        """See :class:`manager.worker.engine.Engine`."""
+        if running.init is None:
+            return ExitReport(status=None, source="unknown", at_ns=time.time_ns())
+        yield Pause(child=running.init)
+        return ExitReport(
+            status=running.init.status, source="waitid", at_ns=running.init.reaped_at_ns
+        )
+
+    def signal(self, running: Running, signo: int, *, everyone: bool) -> Steps[int | None]:
+        """See :class:`manager.worker.engine.Engine`."""
+        return signal_running(running, signo, everyone=everyone)
+        yield  # a generator, as others have to wait here
+
+    def clean_up(self, engine_id: str) -> Steps[list[str]]:
+        """See :class:`manager.worker.engine.Engine`."""
+        if not (self._state_dir / engine_id).exists():
+            return []
+        result = yield from commands.run(
+            self._processes,
+            [*self._command(), *self._dialect.delete, "--", engine_id],
+            seconds=DELETE_SECONDS,
+            nothing=self._nothing.number,
+        )
+        if not (self._state_dir / engine_id).exists():
+            return []
+        return [f"{self.name} {engine_id}: {result.output.strip() or f'exit {result.code}'}"]
+
+    def _command(self, *options: str) -> list[str]:
+        root = ("--root", str(self._state_dir))
+        return [str(self.path), *self._dialect.global_options, *root, *options]
+
+    def _write_bundle(self, job: Job) -> Path:
+        stage = job.stage
+        changes = Changes(
+            root=stage.root,
+            parts=stage.parts,
+            namespaces={
+                name: f"/proc/{os.getpid()}/fd/{fd}" for name, fd in job.namespaces.items()
+            },
+            cgroups_path=job.cgroup.path,
+            keep_resources=self._dialect.applies_resources,
+        )
+        config = build_config(job.body, job.root_plan, changes)
+        write_private(stage.bundle / "config.json", msgspec.json.encode(config))
+        return stage.bundle
+
+    def _create(self, job: Job, bundle: Path) -> Steps[None]:
+        log = bundle / "create.log"
+        argv = self._command("--log", str(log), "--log-format", "json")
+        argv += ["create", self._dialect.bundle_option, str(bundle)]
+        argv += ["--pid-file", str(bundle / "pid"), "--", job.engine_id]
+        try:
+            child = self._processes.spawn(argv, stdio=job.stdio)
+            if not self._dialect.applies_resources:
+                # Whatever it forks is found by the cgroup then, however it ends.
+                job.cgroup.add(child.pid)
+        except OSError as error:
+            raise LaunchFailed.from_os("create", f"cannot run {self.path}", error) from error
+        ended = yield from commands.finish(child, seconds=CREATE_SECONDS)
+        self._check(child, "create", log, ended=ended, seconds=CREATE_SECONDS)
+
+    def _start(self, job: Job, bundle: Path) -> Steps[None]:
+        log = bundle / "start.log"
+        argv = self._command("--log", str(log), "--log-format", "json")
+        argv += ["start", "--", job.engine_id]
+        stdio = (self._nothing.number,) * 3
+        child = self._processes.spawn(argv, stdio=stdio)
+        ended = yield from commands.finish(child, seconds=START_SECONDS)
+        self._check(child, "start", log, ended=ended, seconds=START_SECONDS)
+
+    def _check(self, child: Child, doing: str, log: Path, *, ended: bool, seconds: float) -> None:
+        if not ended:
+            raise LaunchFailed("create", f"{self.name} {doing} took more than {seconds:g} seconds")
+        if child.status:
+            output = log.read_text(errors="replace") if log.exists() else ""
+            raise explain(self.name, doing, output)
+
+    def _take_init(self, job: Job, bundle: Path) -> Running:
+        pid = int((bundle / "pid").read_text(encoding="ascii"))
+        inherited = self._processes.inherit(pid)
+        if inherited is None:
+            raise LaunchFailed("create", f"{self.name}: init was gone as soon as it was made")
+        child, handle = inherited
+        running = observe(job.engine_id, pid, handle, job.cgroup)
+        running.init = child
+        return running
+
+    def _let_go(self, running: Running) -> None:
+        if running.init is not None:
+            self._processes.forget(running.init)
+        signal_running(running, signal.SIGKILL, everyone=False)
+        running.close()
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, and that was never anything else."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with open(os.open(path, flags, CONFIG_MODE), "wb") as file:
+        file.write(content)

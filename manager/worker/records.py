@@ -1,0 +1,76 @@
+"""What a worker must know of the launches of the one before it, should that one have been killed.
+
+One small file per launch that is under way or running. They are hints, not truth: a record is
+believed only as far as the process that it names is still the same one. The truth about what
+happened is the manager's log.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from manager.schema import worker as w
+
+_FILE_MODE: Final = 0o600
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """One launch. `identity` is absent while it was being started. No spec: it has secrets."""
+
+    launch_id: str
+    engine_id: str
+    engine: str
+    boot_id: str
+    identity: w.PidIdentity | None = None
+
+
+class Records:
+    """The directory of records."""
+
+    def __init__(self, directory: Path, boot_id: str) -> None:
+        self._directory = directory
+        self._boot_id = boot_id
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+    def starting(self, command: w.Launch) -> None:
+        """A process of this launch may exist from now on."""
+        self._write(command, None)
+
+    def running(self, command: w.Launch, identity: w.PidIdentity) -> None:
+        """The container's init is this process."""
+        self._write(command, identity)
+
+    def remove(self, engine_id: str) -> None:
+        """Nothing is left of it."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._directory / engine_id)
+
+    def read(self) -> list[Record]:
+        """All records; one that cannot be read was never finished, and is removed."""
+        records = []
+        for path in sorted(self._directory.iterdir()):
+            try:
+                records.append(msgspec.json.decode(path.read_bytes(), type=Record))
+            except (msgspec.MsgspecError, OSError):
+                path.unlink(missing_ok=True)
+        return records
+
+    def _write(self, command: w.Launch, identity: w.PidIdentity | None) -> None:
+        record = Record(
+            launch_id=command.launch_id,
+            engine_id=command.engine_id,
+            engine=command.engine,
+            boot_id=self._boot_id,
+            identity=identity,
+        )
+        # Replaced as a whole: a killed writer leaves the old record. Not synced: after a crash of
+        # the machine no container runs.
+        path = self._directory / command.engine_id
+        draft = path.with_suffix(".new")
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _FILE_MODE), "wb") as file:
+            file.write(msgspec.json.encode(record))
+        draft.rename(path)

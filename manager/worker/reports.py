@@ -1,0 +1,71 @@
+"""Outcomes, made from what happened."""
+
+import time
+
+from manager.schema import worker as w
+from manager.worker.engine import Engine, ExitReport
+from manager.worker.errors import LaunchFailed
+from manager.worker.outbox import Outbox
+from manager.worker.phases import Phases
+
+
+class Reports:
+    """Says what happened, to the outbox."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    def held(self, hold_id: str) -> None:
+        """Descriptors have arrived."""
+        self._outbox.put(w.Held(seq=self._outbox.next_seq(), hold_id=hold_id))
+
+    def started(
+        self, launch_id: str, identity: w.PidIdentity, engine: Engine, phases: Phases
+    ) -> None:
+        """The container's own code runs."""
+        self._outbox.put(
+            w.Started(
+                seq=self._outbox.next_seq(),
+                launch_id=launch_id,
+                identity=identity,
+                engine=engine.name,
+                engine_version=engine.version,
+                started_at_ns=time.time_ns(),
+                phases_us=phases.laps_us,
+            )
+        )
+
+    def start_failed(self, launch_id: str, failure: LaunchFailed) -> None:
+        """The container's code never ran, and nothing is left."""
+        self._outbox.put(
+            w.StartFailed(
+                seq=self._outbox.next_seq(),
+                launch_id=launch_id,
+                stage=failure.stage,
+                reason=failure.reason,
+                errno=failure.errno,
+            )
+        )
+
+    def exited(self, launch_id: str, report: ExitReport, *, oom: bool) -> None:
+        """Init is gone."""
+        self._outbox.put(
+            w.Exited(
+                seq=self._outbox.next_seq(),
+                launch_id=launch_id,
+                status=report.status,
+                source=report.source,
+                exited_at_ns=report.at_ns,
+                oom=oom,
+            )
+        )
+
+    def killed(self, kill_id: str, errno: int | None) -> None:
+        """A signal was delivered, or not."""
+        self._outbox.put(w.Killed(seq=self._outbox.next_seq(), kill_id=kill_id, errno=errno))
+
+    def destroyed(self, launch_id: str, leftovers: tuple[str, ...] = ()) -> None:
+        """Nothing of the launch is left."""
+        self._outbox.put(
+            w.Destroyed(seq=self._outbox.next_seq(), launch_id=launch_id, leftovers=leftovers)
+        )

@@ -1,0 +1,146 @@
+"""Set the worker's process up, and serve.
+
+Everything lies in `DIR/worker`: `lock`, `stage` (mounted over, in this process's mount namespace
+only), `engines` (their own state), `launches` (see `records`). The socket is `DIR/worker.sock`.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import platform
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from manager.kernel import mount, namespaces, pidfd, prctl
+from manager.schema import worker as w
+from manager.urpc.fds import OwnedFd
+from manager.urpc.unix_address import UnixListener
+from manager.worker.capabilities import Kernel, probe_kernel
+from manager.worker.cgroups import Cgroups
+from manager.worker.engines import EngineFinder
+from manager.worker.errors import StateDirTaken
+from manager.worker.loop import Loop
+from manager.worker.machine import Machine
+from manager.worker.processes import Processes
+from manager.worker.records import Records
+from manager.worker.server import Server
+from manager.worker.stage import Stage
+
+logger = logging.getLogger(__name__)
+
+SOCKET_NAME: Final = "worker.sock"
+DIRECTORY_NAME: Final = "worker"
+PROCESS_NAME: Final = "sandtrail-work"
+UMASK: Final = 0o022
+"""A container inherits it, so it is the usual one; what is private here says so itself."""
+
+FIRST_FOREIGN_FD: Final = 3
+FDS_MAX: Final = 1 << 20
+
+
+def serve(state: Path, engine_paths: Mapping[str, Path]) -> None:
+    """Be the worker of `state` until asked to stop; changes this process for good.
+
+    Args:
+        state: The service's directory, existing, absolute.
+        engine_paths: Programs to use instead of those in PATH, by engine.
+
+    Raises:
+        StateDirTaken: Another worker serves it.
+        OSError: The directory cannot be used.
+    """
+    os.closerange(FIRST_FOREIGN_FD, FDS_MAX)
+    os.umask(UMASK)
+    os.chdir("/")
+    directory = state / DIRECTORY_NAME
+    directory.mkdir(mode=0o700, exist_ok=True)
+    with _locked(directory / "lock"), contextlib.ExitStack() as owned:
+        prctl.set_process_name(PROCESS_NAME)
+        prctl.become_subreaper()
+        _isolate()
+        kernel = probe_kernel()
+        loop = owned.enter_context(contextlib.closing(Loop()))
+        processes = owned.enter_context(contextlib.closing(Processes(loop)))
+        nothing = owned.enter_context(OwnedFd(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)))
+        machine = _machine(directory, kernel, processes, nothing, engine_paths)
+        listener = UnixListener.bind(state / SOCKET_NAME)
+        introduce = _introduction(machine, kernel)
+        server = owned.enter_context(contextlib.closing(Server(loop, listener, machine, introduce)))
+        signal.signal(signal.SIGTERM, lambda *_: server.stop())
+        logger.info("worker.ready pid=%d", os.getpid())
+        loop.run()
+
+
+def _isolate() -> None:
+    """Be in a mount namespace of our own, from which nothing spreads."""
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    mount.make_private("/")
+
+
+def _machine(
+    directory: Path,
+    kernel: Kernel,
+    processes: Processes,
+    nothing: OwnedFd,
+    engine_paths: Mapping[str, Path],
+) -> Machine:
+    stage = Stage(directory / "stage")
+    if not kernel.missing:
+        stage.mount()
+    cgroups = Cgroups.prepare()
+    boot_id = pidfd.boot_id()
+    finder = EngineFinder(directory / "engines", kernel, cgroups, processes, nothing, engine_paths)
+    return Machine(
+        processes=processes,
+        stage=stage,
+        cgroups=cgroups,
+        nothing=nothing,
+        overlay_by_fd=kernel.overlay_by_fd,
+        boot_id=boot_id,
+        records=Records(directory / "launches", boot_id),
+        engines=finder.find(),
+    )
+
+
+def _introduction(machine: Machine, kernel: Kernel) -> Callable[[], w.Welcome]:
+    own = os.getpid()
+    with pidfd.open_pidfd(own) as handle:
+        identity = w.PidIdentity(
+            pid=own,
+            start_ticks=pidfd.start_ticks(own),
+            pidfd_inode=pidfd.inode(handle.number),
+            boot_id=machine.boot_id,
+        )
+
+    def introduce() -> w.Welcome:
+        return w.Welcome(
+            protocol=w.PROTOCOL_VERSION,
+            worker=identity,
+            kernel=platform.release(),
+            engines=tuple(
+                w.EngineReport(
+                    name=engine.name,
+                    works=True,
+                    path=str(engine.path),
+                    version=engine.version,
+                    lacks=tuple(sorted(engine.lacks)),
+                )
+                for engine in machine.engines.values()
+            ),
+            capabilities={**kernel.paths_taken(), "cgroup": machine.cgroups.path_taken},
+        )
+
+    return introduce
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with OwnedFd(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)) as lock:
+        try:
+            fcntl.flock(lock.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StateDirTaken(f"another worker serves {path.parent}") from None
+        yield

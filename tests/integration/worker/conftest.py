@@ -1,0 +1,394 @@
+"""A real worker process and the conversation with it; root filesystems to start containers from."""
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+
+from manager.domain.payload import LaunchPlan, LayerPlan, MountPlan
+from manager.kernel.mount import clone_tree
+from manager.schema import worker as w
+from manager.urpc.errors import PeerClosed
+from manager.urpc.fds import FdBundle, OwnedFd
+from manager.urpc.frame_socket import FrameSocket
+from manager.urpc.unix_address import connect_unix
+
+REPOSITORY = Path(__file__).parents[3]
+TIMEOUT_SECONDS = 30.0
+ENGINES = ("crun", "runc", "runsc", "bwrap")
+APPLETS = "sh ls cat sleep true false echo id kill readlink touch mkdir stat hostname ps env wc tty"
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="session")
+def busybox_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox (static) is not installed: apt-get install busybox-static")
+    root = tmp_path_factory.mktemp("rootfs")
+    for name in ("bin", "etc", "proc", "sys", "dev", "tmp"):
+        (root / name).mkdir()
+    shutil.copy(busybox, root / "bin/busybox")
+    for applet in APPLETS.split():
+        (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\n")
+    return root
+
+
+def spec_of(args: Sequence[str], **changes: Any) -> dict[str, Any]:
+    """A small spec; `changes` replace or extend its members."""
+    spec: dict[str, Any] = {
+        "ociVersion": "1.0.2",
+        "process": {"args": list(args), "cwd": "/", "env": ["PATH=/bin", "HOME=/"]},
+        "root": {"path": "/nowhere", "readonly": True},
+        "hostname": "sandbox",
+        "linux": {},
+    }
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(spec.get(key), dict):
+            spec[key] = {**spec[key], **value}
+        else:
+            spec[key] = value
+    return spec
+
+
+def directory_tree(path: Path) -> OwnedFd:
+    with OwnedFd(os.open(path, os.O_PATH | os.O_CLOEXEC)) as fd:
+        return clone_tree(fd.number)
+
+
+class Stdio:
+    """Pipes for a container: `out` collects both output streams."""
+
+    def __init__(self) -> None:
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        self.out = OwnedFd(out_read)
+        self._ends = [
+            OwnedFd(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)),
+            OwnedFd(out_write),
+        ]
+        self._ends.append(self._ends[1].dup())
+
+    def take(self) -> list[OwnedFd]:
+        ends, self._ends = self._ends, []
+        return ends
+
+    def read_all(self) -> str:
+        """Everything up to the end, which comes when the container has closed its streams."""
+        chunks = []
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        with self.out:
+            while select.select([self.out], [], [], max(0, deadline - time.monotonic()))[0]:
+                chunk = os.read(self.out.number, 65536)
+                if not chunk:
+                    return b"".join(chunks).decode()
+                chunks.append(chunk)
+        raise AssertionError(f"no end of output within {TIMEOUT_SECONDS} s: {chunks}")
+
+    def read_line(self) -> str:
+        line = b""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not line.endswith(b"\n"):
+            if not select.select([self.out], [], [], max(0, deadline - time.monotonic()))[0]:
+                raise AssertionError(f"no line within {TIMEOUT_SECONDS} s: {line!r}")
+            chunk = os.read(self.out.number, 1)
+            assert chunk, f"end of output in {line!r}"
+            line += chunk
+        return line.decode().rstrip("\n")
+
+
+class Launched:
+    """One launch as the test sees it."""
+
+    def __init__(self, launch_id: str, engine_id: str, stdio: Stdio | None) -> None:
+        self.id = launch_id
+        self.engine_id = engine_id
+        self.stdio = stdio
+
+
+class Conversation:
+    """A manager's connection to the worker; every outcome is kept until it is asked for."""
+
+    def __init__(self, path: Path, *, acknowledge: bool = True) -> None:
+        self._frames = FrameSocket(connect_unix(path))
+        self._acknowledge = acknowledge
+        self.outcomes: list[w.Outcome] = []
+        self._frames.send(w.encode(w.Hello(protocol=w.PROTOCOL_VERSION, manager_pid=os.getpid())))
+        self.welcome = self._first()
+
+    def send(self, message: w.ToWorker, fds: Sequence[OwnedFd] = ()) -> None:
+        self._frames.send(w.encode(message), FdBundle(fds))
+
+    def expect(self, kind: type[T], about: str, seconds: float = TIMEOUT_SECONDS) -> T:
+        """The outcome of that kind about a launch, hold or kill; waits for it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for outcome in self.outcomes:
+                if isinstance(outcome, kind) and about in _ids(outcome):
+                    self.outcomes.remove(outcome)
+                    return outcome
+            if isinstance(w.Started, type) and kind is w.Started:
+                self._fail_early(about)
+            if not self._receive(deadline - time.monotonic()):
+                raise AssertionError(f"no {kind.__name__} in {seconds} s, only {self.outcomes}")
+
+    def closed(self, seconds: float = TIMEOUT_SECONDS) -> bool:
+        """Whether the worker ends the connection."""
+        deadline = time.monotonic() + seconds
+        try:
+            while self._receive(deadline - time.monotonic()):
+                pass
+        except PeerClosed:
+            return True
+        return False
+
+    def close(self) -> None:
+        self._frames.close()
+
+    def _fail_early(self, about: str) -> None:
+        for outcome in self.outcomes:
+            if isinstance(outcome, w.StartFailed) and outcome.launch_id == about:
+                raise AssertionError(f"start failed: {outcome.stage}: {outcome.reason}")
+
+    def _first(self) -> w.Welcome:
+        while True:
+            self._frames.flush()
+            assert select.select([self._frames], [], [], TIMEOUT_SECONDS)[0], "no welcome"
+            frames = self._frames.receive()
+            if frames:
+                welcome = w.decode_from_worker(frames[0].body)
+                assert isinstance(welcome, w.Welcome)
+                self._keep(frames[1:])
+                return welcome
+
+    def _receive(self, seconds: float) -> bool:
+        self._frames.flush()
+        if not select.select([self._frames], [], [], max(0, seconds))[0]:
+            return False
+        self._keep(self._frames.receive())
+        return True
+
+    def _keep(self, frames: list[Any]) -> None:
+        for frame in frames:
+            outcome = w.decode_from_worker(frame.body)
+            assert not isinstance(outcome, w.Welcome)
+            self.outcomes.append(outcome)
+            if self._acknowledge:
+                self.send(w.Ack(seq=outcome.seq))
+
+
+def _ids(outcome: object) -> set[str]:
+    names = ("launch_id", "hold_id", "kill_id")
+    return {getattr(outcome, name) for name in names if hasattr(outcome, name)}
+
+
+class WorkerHarness:
+    """Starts the worker, talks to it, and looks at what it leaves."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.log = state / "worker.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.conversation: Conversation | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.state / "worker.sock"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self, *arguments: str, pass_fds: Sequence[int] = ()) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "manager.worker", "--state", str(self.state), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=REPOSITORY,
+                start_new_session=True,
+                pass_fds=pass_fds,
+            )
+        self.connect()
+
+    def connect(self, *, acknowledge: bool = True) -> Conversation:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while True:
+            try:
+                conversation = Conversation(self.socket, acknowledge=acknowledge)
+            except (FileNotFoundError, ConnectionRefusedError):
+                assert self.process is None or self.process.poll() is None, self.log.read_text()
+                assert time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.005)
+            else:
+                break
+        if self.conversation is not None:
+            self.conversation.close()
+        self.conversation = conversation
+        return conversation
+
+    def send(self, message: w.ToWorker, fds: Sequence[OwnedFd] = ()) -> None:
+        assert self.conversation is not None
+        self.conversation.send(message, fds)
+
+    def expect(self, kind: type[T], about: str | Launched) -> T:
+        assert self.conversation is not None
+        return self.conversation.expect(kind, about if isinstance(about, str) else about.id)
+
+    def launch(
+        self,
+        engine: str,
+        spec: dict[str, Any],
+        root: Path | OwnedFd,
+        *,
+        root_plan: Callable[[int], LayerPlan] | None = None,
+        mounts: Sequence[tuple[MountPlan, Sequence[OwnedFd]]] = (),
+        extra: Sequence[OwnedFd] = (),
+        plan: dict[str, Any] | None = None,
+        **command: Any,
+    ) -> Launched:
+        """Send a Launch whose descriptors are `stdin stdout stderr root`, mounts', extra."""
+        stdio = Stdio()
+        tree = directory_tree(root) if isinstance(root, Path) else root
+        fds = [*stdio.take(), tree]
+        layer = root_plan(3) if root_plan else LayerPlan(lower="lisafs", lower_fd=3)
+        planned = []
+        for mount, owners in mounts:
+            planned.append(mount)
+            fds.extend(owners)
+        fds.extend(extra)
+        launch_plan = LaunchPlan(stdio=(0, 1, 2), root=layer, mounts=tuple(planned), **(plan or {}))
+        return self.launch_raw(engine, spec, launch_plan, fds, stdio=stdio, **command)
+
+    def launch_raw(
+        self,
+        engine: str,
+        spec: dict[str, Any],
+        plan: LaunchPlan,
+        fds: Sequence[OwnedFd],
+        *,
+        stdio: Stdio | None = None,
+        **command: Any,
+    ) -> Launched:
+        message = w.Launch(
+            launch_id=command.pop("launch_id", f"launch-{uuid.uuid4().hex}"),
+            engine_id=command.pop("engine_id", uuid.uuid4().hex),
+            engine=engine,
+            spec=msgspec.json.encode(spec),
+            plan=plan,
+            **command,
+        )
+        self.send(message, fds)
+        return Launched(message.launch_id, message.engine_id, stdio)
+
+    def run(self, engine: str, spec: dict[str, Any], root: Path, **more: Any) -> tuple[int, str]:
+        """Launch, wait for the end; returns the raw status and the output."""
+        launched = self.launch(engine, spec, root, **more)
+        self.expect(w.Started, launched)
+        exited = self.expect(w.Exited, launched)
+        assert launched.stdio is not None
+        assert exited.status is not None
+        return exited.status, launched.stdio.read_all()
+
+    def fail(self, engine: str, spec: dict[str, Any], root: Path, **more: Any) -> w.StartFailed:
+        launched = self.launch(engine, spec, root, **more)
+        failed = self.expect(w.StartFailed, launched)
+        assert launched.stdio is not None
+        launched.stdio.out.close()
+        return failed
+
+    def destroy(self, launched: Launched) -> w.Destroyed:
+        self.send(w.Destroy(launch_id=launched.id))
+        return self.expect(w.Destroyed, launched)
+
+    def traces(self) -> dict[str, list[str]]:
+        """Everything that a launch could leave behind, by kind."""
+        root = Path(f"/proc/{self.pid}")
+        mounts = (root / "mountinfo").read_text().splitlines()
+        cgroups = [
+            str(path)
+            for hierarchy in Path("/sys/fs/cgroup").iterdir()
+            if (hierarchy / "sandtrail").is_dir()
+            for path in (hierarchy / "sandtrail").iterdir()
+            if path.is_dir()
+        ]
+        worker = self.state / "worker"
+        return {
+            "descriptors": sorted(os.listdir(root / "fd")),
+            "mounts": [line for line in mounts if str(self.state) in line],
+            "cgroups": sorted(cgroups),
+            "engine-state": sorted(str(p) for p in (worker / "engines").glob("*/*")),
+            "records": sorted(str(p) for p in (worker / "launches").iterdir()),
+            "stage": sorted(os.listdir(root / "root" / str(worker / "stage")[1:])),
+            "processes": descendants(self.pid),
+        }
+
+    def stop(self) -> None:
+        if self.conversation is not None:
+            with contextlib.suppress(PeerClosed):
+                self.conversation.send(w.Stop())
+        if self.process is not None:
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                for pid in map(int, descendants(self.pid)):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                self.process.kill()
+                self.process.wait()
+        if self.conversation is not None:
+            self.conversation.close()
+
+
+def descendants(pid: int) -> list[str]:
+    found = []
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    with contextlib.suppress(OSError):
+        for child in children.read_text().split():
+            found += [child, *descendants(int(child))]
+    return sorted(found)
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[WorkerHarness]:
+    """A worker of its own, with a manager connected to it."""
+    if os.geteuid() != 0:
+        pytest.skip("containers are started as root")
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    harness = WorkerHarness(state)
+    try:
+        harness.start()
+        yield harness
+    finally:
+        harness.stop()
+
+
+@pytest.fixture
+def make_spec() -> Callable[..., dict[str, Any]]:
+    return spec_of
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, worker: WorkerHarness) -> str:
+    """Each engine that works on this machine."""
+    assert worker.conversation is not None
+    reports = {report.name: report for report in worker.conversation.welcome.engines}
+    report = reports.get(request.param)
+    if report is None or not report.works:
+        pytest.skip(f"{request.param} does not work here: {report and report.problem}")
+    return str(request.param)
