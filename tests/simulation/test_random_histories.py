@@ -27,7 +27,7 @@ from tests.unit.application.conftest import World
 from tests.unit.application.fake_worker import FakeWorker
 
 FIRST_SEED = int(os.environ.get("SEED", "1"))
-SEEDS = 40
+SEEDS = 12
 STEPS = 60
 SANDBOXES = ("s1", "s2")
 CIDS = ("a", "b", "c")

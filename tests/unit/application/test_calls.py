@@ -185,9 +185,7 @@ async def test_a_start_that_never_reached_the_worker_is_interrupted(
         await calls.create_subcontainer("sb", "c1", FdBundle(), calls.origin(None))
         world.worker.silent = True
         with anyio.move_on_after(0.05):
-            await calls.start_subcontainer(
-                "sb", arguments("c1"), donate(), calls.origin(None)
-            )
+            await calls.start_subcontainer("sb", arguments("c1"), donate(), calls.origin(None))
     world.worker.known.discard(world.worker.launched[-1].launch_id)
     async with world.manager() as (_, calls):
         found = calls.state("sb").containers["c1"]
@@ -294,5 +292,3 @@ async def test_an_unknown_engine_is_refused_at_the_start(world: World) -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(NoEngine, match="crun: no such program")):
         async with world.manager():
             pass
-
-

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from manager.domain import commands as c
 from manager.domain import events as e
 from manager.domain.decide import decide
+from manager.domain.decide_report import decide_report
 from manager.domain.evolve import fold
 from manager.domain.exit_status import Exited, Signaled
 from manager.domain.state import Failure, Sandbox
@@ -860,3 +861,13 @@ def test_only_a_container_that_waits_can_lose_its_hold(status: Any, events: int)
     changed = replace(state.containers["c1"], status=status)
     state = replace(state, containers={**state.containers, "c1": changed})
     assert len(decide(state, c.ReportHoldLost(cid="c1", reason="x"))) == events
+
+
+def test_what_is_neither_command_nor_event_is_a_mistake_of_the_caller() -> None:
+    stranger: Any = object()
+    with pytest.raises(AssertionError):
+        decide(history(), stranger)
+    with pytest.raises(AssertionError):
+        decide_report(history(), stranger)
+    with pytest.raises(AssertionError):
+        fold((stranger,))
