@@ -40,17 +40,11 @@ def from_wait_status(status: int) -> Exited | Signaled:
 
 def to_wait_status(exit_status: Exited | Signaled) -> int:
     """Write the raw wait status; the inverse of :func:`from_wait_status`."""
-    match exit_status:
-        case Exited(code=code):
-            return code << 8
-        case Signaled(signal=signal, core=core):
-            return signal | (0x80 if core else 0)
+    if isinstance(exit_status, Exited):
+        return exit_status.code << 8
+    return exit_status.signal | (0x80 if exit_status.core else 0)
 
 
 def to_shell_code(exit_status: Exited | Signaled) -> int:
     """Map to one byte as shells do: the code, or 128 plus the signal."""
-    match exit_status:
-        case Exited(code=code):
-            return code
-        case Signaled(signal=signal):
-            return 128 + signal
+    return exit_status.code if isinstance(exit_status, Exited) else 128 + exit_status.signal

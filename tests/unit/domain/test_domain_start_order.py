@@ -18,6 +18,7 @@ from manager.domain.evolve import fold
 from manager.domain.request import EngineFacts, GoferMountConf, StartRequest
 from manager.domain.spec import parse_spec_object
 from manager.domain.state import RequestOutcome, Sandbox
+from manager.schema.events import encode_event
 from tests.unit.domain.builders import (
     DIRECTORY,
     ENGINE,
@@ -333,3 +334,28 @@ def test_the_earlier_of_two_broken_rules_answers(earlier: Rule, later: Rule) -> 
     _, _, events = answer(case)
     text = RENUMBERED.get((earlier[0], later[0]), earlier[2])
     assert [getattr(event, "error", None) for event in events] == [text]
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize("rule", [None, *RULES], ids=lambda rule: rule[0] if rule else "accepted")
+def test_no_value_of_the_environment_is_in_an_event(rule: Rule | None) -> None:
+    case = Case()
+    if rule is not None:
+        rule[1](case)
+    if case.process is not None:
+        case.in_process(env=[f"PASSWORD={SECRET}", *case.process["env"], f"TOKEN={SECRET}"])
+    _, _, events = answer(case)
+    assert events
+    for event in events:
+        _, data = encode_event(event)
+        assert SECRET.encode() not in data
+
+
+def test_the_directories_of_path_are_in_the_intent_because_an_error_text_names_them() -> None:
+    case = Case()
+    case.in_process(env=[f"PASSWORD={SECRET}", "PATH=/opt/bin:/bin"])
+    _, _, (event,) = answer(case)
+    assert isinstance(event, e.ContainerStartAccepted)
+    assert event.intent.search_path == ("/opt/bin", "/bin")
