@@ -176,18 +176,15 @@ class Round:
         return replace(draft, leaf_hash=leaf_hash(draft))
 
     def _find_repeated(self, submission: Submission) -> tuple[RecordedEvent, ...]:
-        known = {
-            each.event.event_id: position
-            for each in submission.events
-            if (position := self._position(each.event.event_id)) is not None
-        }
-        if not known:
-            return ()
-        event_id, first = next(iter(known.items()))
-        found = self._at_position(first, len(submission.events))
-        if not _is_same(submission, found):
-            raise EventIdReused(event_id, first)
-        return found
+        for index, each in enumerate(submission.events):
+            position = self._position(each.event.event_id)
+            if position is not None:
+                # Earlier events of the same append may have left the window already.
+                found = self._at_position(position - index, len(submission.events))
+                if not _is_same(submission, found):
+                    raise EventIdReused(each.event.event_id, position)
+                return found
+        return ()
 
     def _position(self, event_id: str) -> int | None:
         position = self.ids.get(event_id)
@@ -195,6 +192,8 @@ class Round:
 
     def _at_position(self, first: int, count: int) -> tuple[RecordedEvent, ...]:
         stored = self._sequencer.head
+        if first < 1:
+            return ()
         if first > stored:
             begin = first - stored - 1
             return tuple(self.records[begin : begin + count])
