@@ -60,11 +60,29 @@ def parse_hierarchies(mountinfo: str) -> Hierarchies:
     return Hierarchies(unified=unified)
 
 
-class Cgroups:
-    """The hierarchies of this machine, ready for containers."""
+def parse_homes(own: str, hierarchies: Hierarchies) -> tuple[Path, ...]:
+    """Find a process's cgroups in the text of its `/proc/PID/cgroup`. Source: cgroups(7)."""
+    places = {
+        controller: path.lstrip("/")
+        for _, controllers, path in (line.split(":", 2) for line in own.splitlines())
+        for controller in controllers.split(",")
+    }
+    if hierarchies.unified:
+        return (Path(hierarchies.unified, places.get("", "")),)
+    return tuple(Path(root, places.get(name, "")) for name, root in hierarchies.v1.items())
 
-    def __init__(self, hierarchies: Hierarchies) -> None:
+
+class Cgroups:
+    """The hierarchies of this machine, ready for containers.
+
+    Args:
+        hierarchies: Where they are.
+        homes: The worker's own cgroups.
+    """
+
+    def __init__(self, hierarchies: Hierarchies, homes: tuple[Path, ...] = ()) -> None:
         self.hierarchies = hierarchies
+        self._homes = homes
 
     @classmethod
     def prepare(cls) -> "Cgroups":
@@ -83,7 +101,8 @@ class Cgroups:
             with contextlib.suppress(OSError):
                 (root / PARENT).mkdir(exist_ok=True)
                 _delegate(root / PARENT)
-        return cls(hierarchies)
+        own = Path("/proc/self/cgroup").read_text(encoding="utf-8")
+        return cls(hierarchies, parse_homes(own, hierarchies))
 
     @property
     def path_taken(self) -> str:
@@ -101,11 +120,11 @@ class Cgroups:
         """Name a container's cgroup; `create()` makes it."""
         if self.hierarchies.unified:
             directory = Path(self.hierarchies.unified, PARENT, engine_id)
-            return Cgroup(f"/{PARENT}/{engine_id}", {"": directory})
+            return Cgroup(f"/{PARENT}/{engine_id}", {"": directory}, self._homes)
         directories = {
             name: Path(place, PARENT, engine_id) for name, place in self.hierarchies.v1.items()
         }
-        return Cgroup(f"/{PARENT}/{engine_id}", directories)
+        return Cgroup(f"/{PARENT}/{engine_id}", directories, self._homes)
 
 
 class Cgroup:
@@ -115,8 +134,11 @@ class Cgroup:
         path: Its path below each hierarchy's root, for `linux.cgroupsPath`.
     """
 
-    def __init__(self, path: str, directories: dict[str, Path]) -> None:
+    def __init__(
+        self, path: str, directories: dict[str, Path], homes: tuple[Path, ...] = ()
+    ) -> None:
         self.path = path
+        self._homes = homes
         self._directories = directories
         self._unified = directories.get("")
 
@@ -162,6 +184,12 @@ class Cgroup:
                 (directory / "cgroup.procs").write_text(str(pid), encoding="ascii")
         except OSError as error:
             raise LaunchFailed.from_os("cgroup", "cannot join the cgroup", error) from error
+
+    def release(self, pid: int) -> None:
+        """Move a process that is not part of the container back to the worker's own cgroup."""
+        for home in self._homes:
+            with contextlib.suppress(OSError):
+                (home / "cgroup.procs").write_text(str(pid), encoding="ascii")
 
     def pids(self) -> tuple[int, ...]:
         """Every process in it, in any hierarchy, as numbered in the worker's PID namespace."""

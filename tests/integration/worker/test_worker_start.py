@@ -2,8 +2,6 @@
 
 import pytest
 
-from manager.schema import worker as w
-
 pytestmark = pytest.mark.runtime
 
 

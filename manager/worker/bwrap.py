@@ -1,0 +1,324 @@
+"""bubblewrap: sets a sandbox up and waits, so that the worker can finish it before anything runs.
+
+bubblewrap has no state and no daemon. Its process stays as init's parent and is the one to reap it;
+init's true wait status comes from its pidfd.
+"""
+
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from manager.domain.features import Feature
+from manager.domain.spec import Rlimit
+from manager.kernel import pidfd
+from manager.kernel.namespaces import entered
+from manager.urpc.fds import OwnedFd
+from manager.worker import commands
+from manager.worker.bwrap_args import later_mounts, sandbox_arguments
+from manager.worker.completing import complete
+from manager.worker.engine import ExitReport, Job, Running, observe, signal_running
+from manager.worker.engine_messages import explain
+from manager.worker.errors import LaunchFailed
+from manager.worker.loop import Child, Pause, Steps
+from manager.worker.processes import STOP_SECONDS, Processes
+from manager.worker.program import check_program
+
+SETUP_SECONDS: Final = 20.0
+"""Longest time from bubblewrap's start until its sandbox stands."""
+
+POLL_SECONDS: Final = 0.0005
+"""How often to look whether the sandbox stands: bubblewrap itself does not say."""
+
+DIAGNOSIS_SECONDS: Final = 5.0
+"""Longest time for a second try whose only purpose is its error message."""
+
+INFO_BYTES_MAX: Final = 4096
+
+LACKS: Final[frozenset[Feature]] = frozenset(
+    {
+        "apparmor",
+        "capability-sets",
+        "cgroup-mount",
+        "devices",
+        "domainname",
+        "idmapped-mounts",
+        "intel-rdt",
+        "mount-label",
+        "non-root-user",
+        "personality",
+        "resources-beyond-memory-pids-cpu",
+        "rootfs-propagation",
+        "seccomp",
+        "selinux",
+        "sysctl",
+        "time-namespace",
+        "user-namespace",
+    }
+)
+
+NEEDED_OPTIONS: Final = ("--args", "--as-pid-1", "--block-fd", "--info-fd", "--perms", "--size")
+"""What a version must know to be used at all (0.7)."""
+
+JOIN_OPTION: Final = "--pidns"
+
+
+class _Info(Struct, frozen=True, rename="kebab"):
+    child_pid: int
+
+
+class BwrapEngine:
+    """bubblewrap on this machine.
+
+    Args:
+        path: The program.
+        version: As it says itself.
+        processes: Where children live.
+        nothing: /dev/null; lent.
+        exit_status_by_pidfd: Whether the kernel tells init's status to those who did not reap it.
+        lacks: Beyond `LACKS`: what this version or machine does not allow.
+    """
+
+    name = "bwrap"
+    joins_namespaces = True
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        version: str,
+        processes: Processes,
+        nothing: OwnedFd,
+        exit_status_by_pidfd: bool,
+        lacks: frozenset[Feature] = frozenset(),
+    ) -> None:
+        self.path = path
+        self.version = version
+        self.lacks = LACKS | lacks
+        self._processes = processes
+        self._nothing = nothing
+        self._exit_status_by_pidfd = exit_status_by_pidfd
+
+    def start(self, job: Job) -> Steps[Running]:
+        """See :class:`manager.worker.engine.Engine`."""
+        with contextlib.ExitStack() as owned:
+            attempt = _Attempt(self._processes, self.path, job, owned)
+            monitor = attempt.spawn(job.stdio)
+            try:
+                running = yield from self._set_up(attempt, job)
+            except BaseException:
+                if monitor.status is None:
+                    os.kill(monitor.pid, signal.SIGKILL)
+                    yield Pause(child=monitor, seconds=STOP_SECONDS)
+                raise
+            job.cgroup.release(monitor.pid)
+            running.monitor = monitor
+            running.init = self._processes.expect(running.pid)
+            attempt.go()
+            job.phases.lap("start")
+            return running
+
+    def wait(self, running: Running) -> Steps[ExitReport]:
+        """See :class:`manager.worker.engine.Engine`."""
+        assert running.monitor is not None
+        assert running.init is not None
+        assert running.pidfd is not None
+        yield Pause(child=running.monitor)
+        if not pidfd.has_exited(running.pidfd.number):
+            # Somebody killed bubblewrap; init lives on and has become a child of ours.
+            yield Pause(fd=running.pidfd.number)
+            yield Pause(child=running.init, seconds=STOP_SECONDS)
+        self._processes.forget(running.init)
+        if running.init.status is not None:
+            return ExitReport(
+                status=running.init.status, source="waitid", at_ns=running.init.reaped_at_ns
+            )
+        at_ns = running.monitor.reaped_at_ns
+        if self._exit_status_by_pidfd:
+            status = pidfd.exit_status(running.pidfd.number)
+            if status is not None:
+                return ExitReport(status=status, source="pidfd-info", at_ns=at_ns)
+        return ExitReport(status=_as_wait_status(running.monitor), source="engine", at_ns=at_ns)
+
+    def signal(self, running: Running, signo: int, *, everyone: bool) -> Steps[int | None]:
+        """See :class:`manager.worker.engine.Engine`."""
+        return signal_running(running, signo, everyone=everyone)
+        yield  # a generator, as others have to wait here
+
+    def clean_up(self, engine_id: str) -> Steps[list[str]]:  # noqa: ARG002 - it keeps nothing
+        """See :class:`manager.worker.engine.Engine`."""
+        return []
+        yield
+
+    def _set_up(self, attempt: "_Attempt", job: Job) -> Steps[Running]:
+        pid = yield from attempt.child_pid()
+        if pid is None:
+            raise (yield from self._diagnose(job))
+        running = observe(job.engine_id, pid, pidfd.open_pidfd(pid), job.cgroup)
+        try:
+            yield from self._wait_for_sandbox(attempt, job, pid)
+            job.phases.lap("create")
+            self._finish_sandbox(job, running)
+            job.cgroup.limit(job.limits)
+            job.phases.lap("cgroup")
+        except BaseException:
+            running.close()
+            raise
+        return running
+
+    def _wait_for_sandbox(self, attempt: "_Attempt", job: Job, pid: int) -> Steps[None]:
+        if not (yield from attempt.stands(pid)):
+            raise (yield from self._diagnose(job))
+
+    def _finish_sandbox(self, job: Job, running: Running) -> None:
+        process = job.spec.process
+        assert process is not None
+        complete(running.pid, job.spec, later_mounts(job.root_plan), running.namespaces)
+        check_program(running.pid, process)
+        _set_limits(running.pid, process.rlimits or ())
+        if process.oom_score_adj:
+            adjust = Path(f"/proc/{running.pid}/oom_score_adj")
+            try:
+                adjust.write_text(str(process.oom_score_adj), encoding="ascii")
+            except OSError as error:
+                doing = f"cannot set oomScoreAdj to {process.oom_score_adj}"
+                raise LaunchFailed.from_os("create", doing, error) from error
+
+    def _diagnose(self, job: Job) -> Steps[LaunchFailed]:
+        """Try again without the container's streams, for the message alone: it is never let go."""
+        with contextlib.ExitStack() as owned, commands.Output() as output:
+            attempt = _Attempt(self._processes, self.path, job, owned)
+            nothing = self._nothing.number
+            child = attempt.spawn((nothing, nothing, output.fd.number))
+            yield from commands.finish(child, seconds=DIAGNOSIS_SECONDS)
+            return explain(self.name, "setup", output.read())
+
+
+class _Attempt:
+    """One run of bubblewrap up to the point where it waits; `owned` closes what it needs."""
+
+    def __init__(
+        self, processes: Processes, path: Path, job: Job, owned: contextlib.ExitStack
+    ) -> None:
+        self._processes = processes
+        self._path = path
+        self._job = job
+        self._owned = owned
+        self._info, self._info_write = self._pipe()
+        self._block, self._block_write = self._pipe()
+
+    def spawn(self, stdio: tuple[int, int, int]) -> Child:
+        """Start it, in its cgroup from the first moment: whatever becomes of it can be found."""
+        job = self._job
+        pid_namespace = job.namespaces.get("pid")
+        arguments = sandbox_arguments(job, pid_namespace_fd=pid_namespace)
+        arguments += ["--info-fd", str(self._info_write.number)]
+        arguments += ["--block-fd", str(self._block.number)]
+        with _argument_file(arguments) as file:
+            process = job.spec.process
+            assert process is not None
+            setsid = ["setsid", "--ctty"] if job.terminal else []
+            argv = [*setsid, str(self._path), "--args", str(file.number), "--"]
+            argv += process.args or ()
+            passed = [file.number, self._info_write.number, self._block.number]
+            if pid_namespace is not None:
+                passed.append(pid_namespace)
+            joined = {name: fd for name, fd in job.namespaces.items() if name != "pid"}
+            try:
+                with entered(joined):
+                    child = self._processes.spawn(argv, stdio=stdio, pass_fds=passed)
+            except OSError as error:
+                raise LaunchFailed.from_os("create", f"cannot run {self._path}", error) from error
+        job.cgroup.add(child.pid)
+        self._info_write.close()
+        return child
+
+    def child_pid(self) -> Steps[int | None]:
+        """Pid of the process that becomes init; `None` if bubblewrap failed before it had one."""
+        text = b""
+        while len(text) < INFO_BYTES_MAX:
+            if not (yield Pause(fd=self._info.number, seconds=SETUP_SECONDS)):
+                raise LaunchFailed("create", f"bwrap took more than {SETUP_SECONDS:g} seconds")
+            chunk = os.read(self._info.number, INFO_BYTES_MAX)
+            if not chunk:
+                break
+            text += chunk
+            with contextlib.suppress(msgspec.DecodeError):
+                return msgspec.json.decode(text, type=_Info).child_pid
+        return None
+
+    def stands(self, pid: int) -> Steps[bool]:
+        """Wait until the sandbox waits for us; false if it ended instead."""
+        waiting = f"{self._block.number:#x}"
+        for _ in range(int(SETUP_SECONDS / POLL_SECONDS)):
+            call = _system_call(pid)
+            if call is None:
+                return False
+            if len(call) > 1 and call[1] == waiting:
+                return True
+            yield Pause(seconds=POLL_SECONDS)
+        raise LaunchFailed("create", f"bwrap took more than {SETUP_SECONDS:g} seconds")
+
+    def go(self) -> None:
+        """Let the program run."""
+        os.write(self._block_write.number, b"\n")
+
+    def _pipe(self) -> tuple[OwnedFd, OwnedFd]:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        return (
+            self._owned.enter_context(OwnedFd(read_end)),
+            self._owned.enter_context(OwnedFd(write_end)),
+        )
+
+
+def _system_call(pid: int) -> list[str] | None:
+    """Number and arguments of the system call that a process is in; `None` if it is gone.
+
+    Source: proc_pid_syscall(5).
+    """
+    try:
+        with open(f"/proc/{pid}/syscall", encoding="ascii") as file:
+            return file.read().split()
+    except OSError:
+        return None
+
+
+@contextlib.contextmanager
+def _argument_file(arguments: Sequence[str]) -> Iterator[OwnedFd]:
+    with OwnedFd(os.memfd_create("bwrap-arguments", os.MFD_CLOEXEC)) as file:
+        with open(os.dup(file.number), "wb") as writer:
+            writer.write(b"".join(os.fsencode(each) + b"\0" for each in arguments))
+        os.lseek(file.number, 0, os.SEEK_SET)
+        yield file
+
+
+def _set_limits(pid: int, rlimits: Sequence[Rlimit]) -> None:
+    for limit in rlimits:
+        kind = getattr(resource, limit.type, None)
+        if not limit.type.startswith("RLIMIT_") or kind is None:
+            raise LaunchFailed("create", f"process.rlimits: no limit is named {limit.type!r}")
+        try:
+            resource.prlimit(pid, kind, (_rlim(limit.soft), _rlim(limit.hard)))
+        except (OSError, ValueError) as error:
+            reason = f"cannot set {limit.type} to {limit.soft}:{limit.hard}: {error}"
+            number = error.errno if isinstance(error, OSError) else None
+            raise LaunchFailed("create", reason, number) from error
+
+
+def _rlim(value: int) -> int:
+    # RLIM_INFINITY is -1 to Python and 2**64-1 in JSON.
+    return resource.RLIM_INFINITY if value >= (1 << 63) else value
+
+
+def _as_wait_status(monitor: Child) -> int | None:
+    # bubblewrap passes an exit code on, and 128 + signal for one ended by a signal.
+    code = commands.exit_code(monitor)
+    if code < 0:
+        return None
+    return code - 128 if code > 128 else code << 8
