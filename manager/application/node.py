@@ -247,6 +247,5 @@ async def open_node(
             yield node
         finally:
             with anyio.CancelScope(shield=True):
-                await node.link.send(w.Stop())
                 await node.note(n.ManagerStopped(reason="asked to stop"))
             tasks.cancel_scope.cancel()

@@ -60,29 +60,41 @@ class WorkerLink:
     ) -> None:
         """Connect, hand outcomes on, connect again; until cancelled.
 
+        When it is cancelled the worker is told to leave once nothing runs in it any more.
+
         Raises:
             WorkerGone: The very first connection could not be made.
         """
         connection = await self._workers.connect()
         started = False
-        while True:
-            self._sent = SentLaunches()
-            self._broken = anyio.Event()
-            self._connection = connection
-            try:
-                await events.worker_found(connection.welcome, self._sent)
-                if not started:
-                    task_status.started(connection.welcome)
-                    started = True
-                await self._serve(connection, events)
-            except WorkerGone as error:
-                await events.worker_lost(str(error))
-            finally:
-                self._connection = None
-                self._broken.set()
-                with anyio.CancelScope(shield=True):
-                    await connection.aclose()
-            connection = await self._reconnect()
+        try:
+            while True:
+                self._begin(connection)
+                try:
+                    await events.worker_found(connection.welcome, self._sent)
+                    if not started:
+                        task_status.started(connection.welcome)
+                        started = True
+                    await self._serve(connection, events)
+                except WorkerGone as error:
+                    await self._end()
+                    await events.worker_lost(str(error))
+                connection = await self._reconnect()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.send(w.Stop())
+                await self._end()
+
+    def _begin(self, connection: WorkerConnection) -> None:
+        self._sent = SentLaunches()
+        self._broken = anyio.Event()
+        self._connection = connection
+
+    async def _end(self) -> None:
+        connection, self._connection = self._connection, None
+        self._broken.set()
+        if connection is not None:
+            await connection.aclose()
 
     async def _serve(self, connection: WorkerConnection, events: WorkerEvents) -> None:
         while True:
@@ -91,7 +103,8 @@ class WorkerLink:
                 if isinstance(outcome, w.Held) and outcome.hold_id in self._holds:
                     self._holds[outcome.hold_id].set()
             await events.take([each for each in outcomes if not isinstance(each, w.Held)])
-            await connection.send(w.Ack(seq=outcomes[-1].seq))
+            # One that was asked for again comes out of order; those before the highest are durable.
+            await connection.send(w.Ack(seq=max(outcome.seq for outcome in outcomes)))
 
     async def _reconnect(self) -> WorkerConnection:
         attempt = 0

@@ -1,6 +1,7 @@
 """Outcomes that the manager has not made durable yet."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from manager.schema import worker as w
 
@@ -45,6 +46,15 @@ class Outbox:
         for outcome in chosen:
             self._send(outcome)
         return bool(chosen)
+
+    def launches(self) -> list[w.LaunchFact]:
+        """The launches that are over, but whose end the manager has not made durable yet."""
+        phases: dict[str, Literal["exited", "failed"]] = {}
+        for outcome in self._kept.values():
+            if isinstance(outcome, w.Exited | w.StartFailed | w.Destroyed):
+                failed = isinstance(outcome, w.StartFailed)
+                phases[outcome.launch_id] = "failed" if failed else "exited"
+        return [w.LaunchFact(launch_id=key, phase=phase) for key, phase in phases.items()]
 
     def __len__(self) -> int:
         return len(self._kept)

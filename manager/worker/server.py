@@ -131,8 +131,10 @@ class Server:
         former, self._manager = self._manager, connection
         if former is not None and former is not connection:
             former.close()
+        facts = {fact.launch_id: fact for fact in self._outbox.launches()}
+        facts |= {fact.launch_id: fact for fact in self.launches.facts()}
         welcome = msgspec.structs.replace(
-            self._introduce(), held=self._holds.names, launches=self.launches.facts()
+            self._introduce(), held=self._holds.names, launches=tuple(facts.values())
         )
         connection.send(w.encode(welcome))
         self._outbox.send_again()

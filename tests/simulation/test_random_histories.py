@@ -153,6 +153,7 @@ async def check_the_end(world: World) -> None:
         for sandbox_id in list(node.registry.all()):
             await calls.delete(sandbox_id, calls.origin(None), force=True)
         assert node.registry.all() == {}
+        await anyio.wait_all_tasks_blocked()
     launched = [launch.launch_id for launch in world.worker.launched]
     assert len(launched) == len(set(launched)), "launched twice"
     assert world.worker.running == {}

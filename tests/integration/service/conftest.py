@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
@@ -18,6 +19,7 @@ from manager import Donation, Layer, connect
 from manager.adapters.client import ManagerClient
 from manager.application.default_spec import default_spec
 
+AT_REST_SAMPLES = 10
 ENGINES = ("crun", "runc", "bwrap", "runsc")
 APPLETS = ("sh", "echo", "sleep", "true", "cat", "ls", "hostname", "id", "readlink", "kill", "stat")
 
@@ -102,7 +104,18 @@ class Service:
         return int(msgspec.json.decode(found[-1].data)["identity"]["pid"])
 
     async def fd_counts(self) -> tuple[int, int]:
-        return fd_count(self.pid), fd_count(await self.worker_pid())
+        """Descriptors of manager and worker, once both have come to rest.
+
+        A connection closes a moment after its last reply, in another process: that cannot be
+        awaited, only looked for.
+        """
+        worker = await self.worker_pid()
+        samples: list[tuple[int, int]] = []
+        with anyio.fail_after(10):
+            while len(samples) < AT_REST_SAMPLES or len(set(samples[-AT_REST_SAMPLES:])) > 1:
+                await anyio.sleep(0.005)
+                samples.append((fd_count(self.pid), fd_count(worker)))
+        return samples[-1]
 
     async def end(self) -> None:
         """Delete every sandbox, stop the service, and see the worker leave."""
@@ -120,8 +133,6 @@ def fd_count(pid: int) -> int:
 
 async def wait_for_end(pid: int) -> None:
     """Wait until a process that is not ours is gone."""
-    import anyio
-
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -31,7 +31,7 @@ def cli(
     [
         (["/bin/echo", "hello"], 0, "hello\n"),
         (["/bin/sh", "-c", "exit 3"], 3, ""),
-        (["/bin/sh", "-c", "kill -9 $$"], 137, ""),
+        (["/bin/sh", "-c", "exit 255"], 255, ""),
         (["/no/such/program"], 127, ""),
         (["/etc"], 126, ""),
     ],

@@ -174,6 +174,7 @@ async def test_a_new_manager_finds_what_the_old_one_left(world: World, donate: D
     async with world.manager() as (_, calls):
         assert await calls.wait("sb", "c1") == 9
         assert calls.state("sb").containers["sb"] == before.containers["sb"]
+        await anyio.wait_all_tasks_blocked()
     assert world.worker.unacknowledged() == []
 
 
