@@ -15,7 +15,7 @@
     ├── StoreClosed()                                   programming error: open it again
     └── LogUnusable(path, problem)                      it cannot be opened, or not gone on with
         ├── LogNotFound                                 check the path; a writer creates the file
-        ├── LogInaccessible                             check owner, mode and mount
+        ├── LogInaccessible                             check owner, mode, mount and disk
         ├── LogReadOnly                                 open it for writing to append
         ├── LogLocked(pid)                              stop that process, or read only
         ├── NotALog                                     the file is something else: leave it alone
@@ -164,7 +164,7 @@ class LogNotFound(LogUnusable):
 
 
 class LogInaccessible(LogUnusable):
-    """The operating system refuses the file, its directory or the lock file."""
+    """The operating system refuses the file, its directory or the lock file, or fails to read."""
 
 
 class LogReadOnly(LogUnusable):

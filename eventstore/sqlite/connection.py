@@ -1,6 +1,6 @@
 """Connections to a log: how they are opened and set, one hop per job, errors in our terms.
 
-The two private names of aiosqlite that everything rests on are used here and nowhere else.
+The private names of aiosqlite that everything rests on are used here and nowhere else.
 """
 
 import sqlite3
@@ -21,7 +21,6 @@ from eventstore.errors import (
     StoreBusy,
     StoreClosed,
     StoreFull,
-    StorePoisoned,
 )
 
 T = TypeVar("T")
@@ -76,8 +75,11 @@ class Connection:
     async def close(self) -> None:
         """End the connection and its thread, after the jobs that wait. Cancellation: shielded."""
         self._closed = True
-        with anyio.CancelScope(shield=True), in_our_terms(self._path):
-            await self._driver.close()
+        try:
+            with anyio.CancelScope(shield=True), in_our_terms(self._path):
+                await self._driver.close()
+        finally:
+            _end(self._driver)
 
 
 async def connect(path: str, *, read_only: bool) -> Connection:
@@ -88,8 +90,21 @@ async def connect(path: str, *, read_only: bool) -> Connection:
     mode = "ro" if read_only else "rw"
     uri = f"file:{quote(path)}?mode={mode}"
     with anyio.CancelScope(shield=True), in_our_terms(path):
-        driver = await aiosqlite.connect(uri, uri=True, isolation_level=None)
+        driver = aiosqlite.connect(uri, uri=True, isolation_level=None)
+        try:
+            await driver
+        except BaseException:
+            _end(driver)
+            raise
     return Connection(path, driver)
+
+
+def _end(driver: aiosqlite.Connection) -> None:
+    """Wait for a thread that was told to stop: its last word must find the loop still open.
+
+    It waits for nothing itself, so this takes as long as the job that it is at, mostly none.
+    """
+    driver._thread.join()  # noqa: SLF001 - nothing public waits for it if its task was cancelled
 
 
 def configure_reader(raw: sqlite3.Connection) -> None:
@@ -148,10 +163,13 @@ def translate(error: sqlite3.Error, path: str) -> EventStoreError:
             return StoreFull(path)
         case sqlite3.SQLITE_NOTADB:
             return NotALog(path, "is not an SQLite database")
-        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_READONLY:
+        case (
+            sqlite3.SQLITE_CANTOPEN
+            | sqlite3.SQLITE_PERM
+            | sqlite3.SQLITE_READONLY
+            | sqlite3.SQLITE_IOERR
+        ):
             return LogInaccessible(path, problem)
-        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM:
-            return StorePoisoned(path, problem)
         case sqlite3.SQLITE_CONSTRAINT:
             return LogCorrupt(path, f"something other than its writer has written to it: {problem}")
         case _:

@@ -8,7 +8,14 @@ import anyio
 import anyio.lowlevel
 
 from eventstore.envelope import Document, NewEvent, RecordedEvent
-from eventstore.errors import EventStoreError, StoreBusy, StoreClosed, StoreFull
+from eventstore.errors import (
+    EventStoreError,
+    LogInaccessible,
+    StoreBusy,
+    StoreClosed,
+    StoreFull,
+    StorePoisoned,
+)
 from eventstore.expected_version import ExpectedVersion
 from eventstore.group_commit import GroupCommit, Outcome
 from eventstore.sqlite.checkpoint import Checkpoints
@@ -88,17 +95,14 @@ class SqliteLog:
             raise StoreClosed
 
     async def _commit(self, batch: Sequence[Submission]) -> Sequence[Outcome]:
+        await self._checkpoints.run_if_due()
         if self._failure is not None:
             raise self._failure
-        await self._checkpoints.run_if_due()
         at_ns = self._clock()
         try:
             outcomes = await self._connection.run(lambda _: self._writer.commit(batch, at_ns))
-        except (StoreBusy, StoreFull):
-            raise
         except EventStoreError as error:
-            self._failure = error
-            raise
+            raise self._judge(error) from error
         self._head.advance(self._writer.head)
         self._checkpoints.note_commit(batch)
         return outcomes
@@ -106,7 +110,14 @@ class SqliteLog:
     async def _checkpoint(self) -> None:
         try:
             await self._connection.run(lambda _: self._writer.checkpoint())
-        except (StoreBusy, StoreFull) as error:
-            logger.warning("checkpoint.put_off reason=%s", error)
         except EventStoreError as error:
-            self._failure = error
+            logger.warning("checkpoint.failed reason=%s", self._judge(error))
+
+    def _judge(self, error: EventStoreError) -> EventStoreError:
+        """Whether the store can go on after an error of its writer; if not, it must not."""
+        if isinstance(error, (StoreBusy, StoreFull)):
+            return error
+        if isinstance(error, LogInaccessible):
+            error = StorePoisoned(self._path, error.problem)
+        self._failure = error
+        return error

@@ -11,7 +11,7 @@ from typing import Final
 from eventstore.envelope import Document, RecordedEvent
 from eventstore.errors import DocumentNotFound, LogCorrupt
 from eventstore.limits import READ_CHUNK_BYTES_MAX
-from eventstore.sqlite.rows import SELECT, Names, Row, is_contiguous, to_record
+from eventstore.sqlite.rows import SELECT, Names, Row, to_record
 
 SELECT_CHUNK: Final = SELECT + "WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"
 SELECT_STREAM: Final = (
@@ -43,26 +43,34 @@ class LogReader:
         return int(self._raw.execute(SELECT_HEAD).fetchone()[0])
 
     def chunk(self, after: int, until: int, count: int) -> list[RecordedEvent]:
-        """Events after a position, up to another, at most ``count``; at least one if there is one.
+        """Events after a position, up to another that is stored, at most ``count``.
 
         Raises:
             LogCorrupt: Positions are missing.
         """
         records = self._fetch(SELECT_CHUNK, (after, until, count))
-        if not is_contiguous(records, after) or (not records and after < until and count > 0):
-            raise LogCorrupt(
-                self._path, f"events are missing between positions {after + 1} and {until}"
-            )
+        last = records[-1].position if records else 0
+        if last != after + len(records):
+            raise LogCorrupt(self._path, f"events are missing after position {after}")
         return records
 
     def stream_chunk(
         self, stream: str, after_version: int, until: int, count: int
     ) -> list[RecordedEvent]:
-        """A stream's events after a version, up to a position, at most ``count``."""
+        """A stream's events after a version, up to a position, at most ``count``.
+
+        Raises:
+            LogCorrupt: Versions are missing.
+        """
         number = self.streams.find(stream)
         if number is None:
             return []
-        return self._fetch(SELECT_STREAM, (number, after_version, until, count))
+        records = self._fetch(SELECT_STREAM, (number, after_version, until, count))
+        if records and records[-1].version != after_version + len(records):
+            raise LogCorrupt(
+                self._path, f"events of stream {stream!r} are missing after version {after_version}"
+            )
+        return records
 
     def version(self, stream: str) -> int:
         """How many events a stream has."""

@@ -1,7 +1,7 @@
 """Rows of the log to records and back."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, TypeAlias
 
@@ -122,13 +122,6 @@ def to_record(row: Row, streams: Names, types: Names) -> RecordedEvent:
         data=row[9],
         documents=() if row[10] is None else _decode_digests(row[10]),
         leaf_hash=row[11],
-    )
-
-
-def is_contiguous(records: Sequence[RecordedEvent], after: int) -> bool:
-    """Whether the records are those that follow ``after``, none missing."""
-    return not records or (
-        records[0].position == after + 1 and records[-1].position == after + len(records)
     )
 
 
