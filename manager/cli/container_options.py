@@ -4,13 +4,15 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 from msgspec import Struct
 
 from manager.adapters.donation import Donation, Layer
 from manager.application.default_spec import bind_mount, default_spec
+
+OWN_STDIO: Final = (0, 1, 2)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -81,11 +83,15 @@ def build_spec(options: ContainerOptions, name: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def open_donation(options: ContainerOptions, stdio: tuple[int, int, int]) -> Iterator[Donation]:
+def open_donation(options: ContainerOptions, *, attach: bool) -> Iterator[Donation]:
     """Open every descriptor that the options name; they are closed at the end.
 
+    Args:
+        options: What the command line says.
+        attach: Lend this process's own stdio; otherwise the container gets /dev/null.
+
     Raises:
-        OSError: A file cannot be opened.
+        OSError: A file cannot be opened, or one of our own streams is closed.
     """
     with contextlib.ExitStack() as stack:
 
@@ -94,8 +100,14 @@ def open_donation(options: ContainerOptions, stdio: tuple[int, int, int]) -> Ite
             stack.callback(os.close, fd)
             return fd
 
+        if attach:
+            for fd in OWN_STDIO:
+                os.fstat(fd)
+        null = Path(os.devnull)
         yield Donation(
-            stdio=stdio,
+            stdio=OWN_STDIO
+            if attach
+            else (lend(null, os.O_RDONLY), lend(null, os.O_WRONLY), lend(null, os.O_WRONLY)),
             rootfs=_root_layer(options, lend),
             mounts=[
                 Layer(source=lend(Path(_split_volume(volume)[0]), os.O_PATH))

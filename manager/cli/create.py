@@ -1,6 +1,5 @@
 """``sandtrail create``."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,19 @@ from manager.cli.session import client_of, done, json_option, root_option, run_a
 @click.command("create")
 @root_option
 @json_option
+@click.option("-a", "--attach", is_flag=True, help="Lend it this command's own stdio.")
 @click.argument("sandbox")
 @container_options
-def command(root: Path, as_json: bool, sandbox: str, **described: Any) -> None:
+def command(root: Path, as_json: bool, attach: bool, sandbox: str, **described: Any) -> None:
     """Register SANDBOX with its root container, which runs COMMAND once it is started.
 
-    The container's stdin, stdout and stderr are those of this command.
+    Its stdin, stdout and stderr are /dev/null unless --attach is given.
     """
     options = ContainerOptions(**described)
 
     async def call() -> None:
-        with open_donation(options, stdio_of_caller()) as donation:
+        with open_donation(options, attach=attach) as donation:
             await client_of(root).create_sandbox(sandbox, build_spec(options, sandbox), donation)
 
     run_async(call)
     done(as_json, "create", sandbox, sandbox=sandbox)
-
-
-def stdio_of_caller() -> tuple[int, int, int]:
-    """This process's own three streams; raises OSError if one of them is closed."""
-    for fd in (0, 1, 2):
-        os.fstat(fd)
-    return 0, 1, 2

@@ -17,7 +17,6 @@ from manager.cli.container_options import (
     container_options,
     open_donation,
 )
-from manager.cli.create import stdio_of_caller
 from manager.cli.session import (
     EXIT_NOT_STARTED,
     client_of,
@@ -50,6 +49,8 @@ def command(
 ) -> None:
     """Create, start and wait for a container that runs COMMAND with this command's own stdio.
 
+    With --detach its stdio is /dev/null.
+
     Exits with the container's status (128 plus the signal's number if a signal ended it). SIGTERM,
     SIGINT, SIGHUP and SIGQUIT are passed on to it.
     """
@@ -59,7 +60,7 @@ def command(
     async def call() -> Exited | Signaled | None:
         sandbox = client_of(root).sandbox(sandbox_id)
         try:
-            await _start(root, sandbox, cid, options)
+            await _start(root, sandbox, cid, options, attach=not detach)
         except ManagerError:
             await _remove(sandbox, cid)
             raise
@@ -79,8 +80,10 @@ def command(
     sys.exit(0 if ended is None else to_shell_code(ended))
 
 
-async def _start(root: Path, sandbox: SandboxClient, cid: str, options: ContainerOptions) -> None:
-    with open_donation(options, stdio_of_caller()) as donation:
+async def _start(
+    root: Path, sandbox: SandboxClient, cid: str, options: ContainerOptions, *, attach: bool
+) -> None:
+    with open_donation(options, attach=attach) as donation:
         spec = build_spec(options, cid)
         if cid == sandbox.id:
             await client_of(root).create_sandbox(cid, spec, donation)

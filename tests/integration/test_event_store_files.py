@@ -20,6 +20,7 @@ from eventstore import (
     NO_STREAM,
     Actor,
     Document,
+    DocumentNotFound,
     EventLog,
     Exactly,
     LogCorrupt,
@@ -215,6 +216,25 @@ async def test_a_repeat_is_recognised_after_reopening(path: Path) -> None:
         assert await log.head() == 8
 
 
+async def test_more_names_than_are_remembered_are_still_known(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("eventstore.sequencer", "eventstore.sqlite.rows"):
+        monkeypatch.setattr(f"{module}.NAMES_CACHED_MAX", 3)
+    async with open_log(path) as log:
+        for version in range(3):
+            for number in range(10):
+                (record,) = await log.append(
+                    f"s{number}",
+                    [NewEvent(type=f"t{number % 7}", data=b"{}")],
+                    expected=Exactly(version),
+                )
+                assert record.version == version + 1
+        stored = await everything(log)
+    assert [record.stream for record in stored] == [f"s{number}" for number in range(10)] * 3
+    assert [record.type for record in stored] == [f"t{number % 7}" for number in range(10)] * 3
+
+
 # --- who may open it -----------------------------------------------------------------------------
 
 
@@ -263,6 +283,8 @@ async def test_a_read_only_log_reads_and_refuses_to_append(path: Path) -> None:
     async with open_log(path, read_only=True) as log:
         assert [record.position for record in await everything(log)] == [1, 2, 3]
         assert await log.head() == 3
+        with pytest.raises(DocumentNotFound):
+            await log.document("sha256:0")
         with pytest.raises(LogReadOnly):
             await log.append("s", [event()], expected=ANY)
     with pytest.raises(StoreClosed):
@@ -480,6 +502,7 @@ async def test_a_disk_that_is_full_at_commit_poisons_nothing(path: Path) -> None
         disk.fails = False
         (record,) = await log.append("s", [event(1)], expected=NO_STREAM)
         assert record.position == 1
+        assert await everything(log) == [record]
 
 
 # --- the WAL -------------------------------------------------------------------------------------

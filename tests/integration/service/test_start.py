@@ -209,10 +209,8 @@ async def test_the_embedded_manager_has_the_same_interface(
         events = [decode_event(event.type, event.data) async for event in sandbox.events()]
         assert msgspec.to_builtins(fold(events)) == state
         await sandbox.delete()
-        pid = next(
-            msgspec.json.decode(each.data)["identity"]["pid"]
-            async for each in manager.events()
-            if each.type == "worker.started"
-        )
+        node = [each async for each in manager.events(stream="node")]
+        workers = [each.data for each in node if each.type == "worker.started"]
+        pid = msgspec.json.decode(workers[-1])["identity"]["pid"]
     await wait_for_end(pid)
     assert fd_count(os.getpid()) < 64

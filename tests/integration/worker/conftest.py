@@ -139,7 +139,7 @@ class Conversation:
                 if isinstance(outcome, kind) and about in _ids(outcome):
                     self.outcomes.remove(outcome)
                     return outcome
-            if isinstance(w.Started, type) and kind is w.Started:
+            if kind is w.Started:
                 self._fail_early(about)
             if not self._receive(deadline - time.monotonic()):
                 raise AssertionError(f"no {kind.__name__} in {seconds} s, only {self.outcomes}")
@@ -202,6 +202,7 @@ class WorkerHarness:
         self.log = state / "worker.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.conversation: Conversation | None = None
+        self._launched: list[Launched] = []
 
     @property
     def socket(self) -> Path:
@@ -293,7 +294,9 @@ class WorkerHarness:
             **command,
         )
         self.send(message, fds)
-        return Launched(message.launch_id, message.engine_id, stdio)
+        launched = Launched(message.launch_id, message.engine_id, stdio)
+        self._launched.append(launched)
+        return launched
 
     def run(self, engine: str, spec: dict[str, Any], root: Path, **more: Any) -> tuple[int, str]:
         """Launch, wait for the end; returns the raw status and the output."""
@@ -307,8 +310,6 @@ class WorkerHarness:
     def fail(self, engine: str, spec: dict[str, Any], root: Path, **more: Any) -> w.StartFailed:
         launched = self.launch(engine, spec, root, **more)
         failed = self.expect(w.StartFailed, launched)
-        assert launched.stdio is not None
-        launched.stdio.out.close()
         return failed
 
     def destroy(self, launched: Launched) -> w.Destroyed:
@@ -337,9 +338,20 @@ class WorkerHarness:
             "processes": descendants(self.pid),
         }
 
+    def tidy(self) -> None:
+        """Destroy whatever this test has launched."""
+        launched, self._launched = self._launched, []
+        for each in launched:
+            self.destroy(each)
+            if each.stdio is not None:
+                each.stdio.out.close()
+        if self.conversation is not None:
+            self.conversation.outcomes.clear()
+
     def stop(self) -> None:
         if self.conversation is not None:
-            with contextlib.suppress(PeerClosed):
+            with contextlib.suppress(PeerClosed, AssertionError):
+                self.tidy()
                 self.conversation.send(w.Stop())
         if self.process is not None:
             try:
@@ -363,12 +375,11 @@ def descendants(pid: int) -> list[str]:
     return sorted(found)
 
 
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[WorkerHarness]:
-    """A worker of its own, with a manager connected to it."""
+@contextlib.contextmanager
+def running_worker(directory: Path) -> Iterator[WorkerHarness]:
     if os.geteuid() != 0:
         pytest.skip("containers are started as root")
-    state = tmp_path / "state"
+    state = directory / "state"
     state.mkdir(mode=0o700)
     harness = WorkerHarness(state)
     try:
@@ -376,6 +387,26 @@ def worker(tmp_path: Path) -> Iterator[WorkerHarness]:
         yield harness
     finally:
         harness.stop()
+
+
+@pytest.fixture
+def own_worker(tmp_path: Path) -> Iterator[WorkerHarness]:
+    """A worker of the test's own, with a manager connected to it."""
+    with running_worker(tmp_path) as harness:
+        yield harness
+
+
+@pytest.fixture(scope="session")
+def _session_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerHarness]:
+    with running_worker(tmp_path_factory.mktemp("worker")) as harness:
+        yield harness
+
+
+@pytest.fixture
+def worker(_session_worker: WorkerHarness) -> Iterator[WorkerHarness]:
+    """The worker that tests share; what a test leaves running is destroyed after it."""
+    yield _session_worker
+    _session_worker.tidy()
 
 
 @pytest.fixture
