@@ -187,7 +187,7 @@ async def test_close_answers_what_is_queued_and_refuses_what_comes() -> None:
     commit = HeldCommit()
     one = submission("a").size_bytes
     commits = GroupCommit(commit, pending_bytes_max=2 * one)
-    answers = [asyncio.create_task(commits.submit(submission(name))) for name in "abc"]
+    answers = [asyncio.create_task(commits.submit(submission(name))) for name in "abcdef"]
     await commit.begun.wait()
 
     closing = asyncio.create_task(commits.close())
@@ -197,10 +197,9 @@ async def test_close_answers_what_is_queued_and_refuses_what_comes() -> None:
     await closing
 
     assert [await answer for answer in answers[:2]] == [(), ()]
-    with pytest.raises(StoreClosed):
-        await answers[2]
-    with pytest.raises(StoreClosed):
-        await commits.submit(submission("d"))
+    for refused in (*answers[2:], commits.submit(submission("g"))):
+        with pytest.raises(StoreClosed):
+            await refused
 
 
 async def test_a_drain_that_is_torn_away_cancels_who_waits_for_it() -> None:
