@@ -5,14 +5,13 @@ refused, an exit status 3, and a SIGKILL of the service while a container runs; 
 log has, and the state that replaying it gives. Leaves the log at .demo/events.db.
 """
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import IO
 
 import anyio
 import msgspec
@@ -79,20 +78,19 @@ class Donor:
     def __init__(self) -> None:
         self.rootfs = os.open(ROOTFS, os.O_PATH | os.O_DIRECTORY)
         self.null = os.open(os.devnull, os.O_RDONLY)
-        self.output: IO[bytes] = tempfile.TemporaryFile(mode="a+b")
+        self.output, self.out = os.pipe()
+        os.set_blocking(self.output, False)
 
     def donation(self) -> Donation:
         """One start's descriptors."""
-        out = self.output.fileno()
         layer = Layer(source=self.rootfs, upper="memory", size="16m")
-        return Donation(rootfs=layer, stdio=(self.null, out, out))
+        return Donation(rootfs=layer, stdio=(self.null, self.out, self.out))
 
     def show(self) -> None:
-        """Print what the containers wrote since the last time, and forget it."""
-        self.output.seek(0)
-        for line in self.output.read().decode().splitlines():
-            console.print(f"  │ {line}", style="green")
-        self.output.truncate(0)
+        """Print what the containers have written into the pipe since the last time."""
+        with contextlib.suppress(BlockingIOError):
+            for line in os.read(self.output, 65536).decode().splitlines():
+                console.print(f"  │ {line}", style="green")
 
 
 async def main() -> None:

@@ -65,7 +65,7 @@ def row_of(record: RecordedEvent, clock: str) -> tuple[str, ...]:
         clock,
         record.stream.removeprefix(STREAM_PREFIX),
         record.type,
-        f"uid:{actor.uid} pid:{actor.pid}" if actor is not None else "-",
+        f"uid:{actor.uid}" if actor is not None else "-",
         detail(data),
     )
 

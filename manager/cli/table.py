@@ -1,23 +1,30 @@
 """Tables for people: bounded to the terminal, and deaf to escapes in what clients named."""
 
+import sys
 import time
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+LAST_COLUMN_CHARS_MIN: Final = 28
+UNBOUNDED_CHARS: Final = 10_000
+"""Width where nobody looks: a table that is piped is neither wrapped nor cut."""
+
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; the last column takes what room is left."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    """Print a table; the last column takes what room is left, the others give way to it."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
     for column in columns[:-1]:
-        table.add_column(column, no_wrap=True)
-    table.add_column(columns[-1], overflow="fold")
+        table.add_column(column, no_wrap=True, overflow="ellipsis")
+    table.add_column(columns[-1], overflow="fold", min_width=LAST_COLUMN_CHARS_MIN)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console().print(table)
+    on_terminal = sys.stdout.isatty()
+    Console(width=None if on_terminal else UNBOUNDED_CHARS).print(table)
 
 
 def printable(text: str) -> str:

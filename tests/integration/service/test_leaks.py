@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.integration.service.conftest import Donor, Service, sh
@@ -12,8 +13,9 @@ pytestmark = [pytest.mark.runtime, pytest.mark.timeout(300)]
 STARTS = 1000
 
 
-def cgroups() -> int:
-    return sum(1 for _ in Path("/sys/fs/cgroup").glob("**/sandtrail*/*/"))
+def cgroups(engine_ids: set[str]) -> list[Path]:
+    found = Path("/sys/fs/cgroup").glob("**/*/")
+    return sorted(path for path in found if path.name in engine_ids)
 
 
 def children(pid: int) -> list[str]:
@@ -28,7 +30,6 @@ def footprint(manager: int, worker: int, state: Path) -> dict[str, object]:
         "mounts of the worker": Path(f"/proc/{worker}/mountinfo").read_text().count("\n"),
         "mounts of the manager": Path(f"/proc/{manager}/mountinfo").read_text().count("\n"),
         "children of the worker": len(children(worker)),
-        "cgroups": cgroups(),
         "bundles and engine state": sorted(
             str(path.relative_to(state))
             for path in state.rglob("*")
@@ -65,6 +66,11 @@ async def test_a_thousand_starts_leave_nothing_but_their_records(
     for number in range(3, STARTS):
         await life(number)
     assert footprint(service.pid, worker, service.root) == before
+    events = [msgspec.json.decode(each.data) for each in await service.records("sandbox-sb")]
+    ids = {each["intent"]["engine_id"] for each in events if "intent" in each}
+    root = events[0]["intent"]["engine_id"]
+    assert len(ids) == 1 + STARTS
+    assert {path.name for path in cgroups(ids)} == {root}
     types = [record.type for record in await service.records("sandbox-sb")]
     for tag in ("created", "start_accepted", "started", "exited", "destroyed"):
         assert types.count(f"container.{tag}") == STARTS

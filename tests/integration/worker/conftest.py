@@ -309,8 +309,12 @@ class WorkerHarness:
 
     def fail(self, engine: str, spec: dict[str, Any], root: Path, **more: Any) -> w.StartFailed:
         launched = self.launch(engine, spec, root, **more)
-        failed = self.expect(w.StartFailed, launched)
-        return failed
+        return self.expect(w.StartFailed, launched)
+
+    def kill(self, launched: Launched, signo: int, *, everyone: bool = False) -> int | None:
+        kill_id = f"kill-{uuid.uuid4().hex}"
+        self.send(w.Kill(kill_id=kill_id, launch_id=launched.id, signo=signo, everyone=everyone))
+        return self.expect(w.Killed, kill_id).errno
 
     def destroy(self, launched: Launched) -> w.Destroyed:
         self.send(w.Destroy(launch_id=launched.id))
@@ -423,3 +427,9 @@ def engine(request: pytest.FixtureRequest, worker: WorkerHarness) -> str:
     if report is None or not report.works:
         pytest.skip(f"{request.param} does not work here: {report and report.problem}")
     return str(request.param)
+
+
+@pytest.fixture
+def own_worker_type() -> type[WorkerHarness]:
+    """For a test that starts its worker in its own way."""
+    return WorkerHarness
