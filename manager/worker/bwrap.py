@@ -63,6 +63,9 @@ LACKS: Final[frozenset[Feature]] = frozenset(
     }
 )
 
+FIRST_ARGUMENTS: Final = b"--cap-drop\0ALL\0"
+"""Written last, after which bubblewrap starts to work."""
+
 NEEDED_OPTIONS: Final = ("--args", "--as-pid-1", "--block-fd", "--info-fd", "--perms", "--size")
 """What a version must know to be used at all (0.7)."""
 
@@ -197,7 +200,7 @@ class BwrapEngine:
             nothing = self._nothing.number
             child = attempt.spawn((nothing, nothing, output.fd.number))
             yield from commands.finish(child, seconds=DIAGNOSIS_SECONDS)
-            return explain(self.name, "setup", output.read())
+            return explain(self.name, "setup", output.read(), job.program)
 
 
 class _Attempt:
@@ -220,13 +223,14 @@ class _Attempt:
         arguments = sandbox_arguments(job, pid_namespace_fd=pid_namespace)
         arguments += ["--info-fd", str(self._info_write.number)]
         arguments += ["--block-fd", str(self._block.number)]
+        first, first_write = self._pipe()
         with _argument_file(arguments) as file:
             process = job.spec.process
             assert process is not None
             setsid = ["setsid", "--ctty"] if job.terminal else []
-            argv = [*setsid, str(self._path), "--args", str(file.number), "--"]
-            argv += process.args or ()
-            passed = [file.number, self._info_write.number, self._block.number]
+            argv = [*setsid, str(self._path), "--args", str(first.number)]
+            argv += ["--args", str(file.number), "--", *(process.args or ())]
+            passed = [first.number, file.number, self._info_write.number, self._block.number]
             if pid_namespace is not None:
                 passed.append(pid_namespace)
             joined = {name: fd for name, fd in job.namespaces.items() if name != "pid"}
@@ -235,8 +239,12 @@ class _Attempt:
                     child = self._processes.spawn(argv, stdio=stdio, pass_fds=passed)
             except OSError as error:
                 raise LaunchFailed.from_os("create", f"cannot run {self._path}", error) from error
-        job.cgroup.add(child.pid)
         self._info_write.close()
+        # It forks only when it has read all its arguments: by then it is in its cgroup, and so is
+        # everything that it forks.
+        job.cgroup.add(child.pid)
+        os.write(first_write.number, FIRST_ARGUMENTS)
+        first_write.close()
         return child
 
     def child_pid(self) -> Steps[int | None]:

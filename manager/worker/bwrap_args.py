@@ -31,7 +31,7 @@ _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def sandbox_arguments(job: Job, *, pid_namespace_fd: int | None) -> list[str]:
-    """Everything before the `--`: handed over in a file, since it has the environment.
+    """Everything before the `--`, after `--cap-drop ALL`. Handed over in a file: it has secrets.
 
     Args:
         job: The container.
@@ -123,7 +123,6 @@ def _process(process: Process, *, terminal: bool) -> Iterator[str]:
     if not terminal:
         yield "--new-session"
     yield from ("--chdir", process.cwd or "/")
-    yield from ("--cap-drop", "ALL")
     for name in _capabilities(process):
         yield from ("--cap-add", name)
     yield "--clearenv"

@@ -8,11 +8,16 @@ from typing import Final, Self
 from msgspec import Struct
 
 from manager.urpc.fds import OwnedFd
+from manager.worker.errors import LaunchFailed
 from manager.worker.loop import Child, Pause, Steps
 from manager.worker.processes import STOP_SECONDS, Processes
 
 OUTPUT_BYTES_MAX: Final = 64 * 1024
 """Most bytes of an engine's output that are looked at: the last ones."""
+
+
+INTERRUPTED_SECONDS: Final = 2.0
+"""How long a command may go on after nobody wants its result any more."""
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -70,7 +75,10 @@ def run(
 
 
 def finish(child: Child, *, seconds: float) -> Steps[bool]:
-    """Wait for a child, kill it if it takes too long or if the wait is interrupted.
+    """Wait for a child; kill it if it takes too long.
+
+    When the wait is interrupted, the child may end by itself for a moment longer: an engine that
+    is killed half-way leaves what nobody knows of.
 
     Returns:
         Whether it ended by itself.
@@ -78,6 +86,9 @@ def finish(child: Child, *, seconds: float) -> Steps[bool]:
     ended = False
     try:
         ended = yield Pause(child=child, seconds=seconds)
+    except LaunchFailed:
+        ended = yield Pause(child=child, seconds=INTERRUPTED_SECONDS)
+        raise
     finally:
         if not ended and child.status is None:
             os.kill(child.pid, signal.SIGKILL)

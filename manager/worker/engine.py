@@ -53,6 +53,12 @@ class Job(Struct, kw_only=True):
     limits: Limits
     phases: Phases
 
+    @property
+    def program(self) -> str:
+        """What is to be executed, for messages."""
+        process = self.spec.process
+        return process.args[0] if process is not None and process.args else ""
+
 
 class ExitReport(Struct, frozen=True, kw_only=True):
     """How a container's init ended; `status` is a raw wait status."""

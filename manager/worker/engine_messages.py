@@ -35,18 +35,21 @@ _PATTERNS: Final = (
 _NOISE: Final = re.compile(r"^(runc create failed: |bwrap: |(FATAL|ERROR): )+")
 
 
-def explain(engine: str, doing: str, output: str) -> LaunchFailed:
+def explain(engine: str, doing: str, output: str, program: str) -> LaunchFailed:
     """Turn an engine's output into a failure: stage `exec` where the program is the cause.
 
     Args:
         engine: Its name.
         doing: What it was asked for (`create`).
         output: Its log or error output; plain text, or a JSON object with `msg` per line.
+        program: What the container was to execute.
     """
     message = _last_message(output.splitlines())
     for pattern, number in _PATTERNS:
         if pattern.search(message):
-            return LaunchFailed("exec", f"{engine}: {_NOISE.sub('', message)}", number)
+            text = _NOISE.sub("", message)
+            named = text if program in text else f"{program}: {text}"
+            return LaunchFailed("exec", f"{engine}: {named}", number)
     text = _NOISE.sub("", message) or "failed without a message"
     return LaunchFailed("create", f"{engine} {doing}: {text}")
 

@@ -18,6 +18,7 @@ from manager.worker.cgroups import Cgroups
 from manager.worker.engine import Engine
 from manager.worker.oci import CRUN, RUNC, OciEngine
 from manager.worker.processes import ENGINE_ENVIRONMENT, Processes
+from manager.worker.runsc import RUNSC, RunscEngine
 
 ENGINE_NAMES: Final = ("crun", "runc", "runsc", "bwrap")
 
@@ -59,13 +60,13 @@ class EngineFinder:
         """Every engine whose program is there."""
         self._state_dir.mkdir(mode=0o700, exist_ok=True)
         found: dict[str, Engine] = {}
-        for dialect in (CRUN, RUNC):
+        for dialect, kind in ((CRUN, OciEngine), (RUNC, OciEngine), (RUNSC, RunscEngine)):
             path = self._program(dialect.name)
             if path is None:
                 continue
             state_dir = self._state_dir / dialect.name
             state_dir.mkdir(mode=0o700, exist_ok=True)
-            found[dialect.name] = OciEngine(
+            found[dialect.name] = kind(
                 dialect,
                 path=path,
                 version=_version(path),

@@ -1,4 +1,4 @@
-"""crun and runc (and runsc's common part): `create`, `start`, `delete` of an OCI runtime.
+"""OCI runtimes: `create`, `start`, `delete` of crun and runc, and of runsc with additions.
 
 Never `run --detach`: it can lose the exit status of a container that ends at once. Between `create`
 and `start` there is a process, init, that has not run a line of the client's code: the moment to
@@ -19,7 +19,7 @@ from manager.urpc.fds import OwnedFd
 from manager.worker import commands
 from manager.worker.engine import ExitReport, Job, Running, observe, signal_running
 from manager.worker.engine_messages import explain
-from manager.worker.errors import LaunchFailed
+from manager.worker.errors import LaunchFailed, one_line
 from manager.worker.loop import Child, Pause, Steps
 from manager.worker.oci_config import Changes, build_config
 from manager.worker.processes import Processes
@@ -76,6 +76,9 @@ RUNC: Final = Dialect(
 class OciEngine:
     """An OCI runtime on this machine.
 
+    Attributes:
+        joins_namespaces: See :class:`manager.worker.engine.Engine`.
+
     Args:
         dialect: Which one.
         path: The program.
@@ -85,6 +88,8 @@ class OciEngine:
         nothing: /dev/null; lent.
         lacks: Beyond the dialect's: what this machine does not allow.
     """
+
+    joins_namespaces = True
 
     def __init__(
         self,
@@ -102,7 +107,6 @@ class OciEngine:
         self.path = path
         self.version = version
         self.lacks = dialect.lacks | lacks
-        self.joins_namespaces = True
         self._state_dir = state_dir
         self._processes = processes
         self._nothing = nothing
@@ -145,7 +149,7 @@ class OciEngine:
 
     def clean_up(self, engine_id: str) -> Steps[list[str]]:
         """See :class:`manager.worker.engine.Engine`."""
-        if not (self._state_dir / engine_id).exists():
+        if not self._traces(engine_id):
             return []
         result = yield from commands.run(
             self._processes,
@@ -153,9 +157,16 @@ class OciEngine:
             seconds=DELETE_SECONDS,
             nothing=self._nothing.number,
         )
-        if not (self._state_dir / engine_id).exists():
+        for path in self._traces(engine_id):
+            # runsc leaves its lock behind.
+            if path.is_file():
+                path.unlink()
+        if not self._traces(engine_id):
             return []
-        return [f"{self.name} {engine_id}: {result.output.strip() or f'exit {result.code}'}"]
+        return [f"{self.name} {engine_id}: {one_line(result.output) or f'exit {result.code}'}"]
+
+    def _traces(self, engine_id: str) -> list[Path]:
+        return list(self._state_dir.glob(f"{engine_id}*"))
 
     def _command(self, *options: str) -> list[str]:
         root = ("--root", str(self._state_dir))
@@ -189,7 +200,7 @@ class OciEngine:
         except OSError as error:
             raise LaunchFailed.from_os("create", f"cannot run {self.path}", error) from error
         ended = yield from commands.finish(child, seconds=CREATE_SECONDS)
-        self._check(child, "create", log, ended=ended, seconds=CREATE_SECONDS)
+        self._check(job, child, "create", log, ended=ended)
 
     def _start(self, job: Job, bundle: Path) -> Steps[None]:
         log = bundle / "start.log"
@@ -198,14 +209,14 @@ class OciEngine:
         stdio = (self._nothing.number,) * 3
         child = self._processes.spawn(argv, stdio=stdio)
         ended = yield from commands.finish(child, seconds=START_SECONDS)
-        self._check(child, "start", log, ended=ended, seconds=START_SECONDS)
+        self._check(job, child, "start", log, ended=ended)
 
-    def _check(self, child: Child, doing: str, log: Path, *, ended: bool, seconds: float) -> None:
+    def _check(self, job: Job, child: Child, doing: str, log: Path, *, ended: bool) -> None:
         if not ended:
-            raise LaunchFailed("create", f"{self.name} {doing} took more than {seconds:g} seconds")
+            raise LaunchFailed("create", f"{self.name} {doing} took too long and was killed")
         if child.status:
             output = log.read_text(errors="replace") if log.exists() else ""
-            raise explain(self.name, doing, output)
+            raise explain(self.name, doing, output, job.program)
 
     def _take_init(self, job: Job, bundle: Path) -> Running:
         pid = int((bundle / "pid").read_text(encoding="ascii"))

@@ -1,0 +1,109 @@
+"""runsc: gVisor. Every container is a sandbox of its own, with a kernel of its own.
+
+That kernel is a process (and one for files, and one per address space); "init" to the host is the
+sandbox process, whose exit code carries the status of the real init inside.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+from typing import Final
+
+from typing_extensions import override
+
+from manager.worker import commands
+from manager.worker.engine import ExitReport, Job, Running
+from manager.worker.errors import LaunchFailed
+from manager.worker.loop import Steps
+from manager.worker.oci import Dialect, OciEngine
+
+KILL_SECONDS: Final = 5.0
+"""Longest time for delivering a signal."""
+
+SIGNAL_CODE_BASE: Final = 128
+SIGNAL_MAX: Final = 64
+"""Exit code 128 + n stands for signal n, in runsc as in a shell; `exit(137)` looks the same."""
+
+RUNSC: Final = Dialect(
+    name="runsc",
+    global_options=("--platform=ptrace", "--network=none", "--ignore-cgroups"),
+    lacks=frozenset(
+        {
+            "apparmor",
+            "devices",
+            "domainname",
+            "idmapped-mounts",
+            "intel-rdt",
+            "mount-label",
+            "mqueue",
+            "personality",
+            "pid-namespace-join",
+            "resources-beyond-memory-pids-cpu",
+            "rootfs-propagation",
+            "seccomp",
+            "selinux",
+            "sysctl",
+            "terminal",
+            "time-namespace",
+            "user-namespace",
+        }
+    ),
+)
+
+
+class RunscEngine(OciEngine):
+    """gVisor on this machine."""
+
+    joins_namespaces = False
+
+    @override
+    def start(self, job: Job) -> Steps[Running]:
+        _check_stdio(job.stdio)
+        running = yield from super().start(job)
+        while running.namespaces:
+            # The sandbox process's own: nobody's containers live in them.
+            running.namespaces.popitem()[1].close()
+        return running
+
+    @override
+    def wait(self, running: Running) -> Steps[ExitReport]:
+        report = yield from super().wait(running)
+        if report.status is None or not os.WIFEXITED(report.status):
+            return report
+        code = os.WEXITSTATUS(report.status)
+        signo = code - SIGNAL_CODE_BASE
+        status = signo if 0 < signo <= SIGNAL_MAX else report.status
+        return ExitReport(status=status, source="engine", at_ns=report.at_ns)
+
+    @override
+    def signal(self, running: Running, signo: int, *, everyone: bool) -> Steps[int | None]:
+        options = ["--all"] if everyone else []
+        result = yield from commands.run(
+            self._processes,
+            self._command("kill", *options, "--", running.engine_id, str(signo)),
+            seconds=KILL_SECONDS,
+            nothing=self._nothing.number,
+        )
+        return None if result.code == os.EX_OK else errno.ESRCH
+
+
+def _check_stdio(stdio: tuple[int, int, int]) -> None:
+    """Refuse what gVisor would corrupt: it keeps an offset of its own for regular files.
+
+    Raises:
+        LaunchFailed: Stage `create`, says which stream and what would do.
+    """
+    for name, fd in zip(("stdin", "stdout", "stderr"), stdio, strict=True):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            continue
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            if os.lseek(fd, 0, os.SEEK_CUR) == 0:
+                continue
+            reason = f"runsc reads a regular file from its beginning, {name} stands further on"
+        elif flags & os.O_APPEND:
+            continue
+        else:
+            reason = f"runsc would overwrite a regular file: open {name} with O_APPEND, or a pipe"
+        raise LaunchFailed("create", reason)
