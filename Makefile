@@ -33,7 +33,6 @@ golden: $(VENV)/.ready
 	$(BIN)/pytest -q tests/golden --update-golden
 
 bench: setup
-	$(BIN)/python -m benchmarks.bench_log
 	$(BIN)/python -m benchmarks.bench_start
 
 sim: $(VENV)/.ready
