@@ -199,11 +199,9 @@ async def read_events(
     """Read a log through a connection of its own, which never writes."""
     async with open_log(path, read_only=True) as log:
         if not follow:
-            async for record in log.read(after=after):
-                if stream is None or record.stream == stream:
-                    yield record
+            async for record in log.read(stream, after=after):
+                yield record
             return
-        async with log.subscribe(after=after) as records:
+        async with log.subscribe(after=after, stream=stream) as records:
             async for record in records:
-                if stream is None or record.stream == stream:
-                    yield record
+                yield record

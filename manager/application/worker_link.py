@@ -16,6 +16,9 @@ from manager.application.ports import WorkerConnection, Workers
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle
 
+HOLD_TIMEOUT_S: Final = 10.0
+"""How long the worker may take to say that it has descriptors; it does nothing but keep them."""
+
 RECONNECT_PAUSES_S: Final = (0.0, 0.1, 0.5, 1.0, 2.0)
 """Pauses before attempts to get a worker; the last one repeats."""
 
@@ -144,9 +147,10 @@ class WorkerLink:
         try:
             if not await self.send(message, files):
                 return False
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_then_cancel, arrived.wait, tasks.cancel_scope)
-                tasks.start_soon(_then_cancel, broken.wait, tasks.cancel_scope)
+            with anyio.move_on_after(HOLD_TIMEOUT_S):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_then_cancel, arrived.wait, tasks.cancel_scope)
+                    tasks.start_soon(_then_cancel, broken.wait, tasks.cancel_scope)
         finally:
             del self._holds[message.hold_id]
         return arrived.is_set()

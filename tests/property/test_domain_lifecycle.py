@@ -28,13 +28,16 @@ from manager.domain.exit_status import Exited, Signaled
 from manager.domain.query import PENDING, Ended, start_answer, wait_answer
 from manager.domain.react import holds, react, resume
 from manager.domain.repeat import recorded
-from manager.domain.state import ABSENT, Sandbox
+from manager.domain.state import ABSENT, ALIVE, Sandbox
 from manager.schema.events import decode_event, encode_event
 from tests.property.domain_invariants import check_invariants
 from tests.unit.domain import builders as b
 
 ERRNO_NO_SUCH_PROCESS: Final = 3
-CIDS = st.sampled_from(["c1", "c1", "c2", "c3"])
+CIDS = ("c1", "c2", "c3")
+PICKS = st.integers(0, 9)
+CRASHES = st.sampled_from([*[False] * 5, True])
+SELDOM = st.sampled_from([*[False] * 7, True])
 REQUEST_IDS = st.sampled_from(["", "", "", "r-1", "r-2", "r-3", "r-4", "r-5"])
 ROOT = b.SANDBOX
 
@@ -167,6 +170,17 @@ class Lifecycle(RuleBasedStateMachine):
         self.number += 1
         return f"{kind}-{self.number}"
 
+    def choose(self, pick: int, *statuses: str) -> str:
+        """A cid: mostly one whose container is in one of these statuses, if there is any."""
+        fitting = [
+            cid
+            for cid in CIDS
+            if getattr(self.state.containers.get(cid), "status", "unknown") in statuses
+        ]
+        if fitting and pick < 8:
+            return fitting[pick % len(fitting)]
+        return CIDS[pick % len(CIDS)]
+
     # --- clients ---------------------------------------------------------------------------------
 
     def call(self, command: c.ClientCommand, *, crash: bool = False) -> None:
@@ -174,7 +188,7 @@ class Lifecycle(RuleBasedStateMachine):
         if recorded(self.state, command) is not None:
             assert decide(self.state, command) == ()
 
-    @initialize(grown=st.sampled_from(["", "created", "started", "running"]))
+    @initialize(grown=st.sampled_from(["running", "started", "created", "running", ""]))
     def begin(self, grown: str) -> None:
         if grown:
             self.create("", terminal=False)
@@ -183,11 +197,12 @@ class Lifecycle(RuleBasedStateMachine):
             self.worker.run(self.worker.in_phase("launching")[0])
             self.deliver(0, keep=False)
         if grown == "running":
-            self.create_subcontainer("c1", "", terminal=False, crash=False)
-            self.start_subcontainer("c1", "", terminal=False, crash=False, sent=True)
+            self.create_subcontainer(0, "", terminal=False, crash=False)
+            self.start_subcontainer(0, "", odd=False, crash=False, sent=True)
             self.worker.run(self.worker.in_phase("launching")[0])
             self.deliver(0, keep=False)
 
+    @precondition(lambda self: self.state.phase in {"absent", "deleted"} or self.number % 7 == 0)
     @rule(request_id=REQUEST_IDS, terminal=st.booleans())
     def create(self, request_id: str, *, terminal: bool) -> None:
         files = (b.DIRECTORY,) if terminal else (*b.STDIO, b.DIRECTORY)
@@ -202,14 +217,17 @@ class Lifecycle(RuleBasedStateMachine):
             )
         )
 
-    @rule(request_id=REQUEST_IDS, crash=st.booleans())
+    @precondition(lambda self: self.state.phase == "created" or self.number % 7 == 0)
+    @rule(request_id=REQUEST_IDS, crash=CRASHES)
     def start_root(self, request_id: str, *, crash: bool) -> None:
         self.call(c.StartRoot(request_id=request_id), crash=crash)
 
-    @rule(cid=CIDS, request_id=REQUEST_IDS, terminal=st.booleans(), crash=st.booleans())
+    @precondition(lambda self: self.state.phase == "started" or self.number % 7 == 0)
+    @rule(pick=PICKS, request_id=REQUEST_IDS, terminal=st.booleans(), crash=CRASHES)
     def create_subcontainer(
-        self, cid: str, request_id: str, *, terminal: bool, crash: bool
+        self, pick: int, request_id: str, *, terminal: bool, crash: bool
     ) -> None:
+        cid = self.choose(pick, "unknown", "destroyed")
         self.call(
             c.CreateSubcontainer(
                 cid=cid,
@@ -220,16 +238,15 @@ class Lifecycle(RuleBasedStateMachine):
             crash=crash,
         )
 
-    @rule(
-        cid=CIDS,
-        request_id=REQUEST_IDS,
-        terminal=st.booleans(),
-        crash=st.booleans(),
-        sent=st.booleans(),
-    )
+    @precondition(lambda self: self.state.phase == "started" or self.number % 7 == 0)
+    @rule(pick=PICKS, request_id=REQUEST_IDS, odd=SELDOM, crash=CRASHES, sent=st.booleans())
     def start_subcontainer(
-        self, cid: str, request_id: str, *, terminal: bool, crash: bool, sent: bool
+        self, pick: int, request_id: str, *, odd: bool, crash: bool, sent: bool
     ) -> None:
+        """``odd``: a process with a terminal where none was donated, or the other way round."""
+        cid = self.choose(pick, "creating", "failed")
+        found = self.state.container(cid)
+        terminal = (found is not None and found.tty_hold is not None) != odd
         files = (b.DIRECTORY,) if terminal else (*b.STDIO, b.DIRECTORY)
         command = b.start(
             cid,
@@ -248,31 +265,40 @@ class Lifecycle(RuleBasedStateMachine):
                 c.ReportStartFailed(launch_id=command.launch_id, stage="mounts", reason="EINVAL")
             )
 
-    @rule(cid=CIDS | st.just(ROOT), request_id=REQUEST_IDS, crash=st.booleans())
-    def destroy(self, cid: str, request_id: str, *, crash: bool) -> None:
+    @precondition(lambda self: len(self.state.containers) > 1 or self.number % 7 == 0)
+    @rule(pick=PICKS, root=SELDOM, request_id=REQUEST_IDS, crash=CRASHES)
+    def destroy(self, pick: int, request_id: str, *, root: bool, crash: bool) -> None:
+        cid = ROOT if root else self.choose(pick, "starting", "running", "stopped", "failed")
         self.call(c.DestroySubcontainer(cid=cid, request_id=request_id), crash=crash)
 
+    @precondition(lambda self: self.worker.in_phase("running") or self.number % 7 == 0)
     @rule(
-        cid=CIDS | st.just(ROOT),
+        pick=PICKS,
+        root=SELDOM,
         signo=st.sampled_from([0, 9, 15]),
         mode=st.sampled_from([0, 1]),
         request_id=REQUEST_IDS,
-        crash=st.booleans(),
+        crash=CRASHES,
     )
-    def signal(self, cid: str, signo: int, mode: int, request_id: str, *, crash: bool) -> None:
+    def signal(
+        self, pick: int, signo: int, mode: int, request_id: str, *, root: bool, crash: bool
+    ) -> None:
+        cid = ROOT if root else self.choose(pick, "running", "stopped")
         kill_id = self.next_id("K")
         self.call(
             b.kill(cid, signo, mode=mode, kill_id=kill_id, request_id=request_id), crash=crash
         )
 
-    @rule(force=st.booleans(), request_id=REQUEST_IDS, crash=st.booleans())
+    @precondition(lambda self: self.number % 5 == 0)
+    @rule(force=st.booleans(), request_id=REQUEST_IDS, crash=CRASHES)
     def delete(self, request_id: str, *, force: bool, crash: bool) -> None:
+        self.number += 1
         self.call(c.DeleteSandbox(force=force, request_id=request_id), crash=crash)
 
     # --- the worker ------------------------------------------------------------------------------
 
     @precondition(lambda self: self.worker.in_phase("launching"))
-    @rule(works=st.integers(0, 3), pick=st.integers(0, 9))
+    @rule(works=st.integers(0, 3), pick=PICKS)
     def launch_ends(self, works: int, pick: int) -> None:
         waiting = self.worker.in_phase("launching")
         launch_id = waiting[pick % len(waiting)]
@@ -282,13 +308,13 @@ class Lifecycle(RuleBasedStateMachine):
             self.worker.fail(launch_id)
 
     @precondition(lambda self: self.worker.in_phase("running"))
-    @rule(pick=st.integers(0, 9))
+    @rule(pick=PICKS)
     def process_exits(self, pick: int) -> None:
         running = self.worker.in_phase("running")
         self.worker.exit(running[pick % len(running)], Exited(code=0))
 
     @precondition(lambda self: self.worker.outbox)
-    @rule(pick=st.integers(0, 9), keep=st.booleans())
+    @rule(pick=PICKS, keep=st.booleans())
     def deliver(self, pick: int, *, keep: bool) -> None:
         """Any report at any time; one that is kept will come again."""
         at = pick % len(self.worker.outbox)
@@ -305,16 +331,24 @@ class Lifecycle(RuleBasedStateMachine):
     def deliver_again(self, pick: int) -> None:
         self.handle(self.taken[pick % len(self.taken)])
 
+    @rule()
+    def time_passes(self) -> None:
+        """Ids go on, and with them what is seldom tried becomes possible."""
+        self.number += 1
+
     # --- crashes ---------------------------------------------------------------------------------
 
+    @precondition(lambda self: self.number % 4 == 0)
     @rule()
     def restart_manager(self) -> None:
         replayed = fold(decode_event(tag, data) for tag, data in self.log)
         assert replayed == self.state
         self.settle()
 
+    @precondition(lambda self: self.number % 6 == 0)
     @rule()
     def worker_dies(self) -> None:
+        self.number += 1
         self.worker = ModelWorker()
         self.settle()
 
@@ -337,6 +371,9 @@ class Lifecycle(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Faults stop; whatever was begun comes to an outcome."""
         self.drain()
+        assert self.state.signals == {}
+        if self.state.phase == "stopped":
+            assert not {found.status for found in self.state.containers.values()} & ALIVE
         for found in self.state.containers.values():
             if found.intent is not None and found.status != "creating":
                 assert start_answer(self.state, found.intent.launch_id) != PENDING
@@ -356,12 +393,12 @@ class Lifecycle(RuleBasedStateMachine):
                 self.take(self.worker.outbox.pop(0))
 
 
-@pytest.mark.parametrize("steps", [15, 50])
-def test_lifecycle(steps: int) -> None:
+@pytest.mark.parametrize(("steps", "examples"), [(12, 200), (40, 300)])
+def test_lifecycle(steps: int, examples: int) -> None:
     run_state_machine_as_test(
         Lifecycle,
         settings=settings(
-            max_examples=120,
+            max_examples=examples,
             stateful_step_count=steps,
             deadline=None,
             derandomize=True,
