@@ -1,0 +1,1 @@
+"""Read-only tools over a log; for now the fold itself, in ``manager.domain.evolve``, is the tool."""
