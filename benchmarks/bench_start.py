@@ -20,9 +20,7 @@ from typing import Any
 
 import anyio
 
-from manager import Donation, Layer, Manager
-from manager.adapters.client import SandboxClient
-from manager.application.default_spec import default_spec
+from manager import Donation, Layer, Manager, SandboxClient, default_spec
 
 WARM_UP_ROUNDS = 3
 

@@ -1,23 +1,44 @@
-"""sandtrail's manager; ``Manager`` and ``connect`` are its door for Python programs.
+"""sandtrail's manager; what ``__all__`` names is its door for Python programs.
 
-Both are imported on first use, so that the worker, which is part of this package too, never loads
+Each is imported on first use, so that the worker, which is part of this package too, never loads
 the log or an event loop.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manager.adapters.client import connect
+    from manager.adapters.client import ManagerClient, SandboxClient, connect
     from manager.adapters.donation import Donation, Layer
+    from manager.application.default_spec import bind_mount, default_spec
+    from manager.application.errors import CallRefused, ManagerError, ServiceUnavailable
     from manager.daemon import Manager
 
-__all__ = ["Donation", "Layer", "Manager", "connect"]
+__all__ = [
+    "CallRefused",
+    "Donation",
+    "Layer",
+    "Manager",
+    "ManagerClient",
+    "ManagerError",
+    "SandboxClient",
+    "ServiceUnavailable",
+    "bind_mount",
+    "connect",
+    "default_spec",
+]
 
 _HOMES = {
+    "CallRefused": "manager.application.errors",
     "Donation": "manager.adapters.donation",
     "Layer": "manager.adapters.donation",
     "Manager": "manager.daemon",
+    "ManagerClient": "manager.adapters.client",
+    "ManagerError": "manager.application.errors",
+    "SandboxClient": "manager.adapters.client",
+    "ServiceUnavailable": "manager.application.errors",
+    "bind_mount": "manager.application.default_spec",
     "connect": "manager.adapters.client",
+    "default_spec": "manager.application.default_spec",
 }
 
 

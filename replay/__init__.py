@@ -1,1 +1,1 @@
-"""Read-only tools over a log; for now the fold itself, in ``manager.domain.evolve``, is the tool."""
+"""Read-only tools over a log. For now there is the fold itself: ``manager.domain.evolve``."""

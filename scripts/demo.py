@@ -19,10 +19,15 @@ from rich.console import Console
 from rich.rule import Rule
 
 from eventstore import open_log
-from manager import Donation, Layer, connect
-from manager.adapters.client import ManagerClient, SandboxClient
-from manager.application.default_spec import default_spec
-from manager.application.errors import CallRefused
+from manager import (
+    CallRefused,
+    Donation,
+    Layer,
+    ManagerClient,
+    SandboxClient,
+    connect,
+    default_spec,
+)
 from manager.application.live_sandbox import STREAM_PREFIX
 from manager.domain.evolve import fold
 from manager.schema.events import decode_event
