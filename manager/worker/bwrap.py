@@ -8,6 +8,7 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -22,8 +23,16 @@ from manager.kernel.namespaces import entered
 from manager.urpc.fds import OwnedFd
 from manager.worker import commands
 from manager.worker.bwrap_args import later_mounts, sandbox_arguments
+from manager.worker.cgroups import Cgroup
 from manager.worker.completing import complete
-from manager.worker.engine import ExitReport, Job, Running, observe, signal_running
+from manager.worker.engine import (
+    ExitReport,
+    Job,
+    Running,
+    observe,
+    signal_running,
+    wait_as_a_stranger,
+)
 from manager.worker.engine_messages import explain
 from manager.worker.errors import LaunchFailed
 from manager.worker.loop import Child, Pause, Steps
@@ -90,6 +99,7 @@ class BwrapEngine:
 
     name = "bwrap"
     joins_namespaces = True
+    serves_files = False
 
     def __init__(
         self,
@@ -112,13 +122,11 @@ class BwrapEngine:
         """See :class:`manager.worker.engine.Engine`."""
         with contextlib.ExitStack() as owned:
             attempt = _Attempt(self._processes, self.path, job, owned)
-            monitor = attempt.spawn(job.stdio)
+            monitor = yield from attempt.spawn(job.stdio)
             try:
                 running = yield from self._set_up(attempt, job)
             except BaseException:
-                if monitor.status is None:
-                    os.kill(monitor.pid, signal.SIGKILL)
-                    yield Pause(child=monitor, seconds=STOP_SECONDS)
+                yield from _end(monitor, job.cgroup)
                 raise
             job.cgroup.release(monitor.pid)
             running.monitor = monitor
@@ -129,7 +137,9 @@ class BwrapEngine:
 
     def wait(self, running: Running) -> Steps[ExitReport]:
         """See :class:`manager.worker.engine.Engine`."""
-        assert running.monitor is not None
+        if running.monitor is None:
+            by_pidfd = self._exit_status_by_pidfd
+            return (yield from wait_as_a_stranger(running, by_pidfd=by_pidfd))
         assert running.init is not None
         assert running.pidfd is not None
         yield Pause(child=running.monitor)
@@ -171,6 +181,7 @@ class BwrapEngine:
             job.cgroup.limit(job.limits)
             job.phases.lap("cgroup")
         except BaseException:
+            signal_running(running, signal.SIGKILL, everyone=False)
             running.close()
             raise
         return running
@@ -198,7 +209,7 @@ class BwrapEngine:
         with contextlib.ExitStack() as owned, commands.Output() as output:
             attempt = _Attempt(self._processes, self.path, job, owned)
             nothing = self._nothing.number
-            child = attempt.spawn((nothing, nothing, output.fd.number))
+            child = yield from attempt.spawn((nothing, nothing, output.fd.number))
             yield from commands.finish(child, seconds=DIAGNOSIS_SECONDS)
             return explain(self.name, "setup", output.read(), job.program)
 
@@ -214,9 +225,9 @@ class _Attempt:
         self._job = job
         self._owned = owned
         self._info, self._info_write = self._pipe()
-        self._block, self._block_write = self._pipe()
+        self._block, self._gate = self._datagram_pair()
 
-    def spawn(self, stdio: tuple[int, int, int]) -> Child:
+    def spawn(self, stdio: tuple[int, int, int]) -> Steps[Child]:
         """Start it, in its cgroup from the first moment: whatever becomes of it can be found."""
         job = self._job
         pid_namespace = job.namespaces.get("pid")
@@ -242,7 +253,11 @@ class _Attempt:
         self._info_write.close()
         # It forks only when it has read all its arguments: by then it is in its cgroup, and so is
         # everything that it forks.
-        job.cgroup.add(child.pid)
+        try:
+            job.cgroup.add(child.pid)
+        except LaunchFailed:
+            yield from _end(child, job.cgroup)
+            raise
         os.write(first_write.number, FIRST_ARGUMENTS)
         first_write.close()
         return child
@@ -275,7 +290,17 @@ class _Attempt:
 
     def go(self) -> None:
         """Let the program run."""
-        os.write(self._block_write.number, b"\n")
+        os.write(self._gate.number, b"\n")
+
+    def _datagram_pair(self) -> tuple[OwnedFd, OwnedFd]:
+        """Two ends that know no end of file.
+
+        A pipe would read as closed when the worker is killed, and bubblewrap would take that as
+        leave to run the program, in a sandbox that nobody has finished.
+        """
+        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        first, second = (self._owned.enter_context(OwnedFd(end.detach())) for end in ends)
+        return first, second
 
     def _pipe(self) -> tuple[OwnedFd, OwnedFd]:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -283,6 +308,14 @@ class _Attempt:
             self._owned.enter_context(OwnedFd(read_end)),
             self._owned.enter_context(OwnedFd(write_end)),
         )
+
+
+def _end(monitor: Child, cgroup: Cgroup) -> Steps[None]:
+    """End bubblewrap and whatever it has forked, before anything of it can go on."""
+    cgroup.kill_everyone()
+    if monitor.status is None:
+        os.kill(monitor.pid, signal.SIGKILL)
+        yield Pause(child=monitor, seconds=STOP_SECONDS)
 
 
 def _system_call(pid: int) -> list[str] | None:

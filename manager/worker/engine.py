@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias
@@ -15,7 +16,7 @@ from manager.kernel import pidfd
 from manager.kernel.namespaces import open_namespace
 from manager.urpc.fds import OwnedFd
 from manager.worker.cgroups import Cgroup
-from manager.worker.loop import Child, Steps
+from manager.worker.loop import Child, Pause, Steps
 from manager.worker.phases import Phases
 from manager.worker.resources import Limits
 from manager.worker.root_plan import RootPlan
@@ -23,6 +24,10 @@ from manager.worker.stage import LaunchStage
 
 SHARED_NAMESPACES: Final = ("net", "ipc", "uts", "pid")
 """Kept open while a container lives, for others to join."""
+
+REAPED_POLL_SECONDS: Final = 0.02
+REAPED_ROUNDS_MAX: Final = 250
+"""How often, and how many times, to ask whether init's new parent has reaped it."""
 
 ExitSource: TypeAlias = Literal["waitid", "pidfd-info", "proc-stat", "engine", "unknown"]
 
@@ -157,6 +162,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def serves_files(self) -> bool:
+        """Whether it needs every mount point in the root, also those that another mount hides."""
+        ...
+
+    @property
     def lacks(self) -> frozenset[Feature]:
         """What a spec may ask for and this engine cannot give here."""
         ...
@@ -180,3 +190,24 @@ class Engine(Protocol):
     def clean_up(self, engine_id: str) -> Steps[list[str]]:
         """Remove the engine's own traces, after everything is dead; returns what is left."""
         ...
+
+
+def wait_as_a_stranger(running: Running, *, by_pidfd: bool) -> Steps[ExitReport]:
+    """Wait for an init that somebody else reaps: its parent is not this process.
+
+    Args:
+        running: Has a pidfd that was opened while init lived.
+        by_pidfd: Whether the kernel tells the status of what somebody else has reaped.
+    """
+    assert running.pidfd is not None
+    yield Pause(fd=running.pidfd.number)
+    at_ns = time.time_ns()
+    as_zombie = pidfd.zombie_status(running.pid)
+    for _ in range(REAPED_ROUNDS_MAX if by_pidfd else 0):
+        status = pidfd.exit_status(running.pidfd.number)
+        if status is not None:
+            return ExitReport(status=status, source="pidfd-info", at_ns=at_ns)
+        yield Pause(seconds=REAPED_POLL_SECONDS)
+    if as_zombie is not None:
+        return ExitReport(status=as_zombie, source="proc-stat", at_ns=at_ns)
+    return ExitReport(status=None, source="unknown", at_ns=at_ns)

@@ -73,6 +73,7 @@ class EngineFinder:
                 state_dir=state_dir,
                 processes=self._processes,
                 nothing=self._nothing,
+                exit_status_by_pidfd=self._kernel.exit_status_by_pidfd,
                 lacks=self._machine_lacks(),
             )
         path = self._program("bwrap")

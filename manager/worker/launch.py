@@ -4,13 +4,14 @@ import contextlib
 import errno
 import logging
 import signal
+import time
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
 from manager.kernel import pidfd
 from manager.schema import worker as w
 from manager.urpc.fds import OwnedFd
-from manager.worker.engine import Engine, Running
+from manager.worker.engine import Engine, ExitReport, Running
 from manager.worker.errors import LaunchFailed
 from manager.worker.loop import Pause, Steps
 from manager.worker.machine import Machine
@@ -74,9 +75,17 @@ class Launch:
         yield from self._live(running, phases)
 
     def adopted_life(self, running: Running, engine: Engine) -> Steps[None]:
-        """Go on with a container that a former worker started, from its last wait on."""
+        """Go on with a container that a former worker started."""
         self._engine = engine
         yield from self._live(running, None)
+
+    def ended_life(self, engine: Engine | None) -> Steps[None]:
+        """Report and clean up a container that ended while no worker was there to see it."""
+        self._engine = engine
+        self.phase = "exited"
+        report = ExitReport(status=None, source="unknown", at_ns=time.time_ns())
+        self._reports.exited(self.launch_id, report, oom=self._cgroup.ran_out_of_memory())
+        yield from self._finish()
 
     def abandoned_life(self, engine: Engine | None, failure: LaunchFailed) -> Steps[None]:
         """Remove what a former worker left of a start that it did not finish."""

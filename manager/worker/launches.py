@@ -11,6 +11,7 @@ from typing import Final
 
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
+from manager.worker.adoption import bare_command, remaining_life
 from manager.worker.errors import LaunchAborted, LaunchFailed
 from manager.worker.holds import Holds
 from manager.worker.launch import Launch
@@ -33,6 +34,10 @@ SANDBOX_NAMESPACES: Final = ("net", "ipc", "uts")
 """What a subcontainer shares with the root container of its sandbox."""
 
 _ENGINE_ID: Final = re.compile(r"[0-9a-f]{32}")
+
+
+def _nothing_to_settle() -> None:
+    """A launch that was not queued frees no place."""
 
 
 class Launches:
@@ -115,10 +120,13 @@ class Launches:
         else:
             self._withdraw(launch)
 
-    def adopt(self, launch: Launch, steps: Steps[None]) -> None:
-        """Go on with a launch that a former worker began."""
-        self._known[launch.launch_id] = launch
-        self._begin(launch, steps)
+    def adopt_all(self) -> None:
+        """Go on with what a former worker, which was killed, has left; once, before anything."""
+        for record in self._machine.records.read():
+            launch = Launch(bare_command(record), self._machine, self._reports, _nothing_to_settle)
+            steps = remaining_life(launch, record, self._machine)
+            self._known[launch.launch_id] = launch
+            self._begin(launch, steps)
 
     def _start_next(self) -> None:
         while self._queue and self._in_flight < LAUNCHES_IN_FLIGHT_MAX:

@@ -7,7 +7,6 @@ put it into its cgroup.
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +16,14 @@ from msgspec import Struct
 from manager.domain.features import Feature
 from manager.urpc.fds import OwnedFd
 from manager.worker import commands
-from manager.worker.engine import ExitReport, Job, Running, observe, signal_running
+from manager.worker.engine import (
+    ExitReport,
+    Job,
+    Running,
+    observe,
+    signal_running,
+    wait_as_a_stranger,
+)
 from manager.worker.engine_messages import explain
 from manager.worker.errors import LaunchFailed, one_line
 from manager.worker.loop import Child, Pause, Steps
@@ -41,6 +47,9 @@ class Dialect(Struct, frozen=True, kw_only=True):
         bundle_option: How `create` is told the bundle.
         applies_resources: Whether it manages cgroups, and so gets `linux.resources`.
         delete: The command that removes a container whatever its state.
+        serves_files: Whether it serves the root filesystem to the container through a process of
+            its own, which makes mount points there, and takes a read-only root for a read-only
+            everything.
         lacks: Features of a spec that it cannot give.
     """
 
@@ -49,6 +58,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     bundle_option: str = "--bundle"
     applies_resources: bool = False
     delete: tuple[str, ...] = ("delete", "--force")
+    serves_files: bool = False
     lacks: frozenset[Feature] = frozenset()
 
 
@@ -86,10 +96,16 @@ class OciEngine:
         state_dir: Directory for its own records, ours to make.
         processes: Where children live.
         nothing: /dev/null; lent.
+        exit_status_by_pidfd: Whether the kernel tells init's status to those who did not reap it.
         lacks: Beyond the dialect's: what this machine does not allow.
     """
 
     joins_namespaces = True
+
+    @property
+    def serves_files(self) -> bool:
+        """See :class:`manager.worker.engine.Engine`."""
+        return self._dialect.serves_files
 
     def __init__(
         self,
@@ -100,6 +116,7 @@ class OciEngine:
         state_dir: Path,
         processes: Processes,
         nothing: OwnedFd,
+        exit_status_by_pidfd: bool,
         lacks: frozenset[Feature] = frozenset(),
     ) -> None:
         self._dialect = dialect
@@ -110,6 +127,7 @@ class OciEngine:
         self._state_dir = state_dir
         self._processes = processes
         self._nothing = nothing
+        self._exit_status_by_pidfd = exit_status_by_pidfd
 
     def start(self, job: Job) -> Steps[Running]:
         """See :class:`manager.worker.engine.Engine`."""
@@ -136,7 +154,8 @@ class OciEngine:
     def wait(self, running: Running) -> Steps[ExitReport]:
         """See :class:`manager.worker.engine.Engine`."""
         if running.init is None:
-            return ExitReport(status=None, source="unknown", at_ns=time.time_ns())
+            by_pidfd = self._exit_status_by_pidfd
+            return (yield from wait_as_a_stranger(running, by_pidfd=by_pidfd))
         yield Pause(child=running.init)
         return ExitReport(
             status=running.init.status, source="waitid", at_ns=running.init.reaped_at_ns
@@ -182,6 +201,7 @@ class OciEngine:
             },
             cgroups_path=job.cgroup.path,
             keep_resources=self._dialect.applies_resources,
+            readonly=job.root_plan.readonly and not self._dialect.serves_files,
         )
         config = build_config(job.body, job.root_plan, changes)
         write_private(stage.bundle / "config.json", msgspec.json.encode(config))

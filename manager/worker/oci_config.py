@@ -31,6 +31,7 @@ class Changes(Struct, frozen=True, kw_only=True):
         namespaces: Name under /proc/PID/ns -> path, of those to join.
         cgroups_path: Below each hierarchy's root.
         terminal: Whether the engine is to make a terminal and hand it out.
+        readonly: Whether the engine is to make the root read-only; its mount may be so anyway.
         keep_resources: Whether the engine applies `linux.resources` itself.
     """
 
@@ -38,6 +39,7 @@ class Changes(Struct, frozen=True, kw_only=True):
     parts: Path
     namespaces: Mapping[str, str]
     cgroups_path: str
+    readonly: bool
     terminal: bool = False
     keep_resources: bool = False
 
@@ -46,7 +48,7 @@ def build_config(body: Mapping[str, object], plan: RootPlan, changes: Changes) -
     """Make the config; the given body is left as it is."""
     config = {key: value for key, value in body.items() if key not in DROPPED_MEMBERS}
     config["process"] = {**_object(body, "process"), "terminal": changes.terminal}
-    config["root"] = {"path": str(changes.root), "readonly": plan.readonly}
+    config["root"] = {"path": str(changes.root), "readonly": changes.readonly}
     config["mounts"] = [_mount(entry, changes.parts) for entry in plan.engine_entries]
     config["linux"] = _linux(_object(body, "linux"), changes)
     if "uts" in changes.namespaces:

@@ -41,7 +41,7 @@ MANDATORY: Final = (
 )
 """What a container gets even if its spec is silent, as in gVisor."""
 
-Kind: TypeAlias = Literal["directory", "file", "like-source"]
+Kind: TypeAlias = Literal["directory", "like-source"]
 
 
 class EngineMount(Struct, frozen=True, kw_only=True):
@@ -106,8 +106,14 @@ class RootPlan(Struct, frozen=True, kw_only=True):
         return tuple(e for e in self.entries if isinstance(e, TreeMount) and e.staged)
 
 
-def plan_root(spec: Spec, plan: LaunchPlan) -> RootPlan:
+def plan_root(spec: Spec, plan: LaunchPlan, *, every_mount_point: bool = False) -> RootPlan:
     """Divide the mounts of a spec between worker and engine.
+
+    Args:
+        spec: What the client wants to run.
+        plan: What its descriptors are for.
+        every_mount_point: The root needs a mount point also for a staged tree, which the engine
+            binds beneath a filesystem of its own.
 
     Raises:
         LaunchFailed: Stage `mounts`: the plan does not fit the spec, or a destination is `/`.
@@ -132,7 +138,7 @@ def plan_root(spec: Spec, plan: LaunchPlan) -> RootPlan:
     return RootPlan(
         layer=plan.root,
         entries=tuple(entries),
-        mount_points=tuple(_mount_points(entries)),
+        mount_points=tuple(_mount_points(entries, every=every_mount_point)),
         readonly=plan.root.readonly or bool(spec.root is not None and spec.root.readonly),
     )
 
@@ -183,15 +189,17 @@ def _engine_mount(mount: Mount) -> EngineMount:
     return EngineMount(mount=mount)
 
 
-def _mount_points(entries: Sequence[Entry]) -> Iterable[MountPoint]:
+def _mount_points(entries: Sequence[Entry], *, every: bool) -> Iterable[MountPoint]:
     earlier: list[str] = []
     for entry in entries:
         destination = _destination(entry)
-        if not lies_beneath(destination, earlier):
-            is_tree = isinstance(entry, TreeMount)
-            yield MountPoint(
-                destination=destination, kind="like-source" if is_tree else "directory"
-            )
+        if isinstance(entry, TreeMount):
+            kind: Kind = "like-source"
+            needed = every and entry.staged
+        else:
+            kind, needed = "directory", False
+        if needed or not lies_beneath(destination, earlier):
+            yield MountPoint(destination=destination, kind=kind)
         earlier.append(destination)
 
 

@@ -28,6 +28,7 @@ SIGNAL_MAX: Final = 64
 RUNSC: Final = Dialect(
     name="runsc",
     global_options=("--platform=ptrace", "--network=none", "--ignore-cgroups"),
+    serves_files=True,
     lacks=frozenset(
         {
             "apparmor",

@@ -70,6 +70,7 @@ def serve(state: Path, engine_paths: Mapping[str, Path]) -> None:
         introduce = _introduction(machine, kernel)
         server = owned.enter_context(contextlib.closing(Server(loop, listener, machine, introduce)))
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
+        server.launches.adopt_all()
         logger.info("worker.ready pid=%d", os.getpid())
         loop.run()
 

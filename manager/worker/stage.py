@@ -75,11 +75,12 @@ class LaunchStage:
         """Take it all away; returns what could not be."""
         with contextlib.suppress(OSError):
             mount.unmount(str(self.path))
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                self.path.rmdir()
-            except OSError as error:
-                return [f"{self.path}: {error.strerror}"]
+        try:
+            self.path.rmdir()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            return [f"{self.path}: {error.strerror}"]
         return []
 
 

@@ -63,7 +63,7 @@ def start_container(
     spec = _parse(request.spec)
     _check_features(spec, request)
     stdio = _stdio(request)
-    root_plan = plan_root(spec, plan)
+    root_plan = plan_root(spec, plan, every_mount_point=request.engine.serves_files)
     limits = limits_of(spec)
     try:
         stage.create()

@@ -203,6 +203,7 @@ class WorkerHarness:
         self.process: subprocess.Popen[bytes] | None = None
         self.conversation: Conversation | None = None
         self._launched: list[Launched] = []
+        self._engine_ids: set[str] = set()
 
     @property
     def socket(self) -> Path:
@@ -278,7 +279,7 @@ class WorkerHarness:
     def launch_raw(
         self,
         engine: str,
-        spec: dict[str, Any],
+        spec: dict[str, Any] | None,
         plan: LaunchPlan,
         fds: Sequence[OwnedFd],
         *,
@@ -289,13 +290,14 @@ class WorkerHarness:
             launch_id=command.pop("launch_id", f"launch-{uuid.uuid4().hex}"),
             engine_id=command.pop("engine_id", uuid.uuid4().hex),
             engine=engine,
-            spec=msgspec.json.encode(spec),
+            spec=b"" if spec is None else msgspec.json.encode(spec),
             plan=plan,
             **command,
         )
         self.send(message, fds)
         launched = Launched(message.launch_id, message.engine_id, stdio)
         self._launched.append(launched)
+        self._engine_ids.add(message.engine_id)
         return launched
 
     def run(self, engine: str, spec: dict[str, Any], root: Path, **more: Any) -> tuple[int, str]:
@@ -320,6 +322,15 @@ class WorkerHarness:
         self.send(w.Destroy(launch_id=launched.id))
         return self.expect(w.Destroyed, launched)
 
+    def run_is_alive(self, seconds: float) -> bool:
+        """Whether the worker is still there after some time."""
+        assert self.process is not None
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
     def traces(self) -> dict[str, list[str]]:
         """Everything that a launch could leave behind, by kind."""
         root = Path(f"/proc/{self.pid}")
@@ -329,7 +340,7 @@ class WorkerHarness:
             for hierarchy in Path("/sys/fs/cgroup").iterdir()
             if (hierarchy / "sandtrail").is_dir()
             for path in (hierarchy / "sandtrail").iterdir()
-            if path.is_dir()
+            if path.name in self._engine_ids
         ]
         worker = self.state / "worker"
         return {
@@ -346,9 +357,9 @@ class WorkerHarness:
         """Destroy whatever this test has launched."""
         launched, self._launched = self._launched, []
         for each in launched:
-            self.destroy(each)
             if each.stdio is not None:
                 each.stdio.out.close()
+            self.destroy(each)
         if self.conversation is not None:
             self.conversation.outcomes.clear()
 
@@ -433,3 +444,26 @@ def engine(request: pytest.FixtureRequest, worker: WorkerHarness) -> str:
 def own_worker_type() -> type[WorkerHarness]:
     """For a test that starts its worker in its own way."""
     return WorkerHarness
+
+
+@pytest.fixture
+def tree() -> Callable[[Path], OwnedFd]:
+    """Clone a file tree, as the manager does with what is donated."""
+    return directory_tree
+
+
+@pytest.fixture
+def stdio_type() -> type[Stdio]:
+    """For a test that donates streams in its own way."""
+    return Stdio
+
+
+@pytest.fixture
+def encode_spec() -> Callable[[dict[str, Any]], bytes]:
+    return msgspec.json.encode
+
+
+@pytest.fixture
+def repository() -> Path:
+    """Where `python -m manager.worker` finds its package."""
+    return REPOSITORY

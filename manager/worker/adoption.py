@@ -1,0 +1,63 @@
+"""What becomes of the containers of a worker that was killed.
+
+They go on running. The next worker finds them by their records, makes sure that each process is
+still the one that the record names, and takes over: waits, signals, cleans up. Where a start was
+under way, what there is of it is removed.
+"""
+
+from manager.domain.payload import LaunchPlan, LayerPlan
+from manager.kernel import pidfd
+from manager.schema import worker as w
+from manager.urpc.fds import OwnedFd
+from manager.worker.engine import observe
+from manager.worker.errors import LaunchFailed
+from manager.worker.launch import Launch
+from manager.worker.loop import Steps
+from manager.worker.machine import Machine
+from manager.worker.records import Record
+
+
+def bare_command(record: Record) -> w.Launch:
+    """A command that stands for the one whose spec and descriptors are gone."""
+    return w.Launch(
+        launch_id=record.launch_id,
+        engine_id=record.engine_id,
+        engine=record.engine,
+        spec=b"",
+        plan=LaunchPlan(stdio=None, root=LayerPlan(lower="none")),
+    )
+
+
+def remaining_life(launch: Launch, record: Record, machine: Machine) -> Steps[None]:
+    """The rest of a launch's life, according to what is left of it.
+
+    A record of an earlier boot of the machine is cleaned up after like any other; its container's
+    end is known to be unknown.
+    """
+    engine = machine.engines.get(record.engine)
+    if record.identity is None:
+        reason = "the worker was killed while it was starting this container"
+        return launch.abandoned_life(engine, LaunchFailed("aborted", reason))
+    handle = open_same_process(record.identity, machine.boot_id)
+    if handle is None or engine is None:
+        if handle is not None:
+            handle.close()
+        return launch.ended_life(engine)
+    cgroup = machine.cgroups.of_launch(record.engine_id)
+    running = observe(record.engine_id, record.identity.pid, handle, cgroup)
+    return launch.adopted_life(running, engine)
+
+
+def open_same_process(identity: w.PidIdentity, boot_id: str) -> OwnedFd | None:
+    """Open the very process that an identity names; `None` if it is gone, whoever has its pid."""
+    if identity.boot_id != boot_id:
+        return None
+    try:
+        handle = pidfd.open_pidfd(identity.pid)
+    except ProcessLookupError:
+        return None
+    same_inode = identity.pidfd_inode in (0, pidfd.inode(handle.number))
+    if same_inode and pidfd.start_ticks(identity.pid) == identity.start_ticks:
+        return handle
+    handle.close()
+    return None
