@@ -26,6 +26,8 @@ ABSENT_PATIENCE_S: Final = 0.3
 
 RETRY_PAUSE_S: Final = 0.05
 
+NOT_UNICODE: Final = "an argument holds text that is not Unicode: a lone surrogate"
+
 Files = Sequence[int | HasFileno]
 
 
@@ -104,6 +106,8 @@ class SocketTransport(Transport):
         async with client:
             try:
                 return await client.call(method, arg, files)
+            except UnicodeEncodeError as error:
+                raise CallRefused(NOT_UNICODE) from error
             except (RemoteError, TooManyFiles) as error:
                 raise CallRefused(error.text) from error
             except TransportError as error:
@@ -135,11 +139,17 @@ class EmbeddedTransport(Transport):
         self, sandbox_id: str | None, method: str, arg: Any, files: Files = (), *, again: bool
     ) -> Any:
         with FdBundle.dup_of(files) as bundle:
-            request = Request(
-                method=method, files=bundle, peer=self._peer, argument=parse(encode(arg))
-            )
+            request = Request(method=method, files=bundle, peer=self._peer, argument=_as_sent(arg))
             try:
                 reply = await self._methods(sandbox_id).dispatch(request)
             except UrpcError as error:
                 raise CallRefused(error.text) from error
         return reply.result
+
+
+def _as_sent(arg: Any) -> Any:
+    """The argument as it would arrive over a socket."""
+    try:
+        return parse(encode(arg))
+    except UnicodeEncodeError as error:
+        raise CallRefused(NOT_UNICODE) from error

@@ -31,6 +31,7 @@ from manager.domain.query import (
     start_answer,
     wait_answer,
 )
+from manager.domain.react import holds
 from manager.domain.repeat import recorded
 from manager.domain.state import ABSENT, RequestOutcome, Sandbox
 from manager.schema.events import encode_event
@@ -96,9 +97,14 @@ class Calls:
                     return await self._hold_root(command, events, incoming.luggage, terminal)
 
                 async with self._node.registry.borrow(sandbox_id) as sandbox:
-                    await self._call(
-                        sandbox, command, origin, documents=incoming.documents, prepare=prepare
-                    )
+                    try:
+                        await self._call(
+                            sandbox, command, origin, documents=incoming.documents, prepare=prepare
+                        )
+                    finally:
+                        await self._release_unless_kept(
+                            sandbox, command.hold_id, command.tty_hold_id
+                        )
 
     async def _refuse_nameless(
         self, command: c.CreateSandbox, origin: Origin, documents: Sequence[Document]
@@ -129,6 +135,13 @@ class Calls:
             error = await self._node.hold(command.tty_hold_id, b"", terminal.take_all())
         return replace(command, hold_error=error)
 
+    async def _release_unless_kept(self, sandbox: LiveSandbox, *hold_ids: str) -> None:
+        """Close what the worker was given for a create that then did not come to be."""
+        kept = holds(sandbox.state)
+        for hold_id in hold_ids:
+            if hold_id and hold_id not in kept:
+                await self._node.release(hold_id)
+
     async def delete(
         self, sandbox_id: str, origin: Origin, *, force: bool = False, request_id: str = ""
     ) -> None:
@@ -141,7 +154,8 @@ class Calls:
         if not is_valid_id(sandbox_id):
             raise CallRefused(f"sandbox {quote(sandbox_id)} not found")
         async with self._node.registry.borrow(sandbox_id) as sandbox:
-            await self._call(sandbox, c.DeleteSandbox(force=force, request_id=request_id), origin)
+            command = c.DeleteSandbox(sandbox_id=sandbox_id, force=force, request_id=request_id)
+            await self._call(sandbox, command, origin)
             await sandbox.until(lambda state: None if state.deleting else True)
 
     def state(self, sandbox_id: str) -> Sandbox:
@@ -175,10 +189,11 @@ class Calls:
     ) -> None:
         """Register a subcontainer; ``files`` holds its terminal, if it has one."""
         with files:
+            hold_id = f"tty-{self._ids.new_id()}" if files else ""
             command = c.CreateSubcontainer(
                 cid=cid,
                 files=self._descriptors.describe(files),
-                hold_id=f"tty-{self._ids.new_id()}",
+                hold_id=hold_id,
                 request_id=request_id,
             )
 
@@ -188,7 +203,11 @@ class Calls:
                 error = await self._node.hold(command.hold_id, b"", files.take_all())
                 return replace(command, hold_error=error)
 
-            await self._call(self._live(sandbox_id), command, origin, prepare=prepare)
+            sandbox = self._live(sandbox_id)
+            try:
+                await self._call(sandbox, command, origin, prepare=prepare)
+            finally:
+                await self._release_unless_kept(sandbox, hold_id)
 
     async def start_subcontainer(
         self, sandbox_id: str, arguments: StartArguments, files: FdBundle, origin: Origin

@@ -130,7 +130,12 @@ class Node:
         """
         if await self.link.hold(w.Hold(hold_id=hold_id, spec=spec), files):
             return ""
-        return "the donated files cannot be kept: the worker is gone, try again"
+        return "the donated files cannot be kept: the worker does not answer, try again"
+
+    async def release(self, hold_id: str) -> None:
+        """Have the worker close what it keeps under that name, if anything."""
+        with anyio.CancelScope(shield=True):
+            await self.link.send(w.Release(hold_id=hold_id))
 
     async def run_link(
         self, *, task_status: anyio.abc.TaskStatus[w.Welcome] = anyio.TASK_STATUS_IGNORED
@@ -203,7 +208,7 @@ class Node:
             key: str = getattr(outcome, "launch_id", "") or getattr(outcome, "kill_id", "")
             sandbox = self.registry.owner(key)
             if report is None or sandbox is None:
-                logger.warning("worker.outcome_unknown key=%s kind=%s", key, type(outcome).__name__)
+                logger.info("worker.outcome_unknown key=%s kind=%s", key, type(outcome).__name__)
                 continue
             queues.setdefault(id(sandbox), (sandbox, []))[1].append(report)
         async with anyio.create_task_group() as tasks:

@@ -8,10 +8,11 @@ import anyio
 import msgspec
 import pytest
 
+from eventstore import StoreFull
 from manager.application.arguments import StartArguments
 from manager.application.calls import Calls
 from manager.application.default_spec import default_spec
-from manager.application.errors import CallRefused, NoEngine
+from manager.application.errors import CallRefused, NoEngine, NotRecorded
 from manager.domain.evolve import fold
 from manager.schema import worker as w
 from manager.schema.events import decode_event
@@ -286,6 +287,26 @@ async def test_no_descriptor_outlives_its_call(world: World, donate: Donate) -> 
         with pytest.raises(CallRefused):
             await calls.create("sb", arguments("sb"), donate(), calls.origin(None))
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_what_was_held_for_a_create_that_the_log_refused_is_released(
+    world: World, donate: Donate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.manager() as (_, calls):
+
+        async def full(*_: Any, **__: Any) -> Any:
+            raise StoreFull("no space left")
+
+        monkeypatch.setattr(world.log, "append", full)
+        with pytest.raises(NotRecorded, match="no space left"):
+            await calls.create("sb", arguments("sb"), donate(), calls.origin(None))
+        monkeypatch.undo()
+        await anyio.wait_all_tasks_blocked()
+        assert world.worker.held == {}
+        assert len(world.worker.released) == 1
+        await calls.create("sb", arguments("sb"), donate(), calls.origin(None))
+        await anyio.wait_all_tasks_blocked()
+        assert len(world.worker.held) == 1
 
 
 async def test_an_unknown_engine_is_refused_at_the_start(world: World) -> None:
