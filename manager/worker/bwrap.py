@@ -27,6 +27,7 @@ from manager.worker.cgroups import Cgroup
 from manager.worker.completing import complete
 from manager.worker.engine import (
     ExitReport,
+    Host,
     Job,
     Running,
     observe,
@@ -91,10 +92,8 @@ class BwrapEngine:
     Args:
         path: The program.
         version: As it says itself.
-        processes: Where children live.
-        nothing: /dev/null; lent.
-        exit_status_by_pidfd: Whether the kernel tells init's status to those who did not reap it.
-        lacks: Beyond `LACKS`: what this version or machine does not allow.
+        host: What it needs of this machine.
+        can_join_pid_namespace: Whether this version knows `JOIN_OPTION`.
     """
 
     name = "bwrap"
@@ -102,26 +101,19 @@ class BwrapEngine:
     serves_files = False
 
     def __init__(
-        self,
-        *,
-        path: Path,
-        version: str,
-        processes: Processes,
-        nothing: OwnedFd,
-        exit_status_by_pidfd: bool,
-        lacks: frozenset[Feature] = frozenset(),
+        self, *, path: Path, version: str, host: Host, can_join_pid_namespace: bool
     ) -> None:
         self.path = path
         self.version = version
-        self.lacks = LACKS | lacks
-        self._processes = processes
-        self._nothing = nothing
-        self._exit_status_by_pidfd = exit_status_by_pidfd
+        self.lacks = LACKS | host.lacks
+        if not can_join_pid_namespace:
+            self.lacks |= {"pid-namespace-join"}
+        self._host = host
 
     def start(self, job: Job) -> Steps[Running]:
         """See :class:`manager.worker.engine.Engine`."""
         with contextlib.ExitStack() as owned:
-            attempt = _Attempt(self._processes, self.path, job, owned)
+            attempt = _Attempt(self._host.processes, self.path, job, owned)
             monitor = yield from attempt.spawn(job.stdio)
             try:
                 running = yield from self._set_up(attempt, job)
@@ -130,7 +122,7 @@ class BwrapEngine:
                 raise
             job.cgroup.release(monitor.pid)
             running.monitor = monitor
-            running.init = self._processes.expect(running.pid)
+            running.init = self._host.processes.expect(running.pid)
             attempt.go()
             job.phases.lap("start")
             return running
@@ -138,7 +130,7 @@ class BwrapEngine:
     def wait(self, running: Running) -> Steps[ExitReport]:
         """See :class:`manager.worker.engine.Engine`."""
         if running.monitor is None:
-            by_pidfd = self._exit_status_by_pidfd
+            by_pidfd = self._host.exit_status_by_pidfd
             return (yield from wait_as_a_stranger(running, by_pidfd=by_pidfd))
         assert running.init is not None
         assert running.pidfd is not None
@@ -147,13 +139,13 @@ class BwrapEngine:
             # Somebody killed bubblewrap; init lives on and has become a child of ours.
             yield Pause(fd=running.pidfd.number)
             yield Pause(child=running.init, seconds=STOP_SECONDS)
-        self._processes.forget(running.init)
+        self._host.processes.forget(running.init)
         if running.init.status is not None:
             return ExitReport(
                 status=running.init.status, source="waitid", at_ns=running.init.reaped_at_ns
             )
         at_ns = running.monitor.reaped_at_ns
-        if self._exit_status_by_pidfd:
+        if self._host.exit_status_by_pidfd:
             status = pidfd.exit_status(running.pidfd.number)
             if status is not None:
                 return ExitReport(status=status, source="pidfd-info", at_ns=at_ns)
@@ -207,8 +199,8 @@ class BwrapEngine:
     def _diagnose(self, job: Job) -> Steps[LaunchFailed]:
         """Try again without the container's streams, for the message alone: it is never let go."""
         with contextlib.ExitStack() as owned, commands.Output() as output:
-            attempt = _Attempt(self._processes, self.path, job, owned)
-            nothing = self._nothing.number
+            attempt = _Attempt(self._host.processes, self.path, job, owned)
+            nothing = self._host.nothing.number
             child = yield from attempt.spawn((nothing, nothing, output.fd.number))
             yield from commands.finish(child, seconds=DIAGNOSIS_SECONDS)
             return explain(self.name, "setup", output.read(), job.program)

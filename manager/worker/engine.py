@@ -18,6 +18,7 @@ from manager.urpc.fds import OwnedFd
 from manager.worker.cgroups import Cgroup
 from manager.worker.loop import Child, Pause, Steps
 from manager.worker.phases import Phases
+from manager.worker.processes import Processes
 from manager.worker.resources import Limits
 from manager.worker.root_plan import RootPlan
 from manager.worker.stage import LaunchStage
@@ -63,6 +64,22 @@ class Job(Struct, kw_only=True):
         """What is to be executed, for messages."""
         process = self.spec.process
         return process.args[0] if process is not None and process.args else ""
+
+
+class Host(Struct, frozen=True, kw_only=True):
+    """What every engine needs of this machine.
+
+    Attributes:
+        processes: Where children live.
+        nothing: /dev/null, opened for reading and writing; lent.
+        exit_status_by_pidfd: Whether the kernel tells init's status to those who did not reap it.
+        lacks: What the machine itself does not allow, whatever the engine.
+    """
+
+    processes: Processes
+    nothing: OwnedFd
+    exit_status_by_pidfd: bool
+    lacks: frozenset[Feature]
 
 
 class ExitReport(Struct, frozen=True, kw_only=True):

@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from msgspec import Struct
+
 from manager.domain.features import Feature
-from manager.urpc.fds import OwnedFd
-from manager.worker.bwrap import JOIN_OPTION, BwrapEngine
+from manager.worker.bwrap import JOIN_OPTION, NEEDED_OPTIONS, BwrapEngine
 from manager.worker.capabilities import Kernel
 from manager.worker.cgroups import Cgroups
-from manager.worker.engine import Engine
+from manager.worker.engine import Engine, Host
 from manager.worker.oci import CRUN, RUNC, OciEngine
-from manager.worker.processes import ENGINE_ENVIRONMENT, Processes
+from manager.worker.processes import ENGINE_ENVIRONMENT
 from manager.worker.runsc import RUNSC, RunscEngine
 
 ENGINE_NAMES: Final = ("crun", "runc", "runsc", "bwrap")
@@ -25,92 +26,82 @@ ENGINE_NAMES: Final = ("crun", "runc", "runsc", "bwrap")
 VERSION_SECONDS: Final = 5.0
 """Longest time that an engine may take to say its version."""
 
+_OCI: Final = {"crun": (CRUN, OciEngine), "runc": (RUNC, OciEngine), "runsc": (RUNSC, RunscEngine)}
+
 _VERSION: Final = re.compile(r"(\d+\.\d+\S*)")
 
 
-class EngineFinder:
-    """Looks for the programs and makes engines of them.
+class Program(Struct, frozen=True, kw_only=True):
+    """An engine's program as found on this machine; `problem` says why it cannot be used."""
+
+    name: str
+    path: Path | None = None
+    version: str = ""
+    problem: str = ""
+
+
+def find_programs(paths: Mapping[str, Path]) -> tuple[Program, ...]:
+    """Look for every engine's program.
 
     Args:
-        state_dir: Parent of the directories for the engines' own state.
-        kernel: What the kernel can do.
-        cgroups: What the control groups can do.
-        processes: Where the engines' processes will live.
-        nothing: /dev/null; lent for as long as the engines are used.
-        paths: Programs to use instead of those that are found.
+        paths: Programs to use instead of those that would be found, by engine.
     """
+    return tuple(_find(name, paths.get(name)) for name in ENGINE_NAMES)
 
-    def __init__(
-        self,
-        state_dir: Path,
-        kernel: Kernel,
-        cgroups: Cgroups,
-        processes: Processes,
-        nothing: OwnedFd,
-        paths: Mapping[str, Path],
-    ) -> None:
-        self._state_dir = state_dir
-        self._kernel = kernel
-        self._cgroups = cgroups
-        self._processes = processes
-        self._nothing = nothing
-        self._paths = paths
 
-    def find(self) -> dict[str, Engine]:
-        """Every engine whose program is there."""
-        self._state_dir.mkdir(mode=0o700, exist_ok=True)
-        found: dict[str, Engine] = {}
-        for dialect, kind in ((CRUN, OciEngine), (RUNC, OciEngine), (RUNSC, RunscEngine)):
-            path = self._program(dialect.name)
-            if path is None:
-                continue
-            state_dir = self._state_dir / dialect.name
-            state_dir.mkdir(mode=0o700, exist_ok=True)
-            found[dialect.name] = kind(
-                dialect,
-                path=path,
-                version=_version(path),
-                state_dir=state_dir,
-                processes=self._processes,
-                nothing=self._nothing,
-                exit_status_by_pidfd=self._kernel.exit_status_by_pidfd,
-                lacks=self._machine_lacks(),
-            )
-        path = self._program("bwrap")
-        if path is not None:
-            found["bwrap"] = self._bwrap(path)
-        return found
+def make_engine(program: Program, host: Host, state_dir: Path) -> Engine:
+    """Make an engine of a program without a problem.
 
-    def _bwrap(self, path: Path) -> BwrapEngine:
-        lacks = set(self._machine_lacks())
-        if JOIN_OPTION not in _output_of(path, "--help"):
-            lacks.add("pid-namespace-join")
+    Args:
+        program: Found before.
+        host: What it needs of this machine.
+        state_dir: Parent of the directories for the engines' own state; existing.
+    """
+    assert program.path is not None
+    if program.name == "bwrap":
         return BwrapEngine(
-            path=path,
-            version=_version(path),
-            processes=self._processes,
-            nothing=self._nothing,
-            exit_status_by_pidfd=self._kernel.exit_status_by_pidfd,
-            lacks=frozenset(lacks),
+            path=program.path,
+            version=program.version,
+            host=host,
+            can_join_pid_namespace=JOIN_OPTION in _output_of(program.path, "--help"),
         )
+    dialect, kind = _OCI[program.name]
+    own_dir = state_dir / program.name
+    own_dir.mkdir(mode=0o700, exist_ok=True)
+    return kind(dialect, path=program.path, version=program.version, state_dir=own_dir, host=host)
 
-    def _program(self, name: str) -> Path | None:
-        if name in self._paths:
-            return self._paths[name]
-        if name == "bwrap" and (embedded := _embedded_bwrap()) is not None:
-            return embedded
-        found = shutil.which(name, path=ENGINE_ENVIRONMENT["PATH"])
-        return Path(found) if found else None
 
-    def _machine_lacks(self) -> frozenset[Feature]:
-        lacks: set[Feature] = set()
-        if not self._kernel.has_erofs:
-            lacks.add("erofs")
-        if not self._cgroups.has_device_rules:
-            lacks.add("mknod")
-        if self._cgroups.path_taken == "none":
-            lacks.update(("resources", "pid-namespace-join"))
-        return frozenset(lacks)
+def machine_lacks(kernel: Kernel, cgroups: Cgroups) -> frozenset[Feature]:
+    """What no engine can give here."""
+    lacks: set[Feature] = set()
+    if not kernel.has_erofs:
+        lacks.add("erofs")
+    if not cgroups.has_device_rules:
+        lacks.add("mknod")
+    if cgroups.path_taken == "none":
+        lacks.update(("resources", "pid-namespace-join"))
+    return frozenset(lacks)
+
+
+def _find(name: str, given: Path | None) -> Program:
+    path = given or (_embedded_bwrap() if name == "bwrap" else None) or _in_path(name)
+    if path is None:
+        return Program(name=name, problem=f"no program {name} in {ENGINE_ENVIRONMENT['PATH']}")
+    if not os.access(path, os.X_OK):
+        return Program(name=name, path=path, problem=f"{path} cannot be executed")
+    version = _version(path)
+    if name == "bwrap":
+        options = _output_of(path, "--help")
+        missing = [option for option in NEEDED_OPTIONS if option not in options]
+        if missing:
+            problem = f"version {version} is too old: it has no {', '.join(missing)}"
+            return Program(name=name, path=path, version=version, problem=problem)
+    return Program(name=name, path=path, version=version)
+
+
+def _in_path(name: str) -> Path | None:
+    found = shutil.which(name, path=ENGINE_ENVIRONMENT["PATH"])
+    return Path(found) if found else None
 
 
 def _embedded_bwrap() -> Path | None:

@@ -18,6 +18,7 @@ from manager.worker.launch import Launch
 from manager.worker.loop import Loop, Steps, Task
 from manager.worker.machine import Machine
 from manager.worker.outbox import Outbox
+from manager.worker.records import TRIAL_PREFIX
 from manager.worker.reports import Reports
 from manager.worker.starting import Request
 
@@ -38,6 +39,10 @@ _ENGINE_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 def _nothing_to_settle() -> None:
     """A launch that was not queued frees no place."""
+
+
+def _to_nobody(outcome: w.Outcome) -> None:
+    """No manager has asked for a trial."""
 
 
 class Launches:
@@ -123,7 +128,9 @@ class Launches:
     def adopt_all(self) -> None:
         """Go on with what a former worker, which was killed, has left; once, before anything."""
         for record in self._machine.records.read():
-            launch = Launch(bare_command(record), self._machine, self._reports, _nothing_to_settle)
+            is_trial = record.launch_id.startswith(TRIAL_PREFIX)
+            reports = Reports(Outbox(_to_nobody)) if is_trial else self._reports
+            launch = Launch(bare_command(record), self._machine, reports, _nothing_to_settle)
             steps = remaining_life(launch, record, self._machine)
             self._known[launch.launch_id] = launch
             self._begin(launch, steps)

@@ -14,10 +14,10 @@ import msgspec
 from msgspec import Struct
 
 from manager.domain.features import Feature
-from manager.urpc.fds import OwnedFd
 from manager.worker import commands
 from manager.worker.engine import (
     ExitReport,
+    Host,
     Job,
     Running,
     observe,
@@ -28,7 +28,6 @@ from manager.worker.engine_messages import explain
 from manager.worker.errors import LaunchFailed, one_line
 from manager.worker.loop import Child, Pause, Steps
 from manager.worker.oci_config import Changes, build_config
-from manager.worker.processes import Processes
 
 CREATE_SECONDS: Final = 20.0
 START_SECONDS: Final = 20.0
@@ -86,48 +85,27 @@ RUNC: Final = Dialect(
 class OciEngine:
     """An OCI runtime on this machine.
 
-    Attributes:
-        joins_namespaces: See :class:`manager.worker.engine.Engine`.
-
     Args:
         dialect: Which one.
         path: The program.
         version: As it says itself.
-        state_dir: Directory for its own records, ours to make.
-        processes: Where children live.
-        nothing: /dev/null; lent.
-        exit_status_by_pidfd: Whether the kernel tells init's status to those who did not reap it.
-        lacks: Beyond the dialect's: what this machine does not allow.
+        state_dir: Directory for its own records, existing.
+        host: What it needs of this machine.
     """
 
     joins_namespaces = True
 
-    @property
-    def serves_files(self) -> bool:
-        """See :class:`manager.worker.engine.Engine`."""
-        return self._dialect.serves_files
-
     def __init__(
-        self,
-        dialect: Dialect,
-        *,
-        path: Path,
-        version: str,
-        state_dir: Path,
-        processes: Processes,
-        nothing: OwnedFd,
-        exit_status_by_pidfd: bool,
-        lacks: frozenset[Feature] = frozenset(),
+        self, dialect: Dialect, *, path: Path, version: str, state_dir: Path, host: Host
     ) -> None:
         self._dialect = dialect
         self.name = dialect.name
         self.path = path
         self.version = version
-        self.lacks = dialect.lacks | lacks
+        self.serves_files = dialect.serves_files
+        self.lacks = dialect.lacks | host.lacks
         self._state_dir = state_dir
-        self._processes = processes
-        self._nothing = nothing
-        self._exit_status_by_pidfd = exit_status_by_pidfd
+        self._host = host
 
     def start(self, job: Job) -> Steps[Running]:
         """See :class:`manager.worker.engine.Engine`."""
@@ -154,7 +132,7 @@ class OciEngine:
     def wait(self, running: Running) -> Steps[ExitReport]:
         """See :class:`manager.worker.engine.Engine`."""
         if running.init is None:
-            by_pidfd = self._exit_status_by_pidfd
+            by_pidfd = self._host.exit_status_by_pidfd
             return (yield from wait_as_a_stranger(running, by_pidfd=by_pidfd))
         yield Pause(child=running.init)
         return ExitReport(
@@ -171,10 +149,10 @@ class OciEngine:
         if not self._traces(engine_id):
             return []
         result = yield from commands.run(
-            self._processes,
+            self._host.processes,
             [*self._command(), *self._dialect.delete, "--", engine_id],
             seconds=DELETE_SECONDS,
-            nothing=self._nothing.number,
+            nothing=self._host.nothing.number,
         )
         for path in self._traces(engine_id):
             # runsc leaves its lock behind.
@@ -213,7 +191,7 @@ class OciEngine:
         argv += ["create", self._dialect.bundle_option, str(bundle)]
         argv += ["--pid-file", str(bundle / "pid"), "--", job.engine_id]
         try:
-            child = self._processes.spawn(argv, stdio=job.stdio)
+            child = self._host.processes.spawn(argv, stdio=job.stdio)
             if not self._dialect.applies_resources:
                 # Whatever it forks is found by the cgroup then, however it ends.
                 job.cgroup.add(child.pid)
@@ -226,8 +204,8 @@ class OciEngine:
         log = bundle / "start.log"
         argv = self._command("--log", str(log), "--log-format", "json")
         argv += ["start", "--", job.engine_id]
-        stdio = (self._nothing.number,) * 3
-        child = self._processes.spawn(argv, stdio=stdio)
+        stdio = (self._host.nothing.number,) * 3
+        child = self._host.processes.spawn(argv, stdio=stdio)
         ended = yield from commands.finish(child, seconds=START_SECONDS)
         self._check(job, child, "start", log, ended=ended)
 
@@ -240,7 +218,7 @@ class OciEngine:
 
     def _take_init(self, job: Job, bundle: Path) -> Running:
         pid = int((bundle / "pid").read_text(encoding="ascii"))
-        inherited = self._processes.inherit(pid)
+        inherited = self._host.processes.inherit(pid)
         if inherited is None:
             raise LaunchFailed("create", f"{self.name}: init was gone as soon as it was made")
         child, handle = inherited
@@ -250,7 +228,7 @@ class OciEngine:
 
     def _let_go(self, running: Running) -> None:
         if running.init is not None:
-            self._processes.forget(running.init)
+            self._host.processes.forget(running.init)
         signal_running(running, signal.SIGKILL, everyone=False)
         running.close()
 

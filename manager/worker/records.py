@@ -15,6 +15,9 @@ from msgspec import Struct
 
 from manager.schema import worker as w
 
+TRIAL_PREFIX: Final = "trial:"
+"""Begins the launch id of a container that only shows that an engine works: no manager's."""
+
 _FILE_MODE: Final = 0o600
 
 

@@ -81,10 +81,10 @@ class RunscEngine(OciEngine):
     def signal(self, running: Running, signo: int, *, everyone: bool) -> Steps[int | None]:
         options = ["--all"] if everyone else []
         result = yield from commands.run(
-            self._processes,
+            self._host.processes,
             self._command("kill", *options, "--", running.engine_id, str(signo)),
             seconds=KILL_SECONDS,
-            nothing=self._nothing.number,
+            nothing=self._host.nothing.number,
         )
         return None if result.code == os.EX_OK else errno.ESRCH
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -24,9 +23,6 @@ logger = logging.getLogger(__name__)
 
 ROOT_UID: Final = 0
 
-Introduce = Callable[[], w.Welcome]
-"""Makes a welcome that lacks only what is held and what runs."""
-
 
 class Server:
     """Accepts managers and does what the latest of them says.
@@ -35,15 +31,12 @@ class Server:
         loop: Runs everything; stopped when the worker has been asked to go and nothing runs.
         listener: Accepts connections; owned here.
         machine: What launches share.
-        introduce: Says who the worker is and what works here.
     """
 
-    def __init__(
-        self, loop: Loop, listener: UnixListener, machine: Machine, introduce: Introduce
-    ) -> None:
+    def __init__(self, loop: Loop, listener: UnixListener, machine: Machine) -> None:
         self._loop = loop
         self._listener = listener
-        self._introduce = introduce
+        self._welcome: w.Welcome | None = None
         self._outbox = Outbox(self._send)
         self._reports = Reports(self._outbox)
         self._holds = Holds()
@@ -51,7 +44,16 @@ class Server:
         self._manager: Connection | None = None
         self._connections: set[Connection] = set()
         self._stopping = False
-        loop.watch(listener.sock.fileno(), self._accept)
+
+    def open(self, welcome: w.Welcome) -> None:
+        """Let managers in; those that came earlier have waited.
+
+        Args:
+            welcome: Says who the worker is and what works here; what is held and what runs is
+                added to it each time.
+        """
+        self._welcome = welcome
+        self._loop.watch(self._listener.sock.fileno(), self._accept)
 
     def stop(self) -> None:
         """End the loop as soon as nothing runs and every outcome is acknowledged.
@@ -65,7 +67,8 @@ class Server:
         """Close every socket and whatever is held."""
         for connection in tuple(self._connections):
             connection.close()
-        self._loop.unwatch(self._listener.sock.fileno())
+        if self._welcome is not None:
+            self._loop.unwatch(self._listener.sock.fileno())
         self._listener.close()
         self._holds.close()
 
@@ -133,8 +136,9 @@ class Server:
             former.close()
         facts = {fact.launch_id: fact for fact in self._outbox.launches()}
         facts |= {fact.launch_id: fact for fact in self.launches.facts()}
+        assert self._welcome is not None
         welcome = msgspec.structs.replace(
-            self._introduce(), held=self._holds.names, launches=tuple(facts.values())
+            self._welcome, held=self._holds.names, launches=tuple(facts.values())
         )
         connection.send(w.encode(welcome))
         self._outbox.send_again()

@@ -10,7 +10,8 @@ import logging
 import os
 import platform
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +21,12 @@ from manager.urpc.fds import OwnedFd
 from manager.urpc.unix_address import UnixListener
 from manager.worker.capabilities import Kernel, probe_kernel
 from manager.worker.cgroups import Cgroups
-from manager.worker.engines import EngineFinder
+from manager.worker.engine import Host
+from manager.worker.engines import Program, find_programs, machine_lacks, make_engine
 from manager.worker.errors import StateDirTaken
 from manager.worker.loop import Loop
 from manager.worker.machine import Machine
+from manager.worker.probing import Prober
 from manager.worker.processes import Processes
 from manager.worker.records import Records
 from manager.worker.server import Server
@@ -65,14 +68,21 @@ def serve(state: Path, engine_paths: Mapping[str, Path]) -> None:
         loop = owned.enter_context(contextlib.closing(Loop()))
         processes = owned.enter_context(contextlib.closing(Processes(loop)))
         nothing = owned.enter_context(OwnedFd(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)))
-        machine = _machine(directory, kernel, processes, nothing, engine_paths)
+        programs = find_programs(engine_paths)
+        machine = _machine(directory, kernel, processes, nothing, programs)
         listener = UnixListener.bind(state / SOCKET_NAME)
-        introduce = _introduction(machine, kernel)
-        server = owned.enter_context(contextlib.closing(Server(loop, listener, machine, introduce)))
+        server = owned.enter_context(contextlib.closing(Server(loop, listener, machine)))
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
         server.launches.adopt_all()
-        logger.info("worker.ready pid=%d", os.getpid())
+        prober = Prober(loop, machine, programs, directory / "engines.json")
+        prober.begin(kernel.missing, partial(_open, server, machine, kernel, prober))
         loop.run()
+
+
+def _open(server: Server, machine: Machine, kernel: Kernel, prober: Prober) -> None:
+    """Let managers in, now that there is something to tell them."""
+    server.open(_welcome(machine, kernel, prober.reports()))
+    logger.info("worker.ready pid=%d", os.getpid())
 
 
 def _isolate() -> None:
@@ -86,14 +96,21 @@ def _machine(
     kernel: Kernel,
     processes: Processes,
     nothing: OwnedFd,
-    engine_paths: Mapping[str, Path],
+    programs: Sequence[Program],
 ) -> Machine:
     stage = Stage(directory / "stage")
     if not kernel.missing:
         stage.mount()
     cgroups = Cgroups.prepare()
+    host = Host(
+        processes=processes,
+        nothing=nothing,
+        exit_status_by_pidfd=kernel.exit_status_by_pidfd,
+        lacks=machine_lacks(kernel, cgroups),
+    )
+    state_dir = directory / "engines"
+    state_dir.mkdir(mode=0o700, exist_ok=True)
     boot_id = pidfd.boot_id()
-    finder = EngineFinder(directory / "engines", kernel, cgroups, processes, nothing, engine_paths)
     return Machine(
         processes=processes,
         stage=stage,
@@ -102,11 +119,15 @@ def _machine(
         overlay_by_fd=kernel.overlay_by_fd,
         boot_id=boot_id,
         records=Records(directory / "launches", boot_id),
-        engines=finder.find(),
+        engines={
+            program.name: make_engine(program, host, state_dir)
+            for program in programs
+            if not program.problem
+        },
     )
 
 
-def _introduction(machine: Machine, kernel: Kernel) -> Callable[[], w.Welcome]:
+def _welcome(machine: Machine, kernel: Kernel, engines: tuple[w.EngineReport, ...]) -> w.Welcome:
     own = os.getpid()
     with pidfd.open_pidfd(own) as handle:
         identity = w.PidIdentity(
@@ -115,26 +136,13 @@ def _introduction(machine: Machine, kernel: Kernel) -> Callable[[], w.Welcome]:
             pidfd_inode=pidfd.inode(handle.number),
             boot_id=machine.boot_id,
         )
-
-    def introduce() -> w.Welcome:
-        return w.Welcome(
-            protocol=w.PROTOCOL_VERSION,
-            worker=identity,
-            kernel=platform.release(),
-            engines=tuple(
-                w.EngineReport(
-                    name=engine.name,
-                    works=True,
-                    path=str(engine.path),
-                    version=engine.version,
-                    lacks=tuple(sorted(engine.lacks)),
-                )
-                for engine in machine.engines.values()
-            ),
-            capabilities={**kernel.paths_taken(), "cgroup": machine.cgroups.path_taken},
-        )
-
-    return introduce
+    return w.Welcome(
+        protocol=w.PROTOCOL_VERSION,
+        worker=identity,
+        kernel=platform.release(),
+        engines=engines,
+        capabilities={**kernel.paths_taken(), "cgroup": machine.cgroups.path_taken},
+    )
 
 
 @contextlib.contextmanager

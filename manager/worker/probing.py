@@ -1,0 +1,187 @@
+"""Find out which engines work here, by starting a container with each.
+
+What is found is remembered for as long as the program and the boot of the machine are the same;
+a failure is not: it may have been the machine's mood.
+"""
+
+import os
+import platform
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from manager.domain.payload import LaunchPlan, LayerPlan
+from manager.kernel import mount
+from manager.schema import worker as w
+from manager.urpc.fds import FdBundle, OwnedFd
+from manager.worker.engine import Engine
+from manager.worker.engines import Program
+from manager.worker.launch import Launch
+from manager.worker.loop import Loop, Pause, Steps
+from manager.worker.machine import Machine
+from manager.worker.outbox import Outbox
+from manager.worker.records import TRIAL_PREFIX
+from manager.worker.reports import Reports
+from manager.worker.starting import Request
+from manager.worker.tiny_program import tiny_program
+
+PROBE_SECONDS: Final = 10.0
+"""Longest time for a container that does nothing, from its launch to its end."""
+
+PROGRAM_NAME: Final = "probe"
+
+
+class _Proof(Struct, frozen=True, kw_only=True):
+    """An engine has worked: this program, on this boot."""
+
+    path: str
+    size_bytes: int
+    modified_ns: int
+    boot_id: str
+
+
+class Prober:
+    """Tries engines out.
+
+    Args:
+        loop: Runs the trials.
+        machine: What launches share.
+        programs: The engines' programs.
+        memory: File with the proofs of earlier trials.
+    """
+
+    def __init__(
+        self, loop: Loop, machine: Machine, programs: Sequence[Program], memory: Path
+    ) -> None:
+        self._loop = loop
+        self._machine = machine
+        self._programs = {program.name: program for program in programs}
+        self._memory = memory
+        self._proofs = self._read_proofs()
+        self._problems = {name: each.problem for name, each in self._programs.items()}
+        self._pending: set[str] = set()
+
+    def begin(self, missing: str, done: Callable[[], None]) -> None:
+        """Start the trials that are needed.
+
+        Args:
+            missing: What this machine lacks altogether: then no engine works.
+            done: Called once, when every engine has been tried.
+        """
+        if missing:
+            self._problems = {name: each or missing for name, each in self._problems.items()}
+        untried = [] if missing or tiny_program(platform.machine()) is None else self._untried()
+        self._pending = {engine.name for engine in untried}
+        for engine in untried:
+            self._loop.start(self._try(engine, done))
+        if not untried:
+            done()
+
+    def reports(self) -> tuple[w.EngineReport, ...]:
+        """What was found out, one for each engine."""
+        engines: Mapping[str, Engine] = self._machine.engines
+        return tuple(
+            w.EngineReport(
+                name=name,
+                works=not self._problems[name],
+                path=str(program.path or ""),
+                version=program.version,
+                problem=self._problems[name],
+                lacks=tuple(sorted(engines[name].lacks)) if name in engines else (),
+            )
+            for name, program in self._programs.items()
+        )
+
+    def _try(self, engine: Engine, done: Callable[[], None]) -> Steps[None]:
+        outcomes: list[w.Outcome] = []
+        reports = Reports(Outbox(outcomes.append))
+        launch = Launch(_command(engine.name), self._machine, reports, lambda: None)
+        task = self._loop.start(launch.life(lambda: self._request(launch.command, engine)))
+        for _ in range(int(PROBE_SECONDS * 100)):
+            if task.done:
+                break
+            yield Pause(seconds=0.01)
+        else:
+            launch.end()
+        self._problems[engine.name] = _problem(outcomes)
+        if not self._problems[engine.name]:
+            self._proofs[engine.name] = self._proof(engine)
+        self._pending.discard(engine.name)
+        if not self._pending:
+            self._memory.write_bytes(msgspec.json.encode(self._proofs))
+            done()
+
+    def _untried(self) -> list[Engine]:
+        engines = self._machine.engines.values()
+        return [
+            engine for engine in engines if self._proofs.get(engine.name) != self._proof(engine)
+        ]
+
+    def _request(self, command: w.Launch, engine: Engine) -> Request:
+        nothing = self._machine.nothing
+        fds = FdBundle([nothing.dup(), nothing.dup(), nothing.dup(), _root()])
+        return Request(
+            command=command,
+            spec=msgspec.json.encode(_spec()),
+            fds=fds,
+            terminal=None,
+            engine=engine,
+            namespaces={},
+        )
+
+    def _proof(self, engine: Engine) -> _Proof:
+        status = engine.path.stat()
+        return _Proof(
+            path=str(engine.path),
+            size_bytes=status.st_size,
+            modified_ns=status.st_mtime_ns,
+            boot_id=self._machine.boot_id,
+        )
+
+    def _read_proofs(self) -> dict[str, _Proof]:
+        try:
+            return msgspec.json.decode(self._memory.read_bytes(), type=dict[str, _Proof])
+        except (OSError, msgspec.MsgspecError):
+            return {}
+
+
+def _command(engine: str) -> w.Launch:
+    return w.Launch(
+        launch_id=f"{TRIAL_PREFIX}{engine}",
+        engine_id=uuid.uuid4().hex,
+        engine=engine,
+        spec=b"",
+        plan=LaunchPlan(stdio=(0, 1, 2), root=LayerPlan(lower="lisafs", lower_fd=3)),
+    )
+
+
+def _spec() -> dict[str, object]:
+    return {
+        "ociVersion": "1.0.2",
+        "process": {"args": [f"/{PROGRAM_NAME}"], "cwd": "/", "env": []},
+        "root": {"path": "/", "readonly": False},
+    }
+
+
+def _root() -> OwnedFd:
+    """A detached root filesystem with nothing but the program."""
+    program = tiny_program(platform.machine())
+    assert program is not None
+    root = mount.tmpfs()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    with open(os.open(PROGRAM_NAME, flags, 0o755, dir_fd=root.number), "wb") as file:
+        file.write(program)
+    return root
+
+
+def _problem(outcomes: Sequence[w.Outcome]) -> str:
+    for outcome in outcomes:
+        if isinstance(outcome, w.StartFailed):
+            return outcome.reason
+        if isinstance(outcome, w.Exited):
+            return "" if outcome.status == 0 else f"a trial ended with status {outcome.status}"
+    return f"a trial took more than {PROBE_SECONDS:g} seconds"
