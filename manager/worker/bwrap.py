@@ -136,20 +136,25 @@ class BwrapEngine:
         assert running.pidfd is not None
         yield Pause(child=running.monitor)
         if not pidfd.has_exited(running.pidfd.number):
-            # Somebody killed bubblewrap; init lives on and has become a child of ours.
             yield Pause(fd=running.pidfd.number)
-            yield Pause(child=running.init, seconds=STOP_SECONDS)
-        self._host.processes.forget(running.init)
-        if running.init.status is not None:
-            return ExitReport(
-                status=running.init.status, source="waitid", at_ns=running.init.reaped_at_ns
-            )
         at_ns = running.monitor.reaped_at_ns
         if self._host.exit_status_by_pidfd:
             status = pidfd.exit_status(running.pidfd.number)
             if status is not None:
+                self._host.processes.forget(running.init)
                 return ExitReport(status=status, source="pidfd-info", at_ns=at_ns)
-        return ExitReport(status=_as_wait_status(running.monitor), source="engine", at_ns=at_ns)
+        if running.monitor.status is not None and os.WIFEXITED(running.monitor.status):
+            self._host.processes.forget(running.init)
+            status = _as_wait_status(running.monitor)
+            return ExitReport(status=status, source="engine", at_ns=at_ns)
+        # Somebody killed bubblewrap before init ended: init has become a child of ours.
+        yield Pause(child=running.init, seconds=STOP_SECONDS)
+        self._host.processes.forget(running.init)
+        if running.init.status is None:
+            return ExitReport(status=None, source="unknown", at_ns=at_ns)
+        return ExitReport(
+            status=running.init.status, source="waitid", at_ns=running.init.reaped_at_ns
+        )
 
     def signal(self, running: Running, signo: int, *, everyone: bool) -> Steps[int | None]:
         """See :class:`manager.worker.engine.Engine`."""

@@ -103,6 +103,7 @@ class Running(Struct, kw_only=True):
         cgroup: Its cgroup.
         init: Set if init is, or may become, a child of the worker.
         monitor: A process of the engine that is init's parent.
+        relay: A process that carries the bytes of its terminal.
     """
 
     engine_id: str
@@ -113,6 +114,7 @@ class Running(Struct, kw_only=True):
     namespaces: dict[str, OwnedFd] = {}
     init: Child | None = None
     monitor: Child | None = None
+    relay: Child | None = None
 
     def close(self) -> None:
         """Close the descriptors."""

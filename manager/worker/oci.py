@@ -5,6 +5,7 @@ and `start` there is a process, init, that has not run a line of the client's co
 put it into its cgroup.
 """
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -15,6 +16,7 @@ from msgspec import Struct
 
 from manager.domain.features import Feature
 from manager.worker import commands
+from manager.worker.console import ConsoleSocket, start_relay
 from manager.worker.engine import (
     ExitReport,
     Host,
@@ -33,6 +35,9 @@ CREATE_SECONDS: Final = 20.0
 START_SECONDS: Final = 20.0
 DELETE_SECONDS: Final = 10.0
 """Longest time for each command of an engine; after it the engine is killed."""
+
+RELAY_SECONDS: Final = 1.0
+"""Longest wait for a terminal's last bytes, where somebody else still has it open."""
 
 CONFIG_MODE: Final = 0o600
 
@@ -69,7 +74,6 @@ CRUN: Final = Dialect(
             "domainname",
             "intel-rdt",
             "resources-beyond-memory-pids-cpu",
-            "terminal",
             "time-namespace",
             "user-namespace",
         }
@@ -78,7 +82,7 @@ CRUN: Final = Dialect(
 RUNC: Final = Dialect(
     name="runc",
     applies_resources=True,
-    lacks=frozenset({"domainname", "personality", "terminal", "time-namespace", "user-namespace"}),
+    lacks=frozenset({"domainname", "personality", "time-namespace", "user-namespace"}),
 )
 
 
@@ -111,8 +115,14 @@ class OciEngine:
         """See :class:`manager.worker.engine.Engine`."""
         bundle = self._write_bundle(job)
         try:
-            yield from self._create(job, bundle)
-            running = self._take_init(job, bundle)
+            with contextlib.ExitStack() as owned:
+                console = owned.enter_context(ConsoleSocket(bundle)) if job.terminal else None
+                yield from self._create(job, bundle, console)
+                running = self._take_init(job, bundle)
+                if console is not None:
+                    master = owned.enter_context(console.receive())
+                    terminal = job.stdio[0]
+                    running.relay = start_relay(self._host.processes, terminal, master.number)
             job.phases.lap("create")
             try:
                 job.cgroup.add(running.pid)
@@ -135,6 +145,10 @@ class OciEngine:
             by_pidfd = self._host.exit_status_by_pidfd
             return (yield from wait_as_a_stranger(running, by_pidfd=by_pidfd))
         yield Pause(child=running.init)
+        if running.relay is not None:
+            # So that the last words are there when the end is told.
+            yield Pause(child=running.relay, seconds=RELAY_SECONDS)
+            self._host.processes.forget(running.relay)
         return ExitReport(
             status=running.init.status, source="waitid", at_ns=running.init.reaped_at_ns
         )
@@ -178,6 +192,7 @@ class OciEngine:
                 name: f"/proc/{os.getpid()}/fd/{fd}" for name, fd in job.namespaces.items()
             },
             cgroups_path=job.cgroup.path,
+            terminal=job.terminal,
             keep_resources=self._dialect.applies_resources,
             readonly=job.root_plan.readonly and not self._dialect.serves_files,
         )
@@ -185,13 +200,17 @@ class OciEngine:
         write_private(stage.bundle / "config.json", msgspec.json.encode(config))
         return stage.bundle
 
-    def _create(self, job: Job, bundle: Path) -> Steps[None]:
+    def _create(self, job: Job, bundle: Path, console: ConsoleSocket | None) -> Steps[None]:
         log = bundle / "create.log"
         argv = self._command("--log", str(log), "--log-format", "json")
         argv += ["create", self._dialect.bundle_option, str(bundle)]
-        argv += ["--pid-file", str(bundle / "pid"), "--", job.engine_id]
+        argv += ["--pid-file", str(bundle / "pid")]
+        stdio = job.stdio
+        if console is not None:
+            argv += ["--console-socket", console.path]
+            stdio = (self._host.nothing.number,) * 3
         try:
-            child = self._host.processes.spawn(argv, stdio=job.stdio)
+            child = self._host.processes.spawn([*argv, "--", job.engine_id], stdio=stdio)
             if not self._dialect.applies_resources:
                 # Whatever it forks is found by the cgroup then, however it ends.
                 job.cgroup.add(child.pid)

@@ -41,6 +41,22 @@ MANDATORY: Final = (
 )
 """What a container gets even if its spec is silent, as in gVisor."""
 
+INSIDE_DEV: Final = (
+    Mount(
+        destination="/dev/pts",
+        type="devpts",
+        source="devpts",
+        options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"),
+    ),
+    Mount(
+        destination="/dev/shm",
+        type="tmpfs",
+        source="shm",
+        options=("nosuid", "noexec", "nodev", "mode=1777", "size=65536k"),
+    ),
+)
+"""What belongs to a `/dev` that no spec asked for."""
+
 Kind: TypeAlias = Literal["directory", "like-source"]
 
 
@@ -163,6 +179,8 @@ def _mandatory(spec_mounts: Sequence[Mount], plan: LaunchPlan) -> Iterable[Entry
             )
         elif mount.destination not in given:
             yield EngineMount(mount=mount)
+            if mount.destination == DEV_DESTINATION:
+                yield from (EngineMount(mount=m) for m in INSIDE_DEV if m.destination not in given)
 
 
 def _tree(

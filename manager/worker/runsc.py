@@ -45,7 +45,6 @@ RUNSC: Final = Dialect(
             "seccomp",
             "selinux",
             "sysctl",
-            "terminal",
             "time-namespace",
             "user-namespace",
         }
@@ -60,7 +59,8 @@ class RunscEngine(OciEngine):
 
     @override
     def start(self, job: Job) -> Steps[Running]:
-        _check_stdio(job.stdio)
+        if not job.terminal:
+            _check_stdio(job.stdio)
         running = yield from super().start(job)
         while running.namespaces:
             # The sandbox process's own: nobody's containers live in them.

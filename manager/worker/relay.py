@@ -1,0 +1,76 @@
+"""Carry bytes between a donated terminal and the one that an engine made: a script of its own.
+
+An OCI engine makes a container's terminal inside the container and hands its master end out; what
+was donated is a terminal of the client's. So somebody has to stand between the two: this process,
+one per container with a terminal, so that neither worker nor manager does, and so that it outlives
+both. It ends by itself when the container has closed its terminal or the client has hung up.
+
+Arguments: the donated terminal's descriptor, the master's. Standard library only.
+"""
+
+import contextlib
+import fcntl
+import os
+import select
+import struct
+import sys
+import termios
+import tty
+from typing import Final
+
+CHUNK_BYTES: Final = 65536
+SIZE_POLL_SECONDS: Final = 0.25
+"""How often to look whether the client has resized its terminal: its signal goes elsewhere."""
+
+_SIZE: Final = struct.Struct("HHHH")
+
+
+def main() -> int:
+    """Run until either side is gone; returns the exit code."""
+    donated, master = map(int, sys.argv[1:])
+    before = termios.tcgetattr(donated)
+    tty.setraw(donated, termios.TCSANOW)
+    try:
+        carry(donated, master)
+    finally:
+        # If the client has hung up, there is nothing to restore.
+        with contextlib.suppress(termios.error, OSError):
+            termios.tcsetattr(donated, termios.TCSADRAIN, before)
+    return 0
+
+
+def carry(donated: int, master: int) -> None:
+    """Copy both ways; what a side does not take yet waits here, and its source waits with it."""
+    pending = {donated: b"", master: b""}
+    other = {donated: master, master: donated}
+    size = b""
+    while True:
+        size = _follow_size(donated, master, size)
+        reading = [fd for fd in (donated, master) if not pending[other[fd]]]
+        writing = [fd for fd, data in pending.items() if data]
+        readable, writable, _ = select.select(reading, writing, [], SIZE_POLL_SECONDS)
+        try:
+            for fd in writable:
+                pending[fd] = pending[fd][os.write(fd, pending[fd]) :]
+            for fd in readable:
+                chunk = os.read(fd, CHUNK_BYTES)
+                if not chunk:
+                    return
+                pending[other[fd]] = chunk
+        except OSError:
+            # EIO: the last process of the container has closed it, or the client has hung up.
+            return
+
+
+def _follow_size(donated: int, master: int, known: bytes) -> bytes:
+    try:
+        size = fcntl.ioctl(donated, termios.TIOCGWINSZ, bytes(_SIZE.size))
+        if size != known:
+            fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+    except OSError:
+        return known
+    return size
+
+
+if __name__ == "__main__":
+    sys.exit(main())
