@@ -15,10 +15,13 @@ from manager.urpc.errors import MalformedMessage
 NESTING_MAX: Final = 10_000
 """Deepest nesting of arrays and objects (encoding/json's maxNestingDepth)."""
 
-_BODY: Final = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
+# No possessive quantifier stands on a group: before Python 3.11.5 such a group, when its last
+# repetition fails half way, leaves the match where it failed (python/cpython issue 106052). What a
+# greedy one may keep for backtracking is bounded by the size of a chunk.
+_BODY: Final = rb'[^"\\]*+(?:\\.[^"\\]*+)*'
 _STRING_BODY: Final = re.compile(_BODY, re.DOTALL)
 _STRING: Final = re.compile(rb'"' + _BODY + rb'"', re.DOTALL)
-_WHOLE_STRINGS: Final = re.compile(rb'(?:[^"]*+"' + _BODY + rb'")*+', re.DOTALL)
+_WHOLE_STRINGS: Final = re.compile(rb'(?:[^"]*+"' + _BODY + rb'")*', re.DOTALL)
 _STRING_OR_BRACKET: Final = re.compile(rb'"' + _BODY + rb'"|[\[\]{}]', re.DOTALL)
 _SPACE: Final = re.compile(rb"[ \t\r\n]*+")
 _LITERAL: Final = re.compile(rb"[-+.0-9A-Za-z]*+")
