@@ -33,6 +33,7 @@ golden: $(VENV)/.ready
 	$(BIN)/pytest -q tests/golden --update-golden
 
 bench: setup
+	$(BIN)/python -m benchmarks.bench_urpc
 	$(BIN)/python -m benchmarks.bench_start
 
 sim: $(VENV)/.ready
