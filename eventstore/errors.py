@@ -13,6 +13,13 @@
     ├── StoreFull(path)                                 make room, retry as is: the store goes on
     ├── StorePoisoned(path, problem)                    close, reopen, re-read: the disk failed
     ├── StoreClosed()                                   programming error: open it again
+    ├── KeyUnusable(path, problem)                      repair or replace the key file
+    ├── NoteRejected(problem)                           a checkpoint that proves nothing as it is
+    │   ├── NoteMalformed                               it is not a note: get it again
+    │   ├── SignatureAbsent                             get the signed one
+    │   ├── SignatureUntrusted(names)                   give the right verifier key, if you trust it
+    │   ├── SignatureWrong(name)                        it was altered, or forged: keep it, ask why
+    │   └── CheckpointStale(size, wanted)               get a newer one
     └── LogUnusable(path, problem)                      it cannot be opened, or not gone on with
         ├── LogNotFound                                 check the path; a writer creates the file
         ├── LogInaccessible                             check owner, mode, mount and disk
@@ -143,6 +150,80 @@ class StoreClosed(EventStoreError):
 
     def __init__(self) -> None:
         super().__init__("the event log is closed")
+
+
+class KeyUnusable(EventStoreError):
+    """A key file cannot be used.
+
+    Attributes:
+        path: The file.
+        problem: What is wrong with it.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem
+
+
+class NoteRejected(EventStoreError):
+    """A signed note, or a checkpoint in it, is not what was asked for: ignore what it says."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+class NoteMalformed(NoteRejected):
+    """The bytes are not a signed note, a checkpoint or a verifier key."""
+
+
+class SignatureAbsent(NoteRejected):
+    """The note has no signature line."""
+
+    def __init__(self) -> None:
+        super().__init__("the note is not signed: it has no signature line")
+
+
+class SignatureUntrusted(NoteRejected):
+    """The note is signed, but by none of the keys that are trusted.
+
+    Attributes:
+        names: Names and ids of the keys that signed it.
+    """
+
+    def __init__(self, names: tuple[str, ...], trusted: tuple[str, ...]) -> None:
+        super().__init__(
+            f"the note is signed by {', '.join(names)}, but trusted are only "
+            f"{', '.join(trusted) or 'no keys at all'}"
+        )
+        self.names = names
+
+
+class SignatureWrong(NoteRejected):
+    """A signature under the name of a trusted key is not that key's over this text.
+
+    Attributes:
+        name: Name and id of the key.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the signature of {name} does not fit: the note was altered or forged")
+        self.name = name
+
+
+class CheckpointStale(NoteRejected):
+    """The checkpoint is genuine, but older than it must be.
+
+    Attributes:
+        size: Events that it covers.
+        wanted: Events that it should cover.
+    """
+
+    def __init__(self, size: int, wanted: int) -> None:
+        super().__init__(f"the checkpoint covers {size} events, at least {wanted} are wanted")
+        self.size = size
+        self.wanted = wanted
 
 
 class LogUnusable(EventStoreError):
