@@ -6,7 +6,7 @@ A text that is not known here is passed on as it is.
 
 import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -44,7 +44,7 @@ def explain(engine: str, doing: str, output: str, program: str) -> LaunchFailed:
         output: Its log or error output; plain text, or a JSON object with `msg` per line.
         program: What the container was to execute.
     """
-    message = _last_message(output.splitlines())
+    message = "; ".join(_messages(output))
     for pattern, number in _PATTERNS:
         if pattern.search(message):
             text = _NOISE.sub("", message)
@@ -54,14 +54,15 @@ def explain(engine: str, doing: str, output: str, program: str) -> LaunchFailed:
     return LaunchFailed("create", f"{engine} {doing}: {text}")
 
 
-def _last_message(lines: Iterable[str]) -> str:
-    """The last error that was logged, or else the last line that says anything."""
-    last = ""
-    for line in lines:
+def _messages(output: str) -> Iterator[str]:
+    """Every error that was logged, once."""
+    seen = set()
+    # runsc writes its JSON objects one after the other, without a line's end.
+    for line in output.replace("}{", "}\n{").splitlines():
         text = one_line(_from_json(line))
-        if text:
-            last = text
-    return last
+        if text and text not in seen:
+            seen.add(text)
+            yield text
 
 
 def _from_json(line: str) -> str:
