@@ -188,11 +188,10 @@ class BwrapEngine:
             raise (yield from self._diagnose(job))
 
     def _finish_sandbox(self, job: Job, running: Running) -> None:
-        process = job.spec.process
-        assert process is not None
+        process = job.process
         complete(running.pid, job.spec, later_mounts(job.root_plan), running.namespaces)
         check_program(running.pid, process)
-        _set_limits(running.pid, process.rlimits or ())
+        _set_limits(running.pid, self._host.limits_for(process))
         if process.oom_score_adj:
             adjust = Path(f"/proc/{running.pid}/oom_score_adj")
             try:
@@ -233,11 +232,9 @@ class _Attempt:
         arguments += ["--block-fd", str(self._block.number)]
         first, first_write = self._pipe()
         with _argument_file(arguments) as file:
-            process = job.spec.process
-            assert process is not None
             setsid = ["setsid", "--ctty"] if job.terminal else []
             argv = [*setsid, str(self._path), "--args", str(first.number)]
-            argv += ["--args", str(file.number), "--", *(process.args or ())]
+            argv += ["--args", str(file.number), "--", *(job.process.args or ())]
             passed = [first.number, file.number, self._info_write.number, self._block.number]
             if pid_namespace is not None:
                 passed.append(pid_namespace)

@@ -40,12 +40,10 @@ def sandbox_arguments(job: Job, *, pid_namespace_fd: int | None) -> list[str]:
     Raises:
         LaunchFailed: Stage `create`: an option that bubblewrap cannot express.
     """
-    process = job.spec.process
-    assert process is not None
     return [
         *_namespaces(job, pid_namespace_fd),
         *_mounts(job.root_plan, job.stage.root, job.stage.parts),
-        *_process(process, terminal=job.terminal),
+        *_process(job.process, terminal=job.terminal),
     ]
 
 

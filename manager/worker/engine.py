@@ -11,7 +11,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 from msgspec import Struct
 
 from manager.domain.features import Feature
-from manager.domain.spec import Spec
+from manager.domain.spec import Process, Rlimit, Spec
 from manager.kernel import pidfd
 from manager.kernel.namespaces import open_namespace
 from manager.urpc.fds import OwnedFd
@@ -25,6 +25,8 @@ from manager.worker.stage import LaunchStage
 
 SHARED_NAMESPACES: Final = ("net", "ipc", "uts", "pid")
 """Kept open while a container lives, for others to join."""
+
+OPEN_FILES: Final = "RLIMIT_NOFILE"
 
 REAPED_POLL_SECONDS: Final = 0.02
 REAPED_ROUNDS_MAX: Final = 250
@@ -60,10 +62,15 @@ class Job(Struct, kw_only=True):
     phases: Phases
 
     @property
+    def process(self) -> Process:
+        """The container's init, which every spec that gets here has."""
+        assert self.spec.process is not None
+        return self.spec.process
+
+    @property
     def program(self) -> str:
         """What is to be executed, for messages."""
-        process = self.spec.process
-        return process.args[0] if process is not None and process.args else ""
+        return self.process.args[0] if self.process.args else ""
 
 
 class Host(Struct, frozen=True, kw_only=True):
@@ -74,12 +81,23 @@ class Host(Struct, frozen=True, kw_only=True):
         nothing: /dev/null, opened for reading and writing; lent.
         exit_status_by_pidfd: Whether the kernel tells init's status to those who did not reap it.
         lacks: What the machine itself does not allow, whatever the engine.
+        open_files: Soft and hard limit of open files, for containers whose spec names none: the
+            worker raises its own.
     """
 
     processes: Processes
     nothing: OwnedFd
     exit_status_by_pidfd: bool
     lacks: frozenset[Feature]
+    open_files: tuple[int, int]
+
+    def limits_for(self, process: Process) -> tuple[Rlimit, ...]:
+        """The limits of a spec, and that of open files whether it is there or not."""
+        given = process.rlimits or ()
+        if any(limit.type == OPEN_FILES for limit in given):
+            return given
+        soft, hard = self.open_files
+        return (*given, Rlimit(type=OPEN_FILES, soft=soft, hard=hard))
 
 
 class ExitReport(Struct, frozen=True, kw_only=True):

@@ -34,6 +34,9 @@ KILLS_REMEMBERED_MAX: Final = 10_000
 SANDBOX_NAMESPACES: Final = ("net", "ipc", "uts")
 """What a subcontainer shares with the root container of its sandbox."""
 
+_UNDER_WAY: Final = -1
+"""Stands for the errno of a signal that is being delivered."""
+
 _ENGINE_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -100,10 +103,11 @@ class Launches:
     def kill(self, command: w.Kill) -> None:
         """Deliver a signal."""
         if command.kill_id in self._kills:
-            if not self._outbox.send_again(command.kill_id):
-                self._reports.killed(command.kill_id, self._kills[command.kill_id])
+            result = self._kills[command.kill_id]
+            if result != _UNDER_WAY and not self._outbox.send_again(command.kill_id):
+                self._reports.killed(command.kill_id, result)
             return
-        self._kills[command.kill_id] = None
+        self._kills[command.kill_id] = _UNDER_WAY
         if len(self._kills) > KILLS_REMEMBERED_MAX:
             self._kills.popitem(last=False)
         self._loop.start(self._kill(command))

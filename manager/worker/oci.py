@@ -192,6 +192,7 @@ class OciEngine:
                 name: f"/proc/{os.getpid()}/fd/{fd}" for name, fd in job.namespaces.items()
             },
             cgroups_path=job.cgroup.path,
+            rlimits=self._host.limits_for(job.process),
             terminal=job.terminal,
             keep_resources=self._dialect.applies_resources,
             readonly=job.root_plan.readonly and not self._dialect.serves_files,

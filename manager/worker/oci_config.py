@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
+from manager.domain.spec import Rlimit
 from manager.worker.mount_options import flags_of
 from manager.worker.root_plan import EngineMount, RootPlan, TreeMount
 
@@ -30,6 +31,7 @@ class Changes(Struct, frozen=True, kw_only=True):
         parts: Directory with the staged trees.
         namespaces: Name under /proc/PID/ns -> path, of those to join.
         cgroups_path: Below each hierarchy's root.
+        rlimits: The process's, complete.
         terminal: Whether the engine is to make a terminal and hand it out.
         readonly: Whether the engine is to make the root read-only; its mount may be so anyway.
         keep_resources: Whether the engine applies `linux.resources` itself.
@@ -40,6 +42,7 @@ class Changes(Struct, frozen=True, kw_only=True):
     namespaces: Mapping[str, str]
     cgroups_path: str
     readonly: bool
+    rlimits: tuple[Rlimit, ...]
     terminal: bool = False
     keep_resources: bool = False
 
@@ -47,7 +50,11 @@ class Changes(Struct, frozen=True, kw_only=True):
 def build_config(body: Mapping[str, object], plan: RootPlan, changes: Changes) -> dict[str, object]:
     """Make the config; the given body is left as it is."""
     config = {key: value for key, value in body.items() if key not in DROPPED_MEMBERS}
-    config["process"] = {**_object(body, "process"), "terminal": changes.terminal}
+    config["process"] = {
+        **_object(body, "process"),
+        "terminal": changes.terminal,
+        "rlimits": [to_builtins(limit) for limit in changes.rlimits],
+    }
     config["root"] = {"path": str(changes.root), "readonly": changes.readonly}
     config["mounts"] = [_mount(entry, changes.parts) for entry in plan.engine_entries]
     config["linux"] = _linux(_object(body, "linux"), changes)

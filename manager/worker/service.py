@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import platform
+import resource
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -107,6 +108,7 @@ def _machine(
         nothing=nothing,
         exit_status_by_pidfd=kernel.exit_status_by_pidfd,
         lacks=machine_lacks(kernel, cgroups),
+        open_files=_raise_open_files(),
     )
     state_dir = directory / "engines"
     state_dir.mkdir(mode=0o700, exist_ok=True)
@@ -125,6 +127,13 @@ def _machine(
             if not program.problem
         },
     )
+
+
+def _raise_open_files() -> tuple[int, int]:
+    """Allow this process all the descriptors it may have; returns what was allowed before."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft, hard
 
 
 def _welcome(machine: Machine, kernel: Kernel, engines: tuple[w.EngineReport, ...]) -> w.Welcome:

@@ -11,6 +11,7 @@ import tarfile
 import pytest
 
 from manager.domain.payload import LayerPlan, MountPlan
+from manager.kernel.mount import reopen_readonly
 from manager.schema import worker as w
 from manager.urpc.fds import OwnedFd
 
@@ -143,12 +144,18 @@ def image(busybox_rootfs, tmp_path):
     return path
 
 
+def reopened(path):
+    """An image as the manager sends it."""
+    with OwnedFd(os.open(path, os.O_RDONLY)) as donated:
+        return reopen_readonly(donated.number)
+
+
 @pytest.mark.parametrize("upper", ["none", "memory"])
 def test_erofs_root(worker, engine, make_spec, image, upper):
     status, output = worker.run(
         engine,
         shell(make_spec, "ls /bin/busybox; echo x > /etc/new && ls /etc/new"),
-        OwnedFd(os.open(image, os.O_RDONLY)),
+        reopened(image),
         root_plan=lambda fd: LayerPlan(lower="erofs", lower_fd=fd, upper=upper),
     )
     assert output.startswith("/bin/busybox\n")

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from manager.domain.payload import LaunchPlan, LayerPlan, MountPlan
-from manager.domain.spec import parse_spec
+from manager.domain.spec import Process, Rlimit, parse_spec
 from manager.worker.bwrap_args import later_mounts, sandbox_arguments
-from manager.worker.engine import Job
+from manager.worker.engine import Host, Job
 from manager.worker.errors import LaunchFailed
 from manager.worker.oci_config import Changes, build_config
 from manager.worker.phases import Phases
@@ -70,6 +70,7 @@ def config(body=BODY, **changes):
         "namespaces": {},
         "cgroups_path": "/sandtrail/id",
         "readonly": True,
+        "rlimits": (Rlimit(type="RLIMIT_NOFILE", soft=1, hard=2),),
     }
     return build_config(body, root_plan(body), Changes(**(defaults | changes)))
 
@@ -77,7 +78,10 @@ def config(body=BODY, **changes):
 def test_what_is_ours_replaces_what_was_given():
     found = config()
     assert found["root"] == {"path": "/stage/id/root", "readonly": True}
-    assert found["process"] == BODY["process"] | {"terminal": False}
+    assert found["process"] == BODY["process"] | {
+        "terminal": False,
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2}],
+    }
     assert found["linux"]["cgroupsPath"] == "/sandtrail/id"
     assert found["linux"]["seccomp"] == BODY["linux"]["seccomp"]
     assert not {"hooks", "annotations"} & found.keys()
@@ -184,3 +188,19 @@ def test_a_size_that_bwrap_cannot_express(size):
     body = BODY | {"mounts": mounts}
     with pytest.raises(LaunchFailed, match="size"):
         arguments(body, msgspec.structs.replace(PLAN, mounts=()))
+
+
+def test_open_files_are_limited_as_they_were_for_the_worker():
+    host = Host(
+        processes=None,
+        nothing=None,
+        exit_status_by_pidfd=True,
+        lacks=frozenset(),
+        open_files=(1024, 4096),
+    )
+    given = Rlimit(type="RLIMIT_NOFILE", soft=5, hard=6)
+    cpu = Rlimit(type="RLIMIT_CPU", soft=5, hard=6)
+    usual = Rlimit(type="RLIMIT_NOFILE", soft=1024, hard=4096)
+    assert host.limits_for(Process(rlimits=(given, cpu))) == (given, cpu)
+    assert host.limits_for(Process(rlimits=(cpu,))) == (cpu, usual)
+    assert host.limits_for(Process()) == (usual,)

@@ -1,0 +1,193 @@
+"""The thin wrappers of system calls, against the kernel."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from manager.kernel import mount, pidfd
+from manager.kernel.paths import open_beneath
+from manager.urpc.fds import OwnedFd
+from manager.worker.cgroups import Cgroups, Hierarchies
+from manager.worker.errors import LaunchFailed
+from manager.worker.resources import Limit, Limits
+
+
+@pytest.fixture(autouse=True)
+def _root_only():
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+
+
+def in_own_namespace(code, *arguments):
+    """Run Python in a mount namespace of its own; returns what it prints."""
+    prologue = """
+        import os, sys
+        from manager.kernel import mount, namespaces
+        from manager.urpc.fds import OwnedFd
+        namespaces.unshare(namespaces.CLONE_NEWNS)
+        mount.make_private("/")
+    """
+    script = textwrap.dedent(prologue) + textwrap.dedent(code)
+    found = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def test_reopen_readonly_keeps_the_offset_and_cannot_be_written(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("abcdef")
+    with OwnedFd(os.open(path, os.O_RDONLY)) as donated:
+        os.lseek(donated.number, 2, os.SEEK_SET)
+        os.open(f"/proc/self/fd/{donated.number}", os.O_RDWR | os.O_CLOEXEC)
+        with mount.reopen_readonly(donated.number) as again:
+            assert os.read(again.number, 10) == b"cdef"
+            with pytest.raises(OSError, match="Read-only") as caught:
+                os.open(f"/proc/self/fd/{again.number}", os.O_RDWR)
+    assert caught.value.errno == errno.EROFS
+    assert path.read_text() == "abcdef"
+
+
+def test_a_clone_stays_where_its_original_was(tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/mark").write_text("real")
+    with OwnedFd(os.open(tmp_path / "here", os.O_PATH)) as directory:
+        tree = mount.clone_tree(directory.number)
+    (tmp_path / "here").rename(tmp_path / "there")
+    (tmp_path / "here").mkdir()
+    with tree, open_beneath(tree.number, "/mark", os.O_RDONLY) as file:
+        assert os.read(file.number, 10) == b"real"
+
+
+@pytest.mark.parametrize("path", ["/link", "/link/x", "/dir/link"])
+def test_open_beneath_follows_no_symlink(tmp_path, path):
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "link").symlink_to("dir")
+    (tmp_path / "dir/link").symlink_to("/etc")
+    with OwnedFd(os.open(tmp_path, os.O_PATH)) as root:
+        with pytest.raises(OSError, match="symbolic") as caught:
+            open_beneath(root.number, path)
+        open_beneath(root.number, "/../../dir").close()
+    assert caught.value.errno == errno.ELOOP
+
+
+@pytest.mark.parametrize("by_fd", [True, False])
+def test_overlay_by_descriptors_and_by_links(tmp_path, by_fd):
+    for name in ("low", "high", "up", "work", "at"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "low/file").write_text("low")
+    (tmp_path / "high/file").write_text("high")
+    code = """
+        from manager.worker.layers import make_overlay
+        base = sys.argv[1]
+        fds = {n: os.open(f"{base}/{n}", os.O_PATH) for n in ("low", "high", "up", "work", "at")}
+        tree = make_overlay(
+            [fds["high"], fds["low"]], (fds["up"], fds["work"]), by_fd=sys.argv[2] == "True"
+        )
+        mount.attach(tree.number, fds["at"])
+        print(open(f"{base}/at/file").read())
+        open(f"{base}/at/new", "w").write("new")
+    """
+    assert in_own_namespace(code, tmp_path, by_fd) == "high\n"
+    assert (tmp_path / "up/new").read_text() == "new"
+
+
+def test_erofs_by_loop_device(tmp_path, busybox_rootfs):
+    program = shutil.which("mkfs.erofs")
+    if program is None or not os.path.exists("/dev/loop-control"):
+        pytest.skip("no mkfs.erofs, or no loop devices")
+    image = tmp_path / "image"
+    subprocess.run([program, image, busybox_rootfs], check=True, capture_output=True)
+    code = """
+        from manager.kernel.loopdev import attach_loop_device
+        image = os.open(sys.argv[1], os.O_RDONLY)
+        with attach_loop_device(image) as device:
+            with mount.FilesystemContext("erofs") as context:
+                context.set_string("source", mount.at(device.number))
+                context.set_flag("ro")
+                tree = context.mount()
+        print(sorted(os.listdir(os.open(".", os.O_RDONLY, dir_fd=tree.number))))
+    """
+    assert "'bin', 'dev', 'etc'" in in_own_namespace(code, image)
+
+
+def test_messages_of_a_filesystem_are_passed_on():
+    with pytest.raises(OSError, match=r"tmpfs.*size"):
+        mount.tmpfs("many")
+
+
+def test_inside_other_namespaces_and_back(tmp_path):
+    code = """
+        home = {n: os.readlink(f"/proc/self/ns/{n}") for n in ("net", "mnt")}
+        pid = os.fork()
+        if pid == 0:
+            namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWNET)
+            os.kill(os.getpid(), 19)
+            os._exit(0)
+        os.waitpid(pid, os.WUNTRACED)
+        fds = {n: namespaces.open_namespace(pid, n) for n in ("net", "mnt")}
+        with namespaces.entered({n: fd.number for n, fd in fds.items()}):
+            there = {n: os.readlink(f"/proc/self/ns/{n}") for n in ("net", "mnt")}
+        back = {n: os.readlink(f"/proc/self/ns/{n}") for n in ("net", "mnt")}
+        print(back == home, there["net"] != home["net"], there["mnt"] != home["mnt"])
+        os.kill(pid, 9)
+    """
+    assert in_own_namespace(code) == "True True True\n"
+
+
+def test_the_status_of_a_process_that_somebody_else_reaped():
+    child = subprocess.Popen(["sh", "-c", "exit 42"])
+    with pidfd.open_pidfd(child.pid) as handle:
+        assert pidfd.start_ticks(child.pid) > 0
+        assert pidfd.parent(child.pid) == os.getpid()
+        signal.pidfd_send_signal(handle.number, 0)
+        child.wait()
+        assert pidfd.has_exited(handle.number)
+        try:
+            status = pidfd.exit_status(handle.number)
+        except OSError:
+            pytest.skip("PIDFD_GET_INFO tells no exit status before Linux 6.15")
+        assert status == 42 << 8
+    assert pidfd.start_ticks(child.pid) == 0
+
+
+@pytest.fixture
+def unified():
+    for place in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup"):
+        if os.path.exists(f"{place}/cgroup.controllers"):
+            return place
+    pytest.skip("no cgroup2 here")
+    return ""
+
+
+def test_a_unified_cgroup(unified):
+    cgroup = Cgroups(Hierarchies(unified=unified)).of_launch(f"test-{os.getpid()}")
+    cgroup.create()
+    child = subprocess.Popen(["sleep", "1000"])
+    try:
+        cgroup.add(child.pid)
+        assert cgroup.pids() == (child.pid,)
+        assert cgroup.signal_everyone(signal.SIGCONT) == 1
+        assert cgroup.signal_everyone(signal.SIGTERM, spared=(child.pid,)) == 0
+        assert not cgroup.ran_out_of_memory()
+        limit = Limit(controller="memory", file="nonsense.max", value="1")
+        with pytest.raises(LaunchFailed, match=r"nonsense\.max"):
+            cgroup.limit(Limits(v2=(limit,)))
+        assert cgroup.remove() != []
+        cgroup.kill_everyone()
+        assert child.wait() == -9
+    finally:
+        child.kill()
+        child.wait()
+        assert cgroup.remove() == []
+    assert cgroup.pids() == ()
