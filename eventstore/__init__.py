@@ -13,11 +13,13 @@ This module is the only door; what it does not name may change.
 from eventstore.canonical import canonical_bytes, leaf_hash
 from eventstore.envelope import Actor, Document, NewEvent, RecordedEvent
 from eventstore.errors import (
+    CheckpointStale,
     DocumentNotFound,
     EventIdReused,
     EventStoreError,
     EventTooLarge,
     InvalidAppend,
+    KeyUnusable,
     LimitExceeded,
     LogCorrupt,
     LogInaccessible,
@@ -28,6 +30,11 @@ from eventstore.errors import (
     LogTooNew,
     LogUnusable,
     NotALog,
+    NoteMalformed,
+    NoteRejected,
+    SignatureAbsent,
+    SignatureUntrusted,
+    SignatureWrong,
     StoreBusy,
     StoreClosed,
     StoreFull,
@@ -44,8 +51,11 @@ from eventstore.expected_version import (
     StreamState,
     matches,
 )
+from eventstore.keys import load_signer, load_verifier
 from eventstore.log import EventLog
 from eventstore.memory import MemoryLog, memory_log
+from eventstore.note import Checkpoint, Signer, Verifier, open_checkpoint
+from eventstore.seal_policy import SealPolicy
 from eventstore.sqlite.opening import open_log
 
 __all__ = [
@@ -53,6 +63,8 @@ __all__ = [
     "NO_STREAM",
     "STREAM_EXISTS",
     "Actor",
+    "Checkpoint",
+    "CheckpointStale",
     "Document",
     "DocumentNotFound",
     "EventIdReused",
@@ -62,6 +74,7 @@ __all__ = [
     "Exactly",
     "ExpectedVersion",
     "InvalidAppend",
+    "KeyUnusable",
     "LimitExceeded",
     "LogCorrupt",
     "LogInaccessible",
@@ -74,18 +87,29 @@ __all__ = [
     "MemoryLog",
     "NewEvent",
     "NotALog",
+    "NoteMalformed",
+    "NoteRejected",
     "RecordedEvent",
+    "SealPolicy",
+    "SignatureAbsent",
+    "SignatureUntrusted",
+    "SignatureWrong",
+    "Signer",
     "StoreBusy",
     "StoreClosed",
     "StoreFull",
     "StorePoisoned",
     "StreamState",
+    "Verifier",
     "WrongExpectedVersion",
     "canonical_bytes",
     "leaf_hash",
+    "load_signer",
+    "load_verifier",
     "make_event_id",
     "matches",
     "memory_log",
     "new_event_id",
+    "open_checkpoint",
     "open_log",
 ]

@@ -1,6 +1,7 @@
 """The event log in an SQLite file, as the one process that writes it has it."""
 
 import logging
+import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -18,9 +19,12 @@ from eventstore.errors import (
 )
 from eventstore.expected_version import ExpectedVersion
 from eventstore.group_commit import GroupCommit, Outcome
+from eventstore.seal_policy import SealPolicy
 from eventstore.sqlite.checkpoint import Checkpoints
 from eventstore.sqlite.connection import Connection
 from eventstore.sqlite.reads import LogReads
+from eventstore.sqlite.sealer import Sealer
+from eventstore.sqlite.sealing import Sealing
 from eventstore.sqlite.writer import LogWriter
 from eventstore.submission import Submission, prepare
 from eventstore.subscription import CommittedHead, subscription
@@ -47,14 +51,27 @@ class SqliteLog:
         self._head = CommittedHead(writer.head)
         self._commits = GroupCommit(self._commit)
         self._checkpoints = Checkpoints(self._checkpoint)
+        self._sealing: Sealing | None = None
         self._failure: EventStoreError | None = None
         self._closed = False
+
+    def keep_sealed(self, policy: SealPolicy, sealer: Sealer) -> None:
+        """From now on, and for what is stored already, seal as the policy says."""
+
+        async def seal(durable: bool) -> int:
+            await self._seal(sealer, durable=durable)
+            return sealer.sealed
+
+        self._sealing = Sealing(policy, lambda: self._head.position, sealer.sealed, seal)
+        self._sealing.note_head()
 
     async def close(self) -> None:
         """Answer the appends that are queued and take no more. Cancellation: shielded."""
         self._closed = True
         with anyio.CancelScope(shield=True):
             await self._commits.close()
+            if self._sealing is not None:
+                await self._sealing.close()
             await self._checkpoints.close()
         self._head.close()
 
@@ -105,6 +122,8 @@ class SqliteLog:
             raise self._judge(error) from error
         self._head.advance(self._writer.head)
         self._checkpoints.note_commit(batch)
+        if self._sealing is not None:
+            self._sealing.note_head()
         return outcomes
 
     async def _checkpoint(self) -> None:
@@ -112,6 +131,19 @@ class SqliteLog:
             await self._connection.run(lambda _: self._writer.checkpoint())
         except EventStoreError as error:
             logger.warning("checkpoint.failed reason=%s", self._judge(error))
+
+    async def _seal(self, sealer: Sealer, *, durable: bool) -> None:
+        if self._failure is not None:
+            return
+
+        def visit(_: sqlite3.Connection) -> bool:
+            return sealer.advance(self._clock(), durable=durable)
+
+        try:
+            while await self._connection.run(visit):
+                pass
+        except EventStoreError as error:
+            logger.warning("seal.failed reason=%s", self._judge(error))
 
     def _judge(self, error: EventStoreError) -> EventStoreError:
         """Whether the store can go on after an error of its writer; if not, it must not."""

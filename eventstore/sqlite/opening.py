@@ -10,12 +10,14 @@ from typing import Final
 from eventstore.errors import LogInaccessible
 from eventstore.limits import IDEMPOTENCY_WINDOW_EVENTS
 from eventstore.log import EventLog
+from eventstore.seal_policy import SealPolicy
 from eventstore.sqlite.connection import configure_writer, connect
 from eventstore.sqlite.lock import WriterLock
 from eventstore.sqlite.log import SqliteLog
 from eventstore.sqlite.read_log import SqliteReadLog
 from eventstore.sqlite.reads import LogReads
 from eventstore.sqlite.schema import check_schema, create_schema, is_blank
+from eventstore.sqlite.sealer import Sealer
 from eventstore.sqlite.writer import LogWriter
 
 LOG_FILE_MODE: Final = 0o600
@@ -28,6 +30,7 @@ async def open_log(
     read_only: bool = False,
     clock: Callable[[], int] = time.time_ns,
     window: int = IDEMPOTENCY_WINDOW_EVENTS,
+    seal: SealPolicy | None = None,
 ) -> AsyncIterator[EventLog]:
     """Open the log in an SQLite file, as an asynchronous context.
 
@@ -38,6 +41,9 @@ async def open_log(
         clock: Nanoseconds since 1970, for ``recorded_at_ns``.
         window: How many of the newest event ids are surely remembered, see
             :mod:`eventstore.sequencer`.
+        seal: Sign what is stored, now and then and on leaving, with this key; a writer's business.
+            Appends do not wait for it. Absent: what is stored before somebody seals it proves
+            nothing.
 
     Raises:
         LogLocked: Another process writes to it; its pid is in the error. Stop it, or read only.
@@ -59,31 +65,38 @@ async def open_log(
             stack.push_async_callback(reads.close)
             yield SqliteReadLog(name, reads)
             return
-        yield await _open_to_write(name, clock, window, stack)
+        yield await _open_to_write(name, clock, window, seal, stack)
 
 
 async def _open_to_write(
-    path: str, clock: Callable[[], int], window: int, stack: AsyncExitStack
+    path: str,
+    clock: Callable[[], int],
+    window: int,
+    seal: SealPolicy | None,
+    stack: AsyncExitStack,
 ) -> SqliteLog:
     stack.callback(WriterLock.take(path).release)
     _make_file(path)
     connection = await connect(path, read_only=False)
     stack.push_async_callback(connection.close)
 
-    def set_up(raw: sqlite3.Connection) -> LogWriter:
+    def set_up(raw: sqlite3.Connection) -> tuple[LogWriter, Sealer | None]:
         blank = is_blank(raw)
         if not blank:
             check_schema(raw, path)
         configure_writer(raw, path)
         if blank:
             create_schema(raw)
-        return LogWriter(raw, path, window)
+        sealer = None if seal is None else Sealer(raw, path, seal.signer)
+        return LogWriter(raw, path, window), sealer
 
-    writer = await connection.run(set_up)
+    writer, sealer = await connection.run(set_up)
     reads = await LogReads.open(path)
     stack.push_async_callback(reads.close)
     log = SqliteLog(path, connection, writer, reads, clock)
     stack.push_async_callback(log.close)
+    if seal is not None and sealer is not None:
+        log.keep_sealed(seal, sealer)
     return log
 
 

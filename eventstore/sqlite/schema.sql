@@ -37,6 +37,16 @@ CREATE TABLE documents (
     body       BLOB NOT NULL
 ) STRICT;
 
+-- Heads of the Merkle tree over the leaf hashes, signed. The peaks, 32 bytes each, are the roots of
+-- the tree's complete subtrees: from them it goes on growing without a look at older rows.
+CREATE TABLE checkpoints (
+    size         INTEGER PRIMARY KEY,   -- covers positions 1 to size
+    root         BLOB NOT NULL,
+    peaks        BLOB NOT NULL,
+    note         TEXT NOT NULL,         -- C2SP tlog-checkpoint
+    sealed_at_ns INTEGER NOT NULL
+) STRICT;
+
 CREATE VIEW events AS
 SELECT
     record.position       AS position,
@@ -79,3 +89,10 @@ CREATE TRIGGER event_type_no_update BEFORE UPDATE ON event_type
 BEGIN SELECT RAISE(ABORT, 'event types are never renamed'); END;
 CREATE TRIGGER event_type_no_delete BEFORE DELETE ON event_type
 BEGIN SELECT RAISE(ABORT, 'event types are never deleted'); END;
+CREATE TRIGGER checkpoints_in_order BEFORE INSERT ON checkpoints
+WHEN NEW.size <= (SELECT coalesce(max(size), 0) FROM checkpoints)
+BEGIN SELECT RAISE(ABORT, 'a checkpoint covers more than the one before'); END;
+CREATE TRIGGER checkpoints_no_update BEFORE UPDATE ON checkpoints
+BEGIN SELECT RAISE(ABORT, 'checkpoints are never changed'); END;
+CREATE TRIGGER checkpoints_no_delete BEFORE DELETE ON checkpoints
+BEGIN SELECT RAISE(ABORT, 'checkpoints are never deleted'); END;
