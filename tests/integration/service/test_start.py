@@ -214,3 +214,18 @@ async def test_the_embedded_manager_has_the_same_interface(
         pid = msgspec.json.decode(workers[-1])["identity"]["pid"]
     await wait_for_end(pid)
     assert fd_count(os.getpid()) < 64
+
+
+async def test_file_objects_are_lent_and_stay_the_callers(
+    service: Service, rootfs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY)
+    with open(os.devnull, "rb") as null, out.open("ab") as file:
+        donation = Donation(rootfs=Layer(source=root, upper="memory"), stdio=(null, file, file))
+        sandbox = await service.client.create_sandbox("sb", sh("echo lent"), donation)
+        await sandbox.start_root()
+        assert await sandbox.wait() == Exited(code=0)
+        file.write(b"still mine\n")
+    os.close(root)
+    assert out.read_text() == "lent\nstill mine\n"
