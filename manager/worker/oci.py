@@ -72,6 +72,7 @@ CRUN: Final = Dialect(
     lacks=frozenset(
         {
             "domainname",
+            "idmapped-mounts",
             "intel-rdt",
             "resources-beyond-memory-pids-cpu",
             "time-namespace",
@@ -82,7 +83,9 @@ CRUN: Final = Dialect(
 RUNC: Final = Dialect(
     name="runc",
     applies_resources=True,
-    lacks=frozenset({"domainname", "personality", "time-namespace", "user-namespace"}),
+    lacks=frozenset(
+        {"domainname", "idmapped-mounts", "personality", "time-namespace", "user-namespace"}
+    ),
 )
 
 

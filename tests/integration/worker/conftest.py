@@ -177,11 +177,17 @@ class Conversation:
                 return welcome
 
     def _receive(self, seconds: float) -> bool:
-        self._frames.flush()
-        if not select.select([self._frames], [], [], max(0, seconds))[0]:
-            return False
-        self._keep(self._frames.receive())
-        return True
+        deadline = time.monotonic() + seconds
+        while True:
+            self._frames.flush()
+            writing = [self._frames] if self._frames.wants_write else []
+            patience = max(0, deadline - time.monotonic())
+            readable, writable, _ = select.select([self._frames], writing, [], patience)
+            if readable:
+                self._keep(self._frames.receive())
+                return True
+            if not writable:
+                return False
 
     def _keep(self, frames: list[Any]) -> None:
         for frame in frames:
