@@ -54,9 +54,11 @@ from eventstore.expected_version import (
 from eventstore.keys import load_signer, load_verifier
 from eventstore.log import EventLog
 from eventstore.memory import MemoryLog, memory_log
-from eventstore.note import Checkpoint, Signer, Verifier, open_checkpoint
+from eventstore.note import Checkpoint, Signer, Verifier, open_checkpoint, read_checkpoint
 from eventstore.seal_policy import SealPolicy
+from eventstore.sqlite.evidence import newest_note, verify_log
 from eventstore.sqlite.opening import open_log
+from eventstore.verification import Finding, Outcome, Verdict, Verification
 
 __all__ = [
     "ANY",
@@ -73,6 +75,7 @@ __all__ = [
     "EventTooLarge",
     "Exactly",
     "ExpectedVersion",
+    "Finding",
     "InvalidAppend",
     "KeyUnusable",
     "LimitExceeded",
@@ -89,6 +92,7 @@ __all__ = [
     "NotALog",
     "NoteMalformed",
     "NoteRejected",
+    "Outcome",
     "RecordedEvent",
     "SealPolicy",
     "SignatureAbsent",
@@ -100,6 +104,8 @@ __all__ = [
     "StoreFull",
     "StorePoisoned",
     "StreamState",
+    "Verdict",
+    "Verification",
     "Verifier",
     "WrongExpectedVersion",
     "canonical_bytes",
@@ -110,6 +116,9 @@ __all__ = [
     "matches",
     "memory_log",
     "new_event_id",
+    "newest_note",
     "open_checkpoint",
     "open_log",
+    "read_checkpoint",
+    "verify_log",
 ]

@@ -13,6 +13,7 @@ two different events never have the same bytes.
 """
 
 import hashlib
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -50,6 +51,11 @@ def canonical_bytes(record: RecordedEvent) -> bytes:
     ]
     if record.documents:
         fields += [digest.encode() for digest in record.documents]
+    return encode_fields(fields)
+
+
+def encode_fields(fields: Iterable[bytes | None]) -> bytes:
+    """Encode the fields of an event, which come in their order, as they are stored."""
     parts = [DOMAIN]
     for content in fields:
         if content is None:
@@ -64,4 +70,9 @@ def leaf_hash(record: RecordedEvent) -> bytes:
 
     Source: RFC 6962, section 2.1.
     """
-    return hashlib.sha256(LEAF_PREFIX + canonical_bytes(record)).digest()
+    return hash_leaf(canonical_bytes(record))
+
+
+def hash_leaf(canonical: bytes) -> bytes:
+    """The leaf hash over the canonical bytes of an event."""
+    return hashlib.sha256(LEAF_PREFIX + canonical).digest()

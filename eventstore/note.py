@@ -283,6 +283,16 @@ def open_checkpoint(raw: bytes | str, trusted: Sequence[Verifier]) -> Checkpoint
     return Checkpoint.parse(note.text)
 
 
+def read_checkpoint(raw: bytes | str) -> Checkpoint:
+    """Read a checkpoint without looking at who signed it: one that you kept yourself.
+
+    Raises:
+        NoteMalformed: It is not a checkpoint.
+        SignatureAbsent: Nobody has signed it.
+    """
+    return Checkpoint.parse(Note.parse(raw).text)
+
+
 def _parse_signature(line: str) -> Signature:
     if not line.startswith(SIGNATURE_MARK):
         raise NoteMalformed(f"{line[:64]!r} is not a signature line: those begin with a dash")

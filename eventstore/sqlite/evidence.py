@@ -1,0 +1,221 @@
+"""A log's file as evidence: read as it is, to its last byte, believing nothing.
+
+Text is fetched as bytes, so that what is not UTF-8 any more can still be hashed. Reads are short: a
+log that is being written may be verified for hours without holding its WAL.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from importlib.resources import files
+from typing import Final, TypeAlias
+from urllib.parse import quote
+
+from eventstore.errors import LogCorrupt, LogNotFound
+from eventstore.note import Checkpoint, Verifier
+from eventstore.sqlite.connection import configure_reader, in_our_terms
+from eventstore.sqlite.schema import check_schema
+from eventstore.verification import Progress, StoredCheckpoint, StoredEvent, Verification
+from eventstore.verify import verify
+
+EventRow: TypeAlias = tuple[
+    int, bytes, int, bytes, bytes, int, bytes, int, bytes, bytes, bytes, object
+]
+CHUNK_ROWS: Final = 256
+SELECT_EVENTS: Final = (
+    "SELECT record.position, CAST(stream.name AS BLOB), record.version, "
+    "CAST(event_type.name AS BLOB), CAST(record.event_id AS BLOB), record.recorded_at_ns, "
+    "CAST(record.correlation_id AS BLOB), record.causation, CAST(record.actor AS BLOB), "
+    "CAST(record.data AS BLOB), CAST(record.documents AS BLOB), record.leaf_hash "
+    "FROM event_record AS record LEFT JOIN stream ON stream.id = record.stream_id "
+    "LEFT JOIN event_type ON event_type.id = record.type_id "
+    "WHERE record.position > ? AND record.position <= ? ORDER BY record.position LIMIT ?"
+)
+SELECT_CHECKPOINTS: Final = (
+    "SELECT size, root, peaks, CAST(note AS BLOB) FROM checkpoints "
+    "WHERE size > ? AND size <= ? ORDER BY size LIMIT ?"
+)
+# The plus sign keeps SQLite from going by position and sorting all of it.
+SELECT_VERSIONS: Final = (
+    "SELECT stream_id, version, position FROM event_record "
+    "WHERE (stream_id, version) > (?, ?) AND +position <= ? ORDER BY stream_id, version LIMIT ?"
+)
+SELECT_DOCUMENT: Final = (
+    "SELECT CAST(digest AS BLOB), CAST(body AS BLOB), rowid FROM documents "
+    "WHERE rowid > ? ORDER BY rowid LIMIT 1"
+)
+SELECT_SCHEMA: Final = (
+    "SELECT type || ' ' || name, quote(type) || quote(name) || quote(tbl_name) || quote(sql) "
+    "FROM sqlite_schema WHERE name NOT GLOB 'sqlite_stat*'"
+)
+LOWEST: Final = -(2**63)
+
+
+class FileEvidence:
+    """A log's file. Everything runs on the caller's thread."""
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self._raw = raw
+
+    def problems(self) -> Sequence[str]:
+        """As in :class:`eventstore.verification.Evidence`."""
+        found = [row[0] for row in self._raw.execute("PRAGMA integrity_check(10)")]
+        return [*(each for each in found if each != "ok"), *self._schema_problems()]
+
+    def _schema_problems(self) -> Iterator[str]:
+        with closing(sqlite3.connect(":memory:")) as fresh:
+            tables = files("eventstore.sqlite").joinpath("schema.sql")
+            fresh.executescript(tables.read_text(encoding="utf-8"))
+            wanted = dict(fresh.execute(SELECT_SCHEMA).fetchall())
+        found = dict(self._raw.execute(SELECT_SCHEMA).fetchall())
+        for name in sorted(wanted.keys() | found.keys()):
+            if name not in found:
+                yield f"{name} is missing"
+            elif name not in wanted:
+                yield f"{name} does not belong into a log"
+            elif found[name] != wanted[name]:
+                yield f"{name} was changed"
+
+    def newest_checkpoint(self) -> int:
+        """As in :class:`eventstore.verification.Evidence`."""
+        return int(
+            self._raw.execute("SELECT coalesce(max(size), 0) FROM checkpoints").fetchone()[0]
+        )
+
+    def head(self) -> int:
+        """As in :class:`eventstore.verification.Evidence`."""
+        row = self._raw.execute("SELECT coalesce(max(position), 0) FROM event_record").fetchone()
+        return int(row[0])
+
+    def events(self, until: int) -> Iterator[StoredEvent]:
+        """As in :class:`eventstore.verification.Evidence`."""
+        after = LOWEST
+        while rows := self._raw.execute(SELECT_EVENTS, (after, until, CHUNK_ROWS)).fetchall():
+            yield from map(_stored_event, rows)
+            after = rows[-1][0]
+
+    def checkpoints(self, until: int) -> Iterator[StoredCheckpoint]:
+        """As in :class:`eventstore.verification.Evidence`."""
+        after = LOWEST
+        while rows := self._raw.execute(SELECT_CHECKPOINTS, (after, until, CHUNK_ROWS)).fetchall():
+            for row in rows:
+                yield StoredCheckpoint(*row)
+            after = rows[-1][0]
+
+    def versions(self, until: int) -> Iterator[tuple[int, int, int]]:
+        """As in :class:`eventstore.verification.Evidence`."""
+        stream, version = LOWEST, LOWEST
+        while rows := self._raw.execute(
+            SELECT_VERSIONS, (stream, version, until, CHUNK_ROWS)
+        ).fetchall():
+            yield from rows
+            stream, version, _ = rows[-1]
+
+    def documents(self) -> Iterator[tuple[str, bytes]]:
+        """As in :class:`eventstore.verification.Evidence`."""
+        after = LOWEST
+        while row := self._raw.execute(SELECT_DOCUMENT, (after,)).fetchone():
+            yield row[0].decode(errors="backslashreplace"), row[1]
+            after = row[2]
+
+    def has_document(self, digest: str) -> bool:
+        """As in :class:`eventstore.verification.Evidence`."""
+        found = self._raw.execute("SELECT 1 FROM documents WHERE digest = ?", (digest,))
+        return found.fetchone() is not None
+
+    def first_with_document(self, digest: str) -> int | None:
+        """As in :class:`eventstore.verification.Evidence`."""
+        found = self._raw.execute(
+            "SELECT position FROM event_record WHERE instr(documents, ?) ORDER BY position LIMIT 1",
+            (digest,),
+        ).fetchone()
+        return None if found is None else int(found[0])
+
+    def newest_note(self) -> bytes | None:
+        """The newest checkpoint's note."""
+        found = self._raw.execute(
+            "SELECT CAST(note AS BLOB) FROM checkpoints ORDER BY size DESC LIMIT 1"
+        ).fetchone()
+        return None if found is None else bytes(found[0])
+
+
+def verify_log(
+    path: str | os.PathLike[str],
+    *,
+    trusted: Sequence[Verifier] = (),
+    pinned: Checkpoint | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Check a log's file: is it what was sealed? Also while it is being written.
+
+    Args:
+        path: The file.
+        trusted: Keys whose checkpoints count. Keep them where whoever can write to the log cannot
+            change them.
+        pinned: A checkpoint that was kept elsewhere, opened with
+            :func:`eventstore.open_checkpoint`: the log must extend it. Only this shows that an
+            older copy was put back, or that the owner of the signing key rewrote the past.
+        progress: Called every 1024 events.
+
+    Returns:
+        What was found, layer by layer. Also if the log is broken: that is no error.
+
+    Raises:
+        LogNotFound: No such file.
+        LogUnusable: It cannot be read far enough to say anything; the text says why.
+        StoreBusy: Another program holds the file. Try again.
+
+    Runs on the caller's thread for about 10 s for each million events; call it in one of its own.
+    Memory: that of 256 events, the largest document, and what SQLite caches.
+    """
+    name = os.path.realpath(path)
+    with _opened(name) as raw:
+        return verify(FileEvidence(raw), trusted=trusted, pinned=pinned, progress=progress)
+
+
+def newest_note(path: str | os.PathLike[str]) -> str | None:
+    """The newest checkpoint of a log as a signed note; None if it was never sealed.
+
+    Raises:
+        LogNotFound: No such file.
+        LogUnusable: It cannot be read.
+    """
+    name = os.path.realpath(path)
+    with _opened(name) as raw:
+        note = FileEvidence(raw).newest_note()
+    return None if note is None else note.decode(errors="backslashreplace")
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[sqlite3.Connection]:
+    if not os.path.exists(path):
+        raise LogNotFound(path, "no such file")
+    try:
+        with (
+            in_our_terms(path),
+            closing(
+                sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None)
+            ) as raw,
+        ):
+            configure_reader(raw)
+            check_schema(raw, path)
+            yield raw
+    except (ValueError, TypeError) as error:
+        # What a damaged file has SQLite say need not even be text.
+        raise LogCorrupt(path, f"holds what no log can: {error}") from error
+
+
+def _stored_event(row: EventRow) -> StoredEvent:
+    position, stream, version, type_, event_id, at_ns, correlation, causation, actor, data = row[
+        :10
+    ]
+    fields = (
+        _decimal(position), stream, _decimal(version), type_, event_id, _decimal(at_ns),
+        correlation, _decimal(causation), actor, data,
+    )  # fmt: skip
+    return StoredEvent(position, fields, row[10], row[11])
+
+
+def _decimal(number: object) -> bytes | None:
+    return None if number is None else str(number).encode()
