@@ -11,11 +11,12 @@ from typing import Any, Final
 import anyio
 from msgspec import Struct, to_builtins
 
-from eventstore import open_log
+from eventstore import SealPolicy, load_signer, open_log
+from eventstore.seal_policy import SEAL_EVENTS, SEAL_SECONDS
 from manager.adapters.client import LOG_FILE, ManagerClient
 from manager.adapters.control_server import NODE_SOCKET, ControlServer
 from manager.adapters.descriptors import KernelDescriptors
-from manager.adapters.identity import RandomIds, boot_id, load_env_key
+from manager.adapters.identity import SEAL_KEY_FILE, RandomIds, boot_id, load_env_key
 from manager.adapters.methods import Methods, node_methods, sandbox_methods
 from manager.adapters.transport import EmbeddedTransport
 from manager.adapters.worker_client import WorkerProcess
@@ -37,11 +38,17 @@ class Service(Struct, frozen=True, kw_only=True):
         root: Its state directory.
         engine: An engine's name, or ``auto``.
         stop_grace_s: How long calls under way may go on after the service was asked to stop.
+        key: The key that seals the log, made if it is missing; absent: SEAL_KEY_FILE in ``root``.
+        seal_events: The log is sealed when so many events came,
+        seal_seconds: or when the oldest unsealed one has waited so long, and at stop.
     """
 
     root: Path
     engine: str = AUTO
     stop_grace_s: float = STOP_GRACE_S
+    key: Path | None = None
+    seal_events: int = SEAL_EVENTS
+    seal_seconds: float = SEAL_SECONDS
 
 
 class Manager:
@@ -67,7 +74,7 @@ class Manager:
 
 @asynccontextmanager
 async def _embedded(root: Path, engine: str) -> AsyncIterator[ManagerClient]:
-    async with _node(root, engine) as node:
+    async with _node(Service(root=root, engine=engine)) as node:
         calls = Calls(node)
         told = describe_service(node, root)
 
@@ -93,7 +100,7 @@ async def serve(
         As :meth:`Manager.open`; OSError if a socket cannot be bound.
     """
     become_subreaper()
-    async with _node(service.root, service.engine) as node:
+    async with _node(service) as node:
         told = describe_service(node, service.root)
         server = ControlServer(node, service.root, told)
         async with anyio.create_task_group() as tasks:
@@ -105,12 +112,17 @@ async def serve(
 
 
 @asynccontextmanager
-async def _node(root: Path, engine: str) -> AsyncIterator[Node]:
-    root = _state_directory(root)
+async def _node(service: Service) -> AsyncIterator[Node]:
+    root = _state_directory(service.root)
     started = ManagerStarted(
         version=program_version(), pid=os.getpid(), boot_id=boot_id(), kernel=platform.release()
     )
-    async with open_log(root / LOG_FILE) as log:
+    seal = SealPolicy(
+        signer=load_signer(service.key or root / SEAL_KEY_FILE),
+        events=service.seal_events,
+        seconds=service.seal_seconds,
+    )
+    async with open_log(root / LOG_FILE, seal=seal) as log:
         ports = NodePorts(
             log=log,
             workers=WorkerProcess(root),
@@ -118,7 +130,7 @@ async def _node(root: Path, engine: str) -> AsyncIterator[Node]:
             ids=RandomIds(),
             env_key=load_env_key(root / ENV_KEY_FILE),
         )
-        async with open_node(ports, engine=engine, started=started) as node:
+        async with open_node(ports, engine=service.engine, started=started) as node:
             yield node
 
 

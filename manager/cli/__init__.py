@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "kill": "manager.cli.kill",
     "rm": "manager.cli.rm",
     "log": "manager.cli.log",
+    "audit": "manager.cli.audit",
     "doctor": "manager.cli.doctor",
 }
 
@@ -55,7 +56,7 @@ def cli() -> None:
 
     Exit codes: 0 fine, 1 refused or failed, 2 usage. `run` and `wait` pass the container's own
     status through; `run` exits 125 when the container could not be started, 126 when its program
-    cannot be executed, 127 when it is not there.
+    cannot be executed, 127 when it is not there. `audit verify` has codes of its own.
     """
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import click
 
+from eventstore.seal_policy import SEAL_EVENTS, SEAL_SECONDS
 from manager.application.engines import AUTO
 from manager.cli.session import fail, json_option, print_json, root_option
 from manager.daemon import STOP_GRACE_S, Service, serve
@@ -26,9 +27,39 @@ ENGINES = (AUTO, "bwrap", "crun", "runc", "runsc")
     metavar="SECONDS",
     help="How long calls under way may go on after SIGTERM.",
 )
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Key that seals the log; made, mode 0600, if missing.  [default: ROOT/keys/log.key]",
+)
+@click.option(
+    "--seal-events",
+    type=click.IntRange(min=1),
+    default=SEAL_EVENTS,
+    show_default=True,
+    help="Seal the log when so many events came.",
+)
+@click.option(
+    "--seal-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=SEAL_SECONDS,
+    show_default=True,
+    help="Seal the log when an event has waited so long; also at stop.",
+)
 @click.option("--verbose", is_flag=True, help="Log more to stderr.")
 @json_option
-def command(root: Path, engine: str, stop_grace: float, verbose: bool, as_json: bool) -> None:
+def command(  # noqa: PLR0913 - one for each option
+    *,
+    root: Path,
+    engine: str,
+    stop_grace: float,
+    key: Path | None,
+    seal_events: int,
+    seal_seconds: float,
+    verbose: bool,
+    as_json: bool,
+) -> None:
     """Run the service: accept calls on ROOT/control.sock until SIGTERM.
 
     Prints one line, beginning with "ready", when it accepts calls. Containers go on running when
@@ -38,7 +69,14 @@ def command(root: Path, engine: str, stop_grace: float, verbose: bool, as_json: 
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
-    service = Service(root=root, engine=engine, stop_grace_s=stop_grace)
+    service = Service(
+        root=root,
+        engine=engine,
+        stop_grace_s=stop_grace,
+        key=key,
+        seal_events=seal_events,
+        seal_seconds=seal_seconds,
+    )
 
     def ready(told: dict[str, Any]) -> None:
         if as_json:

@@ -1,0 +1,140 @@
+"""``sandtrail audit``: what it prints, and the exit codes that scripts go by."""
+
+import json
+import os
+import pty
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from eventstore import ANY, NewEvent, SealPolicy, load_signer, open_log
+from manager.adapters.client import LOG_FILE
+from manager.adapters.identity import SEAL_KEY_FILE
+
+
+async def write(root: Path, how_many: int, key: str = SEAL_KEY_FILE) -> None:
+    seal = SealPolicy(signer=load_signer(root / key)) if key else None
+    async with open_log(root / LOG_FILE, seal=seal) as log:
+        for number in range(how_many):
+            await log.append("s", [NewEvent(type="counted", data={"n": number})], expected=ANY)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    anyio.run(write, tmp_path, 3)
+    return tmp_path
+
+
+def audit(root: Path, *args: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, "-m", "manager.cli", "audit", *args],
+        env={**os.environ, "SANDTRAIL_ROOT": str(root)},
+        text=True,
+        check=False,
+        timeout=60,
+        **({"capture_output": True} | options),
+    )
+
+
+def alter(root: Path, statement: str) -> None:
+    raw = sqlite3.connect(root / LOG_FILE, isolation_level=None)
+    triggers = raw.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+    for name, _ in triggers:
+        raw.execute(f"DROP TRIGGER {name}")
+    raw.execute(statement)
+    for _, sql in triggers:
+        raw.execute(sql)
+    raw.close()
+
+
+def test_an_intact_log(root: Path) -> None:
+    done = audit(root, "verify")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines[:6]] == [
+        ["file", "PASS"],
+        ["sequence", "PASS"],
+        ["content", "PASS"],
+        ["tree", "PASS"],
+        ["signature", "PASS"],
+        ["history", "SKIP"],
+    ]
+    assert lines[6].startswith("VERIFIED #1 to #3. Proves: nothing between")
+    assert lines[7] == "Does not prove:"
+    assert "it lies beside the log" in lines[-1]
+    assert done.stderr == ""
+
+
+def test_with_a_key_and_a_checkpoint_from_elsewhere(root: Path, tmp_path: Path) -> None:
+    kept = audit(root, "checkpoint")
+    assert kept.returncode == 0
+    (tmp_path / "kept.note").write_text(kept.stdout)
+    anyio.run(write, root, 2)
+    key = str(root / (SEAL_KEY_FILE + ".pub"))
+    args = ("verify", "--key", key, "--checkpoint", str(tmp_path / "kept.note"), "--json")
+    done = audit(root, *args)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["schema"], told["verdict"], told["head"], told["sealed"]) == (
+        "sandtrail.verification/v1", "intact", 5, 5,
+    )  # fmt: skip
+    assert {each["outcome"] for each in told["findings"]} == {"PASS"}
+    assert not [each for each in told["unproven"] if "beside the log" in each]
+
+    alter(root, "DELETE FROM event_record WHERE position > 2")
+    alter(root, "DELETE FROM checkpoints")
+    assert audit(root, "verify").returncode == 4
+    rolled_back = audit(root, *args)
+    assert rolled_back.returncode == 3
+    assert json.loads(rolled_back.stdout)["first_bad"] == 3
+
+
+def test_a_broken_log(root: Path) -> None:
+    alter(root, "UPDATE event_record SET data = '{}' WHERE position = 2")
+    done = audit(root, "verify")
+    assert done.returncode == 3
+    assert "content    FAIL   #2: the stored columns hash to " in done.stdout
+    assert "BROKEN at #2. Keep the file as it is" in done.stdout
+
+
+def test_what_leaves_the_question_open(root: Path, tmp_path: Path) -> None:
+    log = str(root / LOG_FILE)
+    done = audit(root, "verify", "--log", log)
+    assert done.returncode == 4
+    assert "no verifier key was given" in done.stdout
+    assert "INCONCLUSIVE" in done.stdout
+    no_key = audit(root, "verify", "--key", str(tmp_path / "missing.pub"))
+    assert (no_key.returncode, "cannot be read" in no_key.stderr) == (4, True)
+    (tmp_path / "bad.note").write_text("not a note\n")
+    no_note = audit(root, "verify", "--checkpoint", str(tmp_path / "bad.note"))
+    assert (no_note.returncode, "not signed" in no_note.stderr) == (4, True)
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    anyio.run(write, fresh, 1, "")
+    assert audit(fresh, "checkpoint").returncode == 4
+
+
+def test_what_cannot_be_read(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.db").write_bytes(b"x" * 4096)
+    for path in ("missing.db", "other.db"):
+        for command in ("verify", "checkpoint"):
+            done = audit(root, command, "--log", str(tmp_path / path))
+            assert (done.returncode, done.stdout) == (5, ""), done
+            assert done.stderr.startswith("sandtrail: ")
+            assert "Traceback" not in done.stderr
+
+
+def test_a_person_sees_a_bar(root: Path) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        done = audit(root, "verify", capture_output=False, stdout=subprocess.PIPE, stderr=theirs)
+        shown = os.read(ours, 65536)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == 0
+    assert b"verifying" in shown
