@@ -27,7 +27,9 @@ lint: $(VENV)/.ready
 unit: $(VENV)/.ready
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage report
+	$(BIN)/coverage report --include='manager/domain/*,manager/schema/*' --fail-under=100
+	$(BIN)/coverage report --include='eventstore/*,manager/urpc/*' --fail-under=95
+	$(BIN)/coverage report --format=total
 
 golden: $(VENV)/.ready
 	$(BIN)/pytest -q tests/golden --update-golden
