@@ -116,7 +116,7 @@ class FileEvidence:
         """As in :class:`eventstore.verification.Evidence`."""
         after = LOWEST
         while row := self._raw.execute(SELECT_DOCUMENT, (after,)).fetchone():
-            yield row[0].decode(errors="backslashreplace"), row[1]
+            yield (row[0] or b"").decode(errors="backslashreplace"), row[1] or b""
             after = row[2]
 
     def has_document(self, digest: str) -> bool:

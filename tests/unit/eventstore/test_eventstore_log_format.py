@@ -1,5 +1,6 @@
 """The worked example of docs/log-format.md, checked by a second implementation of that page."""
 
+import base64
 import hashlib
 import json
 import re
@@ -8,8 +9,21 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 
-from eventstore import Actor, RecordedEvent, canonical_bytes, leaf_hash
+from eventstore import (
+    Actor,
+    RecordedEvent,
+    Signer,
+    Verifier,
+    canonical_bytes,
+    leaf_hash,
+    open_checkpoint,
+)
+from eventstore.merkle import tree_root
 from eventstore.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION
 
 PAGE = (Path(__file__).parents[3] / "docs" / "log-format.md").read_text(encoding="utf-8")
@@ -53,7 +67,7 @@ def as_record(columns: dict[str, Any]) -> RecordedEvent:
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
     assert {columns["actor"] is None for columns, _, _ in EXAMPLES} == {True, False}
 
 
@@ -70,6 +84,44 @@ def test_the_document_of_the_example() -> None:
     digest = hashlib.sha256(b"hello\n").hexdigest()
 
     assert EXAMPLES[0][0]["documents"] == [f"sha256:{digest}"]
+
+
+def block(name: str) -> str:
+    found = re.search(rf"```{name}\n(.*?)```", PAGE, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_tree_of_the_example() -> None:
+    first, root = (bytes.fromhex(line) for line in block("tree").split())
+    leaves = {columns["position"]: leaf for columns, _, leaf in EXAMPLES}
+
+    assert hashlib.sha256(b"\x01" + leaves[1] + leaves[2]).digest() == first
+    assert hashlib.sha256(b"\x01" + first + leaves[3]).digest() == root
+
+    assert tree_root([leaves[1], leaves[2], leaves[3]]) == root
+
+
+def test_the_note_of_the_example() -> None:
+    root = bytes.fromhex(block("tree").split()[1])
+    name, key_id, encoded = block("vkey").strip().split("+", 2)
+    public = base64.b64decode(encoded)
+    text, _, signature_line = block("note").rpartition("\n\n")
+    signed = (text + "\n").encode()
+    dash, signer, blob = signature_line.rstrip("\n").split(" ")
+    key_bytes, signature = base64.b64decode(blob)[:4], base64.b64decode(blob)[4:]
+
+    assert (dash, signer) == ("\u2014", name)
+    assert signed == f"{name}\n3\n{base64.b64encode(root).decode()}\n".encode()
+    assert hashlib.sha256(name.encode() + b"\n" + public).digest()[:4] == key_bytes
+    assert key_bytes.hex() == key_id
+    Ed25519PublicKey.from_public_bytes(public[1:]).verify(signature, signed)
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    assert private.public_key().public_bytes_raw() == public[1:]
+
+    told = open_checkpoint(block("note"), [Verifier.parse(block("vkey"))])
+    assert (told.origin, told.size, told.root) == (name, 3, root)
+    assert Signer(name, private).sign(told) == block("note")
 
 
 def test_the_marks_of_the_file() -> None:
