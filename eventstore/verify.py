@@ -128,7 +128,7 @@ class _Walk:
             self._whole = False
         elif self._whole:
             self._frontier.append(leaf)
-        if self._pinned is not None and self._whole and self._pinned.size == position:
+        if self._pinned is not None and self._pinned.size == position:
             self._pinned_root = self._frontier.root()
         while self._next is not None and self._next.size <= position:
             self._check_checkpoint(self._next)

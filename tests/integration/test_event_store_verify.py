@@ -32,7 +32,7 @@ from eventstore import (
 from eventstore.canonical import encode_fields, hash_leaf
 from eventstore.merkle import Frontier
 from eventstore.sqlite.evidence import FileEvidence
-from eventstore.verify import verify
+from eventstore.verify import verify, wrong_versions
 
 EVENTS = 6
 COLUMNS = {
@@ -420,6 +420,21 @@ def test_what_no_checkpoint_covers_is_said(path: Path, signer: Signer) -> None:
     assert found.unproven[-1] == (
         "Media types of documents, documents that no event names, and times of sealing."
     )
+
+
+@pytest.mark.parametrize(
+    ("versions", "wrong"),
+    [
+        ([(1, 1, 1), (1, 2, 3), (2, 1, 2)], []),
+        ([(1, 2, 4)], [4]),
+        ([(1, 1, 1), (1, 3, 5)], [5]),
+        ([(1, 1, 1), (1, 1, 2)], [2]),
+        ([(1, 1, 4), (1, 2, 2)], [2]),  # the later version comes first
+        ([(1, 1, 1), (2, 2, 2)], [2]),
+    ],
+)
+def test_versions_of_a_stream(versions: list[tuple[int, int, int]], wrong: list[int]) -> None:
+    assert [position for position, _ in wrong_versions(iter(versions))] == wrong
 
 
 async def test_the_checkpoint_of_another_log_settles_nothing(
