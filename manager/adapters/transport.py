@@ -78,13 +78,17 @@ class SocketTransport(Transport):
     async def call(
         self, sandbox_id: str | None, method: str, arg: Any, files: Files = (), *, again: bool
     ) -> Any:
-        began = anyio.current_time()
+        failing_since: float | None = None
         while True:
             try:
                 return await self._call_once(self._socket(sandbox_id), method, arg, files)
-            except ServiceUnavailable:
+            except ServiceUnavailable as error:
+                # An answer that was lost after an hour of waiting is a new trouble, not an old one.
+                now = anyio.current_time()
+                if failing_since is None or error.was_connected:
+                    failing_since = now
                 patience = PATIENCE_S if self._path.exists() else ABSENT_PATIENCE_S
-                if not again or anyio.current_time() >= began + patience:
+                if not again or now >= failing_since + patience:
                     raise
                 await anyio.sleep(RETRY_PAUSE_S)
 
@@ -111,7 +115,7 @@ class SocketTransport(Transport):
             except (RemoteError, TooManyFiles) as error:
                 raise CallRefused(error.text) from error
             except TransportError as error:
-                raise ServiceUnavailable(str(error)) from error
+                raise ServiceUnavailable(str(error), was_connected=True) from error
             except OSError as error:
                 raise CallRefused(f"a file to be donated is not open: {error.strerror}") from error
 

@@ -82,6 +82,14 @@ async def receive_message(frames: AsyncFrameSocket) -> w.FromWorker:
     return message
 
 
+def _reaped(pid: int) -> bool:
+    """Reap a child that has ended; true also for what is no child of ours. Never blocks."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
+
+
 async def say_hello(frames: AsyncFrameSocket) -> w.Welcome:
     """Open the conversation; raises WorkerGone if the answer is no welcome of our protocol."""
     hello = w.Hello(protocol=w.PROTOCOL_VERSION, manager_pid=os.getpid())
@@ -108,9 +116,14 @@ class WorkerProcess(Workers):
         self._child: int | None = None
 
     @override
+    def reap(self, pid: int) -> None:
+        _reaped(pid)
+
+    @override
     async def connect(self) -> WorkerConnection:
         with contextlib.suppress(WorkerGone):
             return await self._greet()
+        self._has_ended()  # the one before, which is reaped by this
         self._spawn()
         try:
             with anyio.fail_after(START_TIMEOUT_S):
@@ -129,7 +142,7 @@ class WorkerProcess(Workers):
 
     def _has_ended(self) -> bool:
         """Whether the worker that was started last is gone; reaps it if so."""
-        if self._child is not None and os.waitpid(self._child, os.WNOHANG)[0]:
+        if self._child is not None and _reaped(self._child):
             self._child = None
         return self._child is None
 

@@ -44,4 +44,11 @@ class WorkerGone(ManagerError):  # noqa: N818 - likewise
 
 
 class ServiceUnavailable(ManagerError):  # noqa: N818 - likewise
-    """Nobody answers; whether the call was carried out is unknown."""
+    """Nobody answers; whether the call was carried out is unknown.
+
+    ``was_connected`` tells that somebody was there when the call was made.
+    """
+
+    def __init__(self, text: str, *, was_connected: bool = False) -> None:
+        super().__init__(text)
+        self.was_connected = was_connected

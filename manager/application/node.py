@@ -215,6 +215,12 @@ class Node:
             for sandbox, reports in queues.values():
                 tasks.start_soon(self._take_in_order, sandbox, reports)
 
+    def _reap(self, sandbox: LiveSandbox, report: c.Report) -> None:
+        if isinstance(report, c.ReportExited):
+            found = sandbox.state.by_launch(report.launch_id)
+            if found is not None and found.launched is not None:
+                self.ports.workers.reap(found.launched.pid)
+
     async def _take_in_order(self, sandbox: LiveSandbox, reports: Sequence[c.Report]) -> None:
         for report in reports:
             attempt = 0
@@ -222,6 +228,7 @@ class Node:
                 origin = sandbox.origin_of(report, self.own_origin())
                 try:
                     await self.handle(sandbox, report, origin)
+                    self._reap(sandbox, report)
                 except NotRecorded as error:
                     logger.error("worker.outcome_not_recorded reason=%s", error)  # noqa: TRY400
                     pause = min(attempt, len(RECORD_RETRY_PAUSES_S) - 1)

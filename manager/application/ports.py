@@ -65,7 +65,15 @@ class WorkerConnection(Protocol):
 
 
 class Workers(Protocol):
-    """Where the worker is to be had."""
+    """Where the worker is to be had, and what one that was killed leaves to its parent."""
+
+    def reap(self, pid: int) -> None:
+        """Let go of a process whose end is on record, if it has become a child of this process.
+
+        A killed worker's containers become children of a service, which is a subreaper. Until
+        their end is recorded they stay zombies, so that nobody's exit status is lost.
+        """
+        ...
 
     async def connect(self) -> WorkerConnection:
         """Connect to the worker that runs, or start one.

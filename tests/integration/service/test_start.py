@@ -229,3 +229,27 @@ async def test_file_objects_are_lent_and_stay_the_callers(
         file.write(b"still mine\n")
     os.close(root)
     assert out.read_text() == "lent\nstill mine\n"
+
+
+async def test_a_killed_worker_loses_no_container_and_no_exit_status(
+    service: Service, donor: Donor
+) -> None:
+    sandbox = await service.client.create_sandbox("sb", sh(ROOT_SCRIPT), donor.donation())
+    await sandbox.start_root()
+    with pipe() as (read_end, write_end):
+        donation = donor.donation()
+        go = Donation(rootfs=donation.rootfs, stdio=(read_end, donor.null_out, donor.null_out))
+        await sandbox.create_subcontainer("c1")
+        await sandbox.start_subcontainer("c1", sh("read line; exit 42"), go)
+        worker = await service.worker_pid()
+        os.kill(worker, signal.SIGKILL)
+        await wait_for_end(worker)
+        os.write(write_end, b"go\n")
+        assert await sandbox.wait("c1") == Exited(code=42)
+    with anyio.fail_after(20):
+        while await service.worker_pid() == worker:
+            await anyio.sleep(0.01)
+    await sandbox.signal(signal.SIGKILL)
+    assert await sandbox.wait() == Signaled(signal=9)
+    children = Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split()
+    assert children == [str(await service.worker_pid())]

@@ -34,6 +34,9 @@ class FakeWorker:
         self._outbox: list[w.Outcome] = []
         self._connection: FakeConnection | None = None
 
+    def reap(self, pid: int) -> None:
+        """Nothing: these containers are no processes."""
+
     async def connect(self) -> "FakeConnection":
         await anyio.lowlevel.checkpoint()
         if self._connection is not None:
