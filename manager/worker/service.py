@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,11 @@ logger = logging.getLogger(__name__)
 SOCKET_NAME: Final = "worker.sock"
 DIRECTORY_NAME: Final = "worker"
 PROCESS_NAME: Final = "sandtrail-work"
+LOCK_SECONDS: Final = 1.0
+"""How long to try for the lock: a worker that was killed while it started an engine has left a
+child that holds it until it has become that engine."""
+
+LOCK_POLL_SECONDS: Final = 0.01
 UMASK: Final = 0o022
 """A container inherits it, so it is the usual one; what is private here says so itself."""
 
@@ -71,6 +77,8 @@ def serve(state: Path, engine_paths: Mapping[str, Path]) -> None:
         nothing = owned.enter_context(OwnedFd(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)))
         programs = find_programs(engine_paths)
         machine = _machine(directory, kernel, processes, nothing, programs)
+        # Whoever holds the lock owns the name; a child of a killed worker may still listen on it.
+        (state / SOCKET_NAME).unlink(missing_ok=True)
         listener = UnixListener.bind(state / SOCKET_NAME)
         server = owned.enter_context(contextlib.closing(Server(loop, listener, machine)))
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
@@ -157,8 +165,17 @@ def _welcome(machine: Machine, kernel: Kernel, engines: tuple[w.EngineReport, ..
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with OwnedFd(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)) as lock:
-        try:
-            fcntl.flock(lock.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StateDirTaken(f"another worker serves {path.parent}") from None
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _try_lock(lock):
+            if time.monotonic() > deadline:
+                raise StateDirTaken(f"another worker serves {path.parent}")
+            time.sleep(LOCK_POLL_SECONDS)
         yield
+
+
+def _try_lock(lock: OwnedFd) -> bool:
+    try:
+        fcntl.flock(lock.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -128,8 +128,13 @@ class Conversation:
         self._frames = FrameSocket(connect_unix(path))
         self._acknowledge = acknowledge
         self.outcomes: list[w.Outcome] = []
-        self._frames.send(w.encode(w.Hello(protocol=w.PROTOCOL_VERSION, manager_pid=os.getpid())))
-        self.welcome = self._first()
+        hello = w.Hello(protocol=w.PROTOCOL_VERSION, manager_pid=os.getpid())
+        try:
+            self._frames.send(w.encode(hello))
+            self.welcome = self._first()
+        except BaseException:
+            self._frames.close()
+            raise
 
     def send(self, message: w.ToWorker, fds: Sequence[OwnedFd] = ()) -> None:
         self._frames.send(w.encode(message), FdBundle(fds))
@@ -241,7 +246,7 @@ class WorkerHarness:
         while True:
             try:
                 conversation = Conversation(self.socket, acknowledge=acknowledge)
-            except (FileNotFoundError, ConnectionRefusedError):
+            except (FileNotFoundError, ConnectionRefusedError, PeerClosed):
                 assert self.process is None or self.process.poll() is None, self.log.read_text()
                 assert time.monotonic() < deadline, self.log.read_text()
                 time.sleep(0.005)
