@@ -5,6 +5,10 @@ still the one that the record names, and takes over: waits, signals, cleans up. 
 under way, what there is of it is removed.
 """
 
+import contextlib
+import os
+import signal
+
 from manager.domain.payload import LaunchPlan, LayerPlan
 from manager.kernel import pidfd
 from manager.schema import worker as w
@@ -36,6 +40,7 @@ def remaining_life(launch: Launch, record: Record, machine: Machine) -> Steps[No
     """
     engine = machine.engines.get(record.engine)
     if record.identity is None:
+        kill_engine_processes(record.engine_id)
         reason = "the worker was killed while it was starting this container"
         return launch.abandoned_life(engine, LaunchFailed("aborted", reason))
     handle = open_same_process(record.identity, machine.boot_id)
@@ -61,3 +66,19 @@ def open_same_process(identity: w.PidIdentity, boot_id: str) -> OwnedFd | None:
         return handle
     handle.close()
     return None
+
+
+def kill_engine_processes(engine_id: str) -> None:
+    """End what is still at work on a start: an engine's command goes on without the worker.
+
+    They are found by the id in their arguments, 128 random bits that mean nothing else.
+    """
+    wanted = engine_id.encode()
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        with contextlib.suppress(OSError), pidfd.open_pidfd(int(entry)) as handle:
+            # Read while the handle is held: the pid is still this process's.
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                if wanted in file.read().split(b"\0"):
+                    signal.pidfd_send_signal(handle.number, signal.SIGKILL)

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 
 import pytest
 
 from manager.domain.payload import LaunchPlan, LayerPlan
 from manager.schema import worker as w
 from manager.urpc.fds import OwnedFd
+from manager.worker.adoption import kill_engine_processes
 
 pytestmark = pytest.mark.runtime
 
@@ -342,3 +344,24 @@ def test_one_worker_to_a_directory(own_worker, repository):
 
 def test_the_socket_is_its_owners_alone(own_worker):
     assert own_worker.socket.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_engine_that_a_killed_worker_left_at_work_is_ended():
+    engine_id = uuid.uuid4().hex
+    working = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)", engine_id])
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)", f"{engine_id}x"])
+    try:
+        wait_until(lambda: engine_id in (proc_arguments(working.pid)))
+        wait_until(lambda: f"{engine_id}x" in proc_arguments(other.pid))
+        kill_engine_processes(engine_id)
+        assert working.wait(10) == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        for process in (working, other):
+            process.kill()
+            process.wait()
+
+
+def proc_arguments(pid):
+    with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
+        return file.read().split("\0")
