@@ -77,8 +77,11 @@ def kill_engine_processes(engine_id: str) -> None:
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
-        with contextlib.suppress(OSError), pidfd.open_pidfd(int(entry)) as handle:
-            # Read while the handle is held: the pid is still this process's.
-            with open(f"/proc/{entry}/cmdline", "rb") as file:
-                if wanted in file.read().split(b"\0"):
-                    signal.pidfd_send_signal(handle.number, signal.SIGKILL)
+        # The command line is read while the handle is held: the pid is still this process's.
+        with (
+            contextlib.suppress(OSError),
+            pidfd.open_pidfd(int(entry)) as handle,
+            open(f"/proc/{entry}/cmdline", "rb") as file,
+        ):
+            if wanted in file.read().split(b"\0"):
+                signal.pidfd_send_signal(handle.number, signal.SIGKILL)
