@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 import anyio
 from typing_extensions import override
 
-from manager.adapters.control_server import NODE_SOCKET, sandbox_socket
+from manager.adapters.control_server import sandbox_socket
 from manager.adapters.methods import Methods
 from manager.application.errors import CallRefused, ServiceUnavailable
 from manager.urpc.client_aio import UrpcClient
@@ -81,7 +81,8 @@ class SocketTransport(Transport):
         failing_since: float | None = None
         while True:
             try:
-                return await self._call_once(self._socket(sandbox_id), method, arg, files)
+                path = await self._socket(sandbox_id)
+                return await self._call_once(path, method, arg, files)
             except ServiceUnavailable as error:
                 # An answer that was lost after an hour of waiting is a new trouble, not an old one.
                 now = anyio.current_time()
@@ -92,12 +93,13 @@ class SocketTransport(Transport):
                     raise
                 await anyio.sleep(RETRY_PAUSE_S)
 
-    def _socket(self, sandbox_id: str | None) -> Path:
+    async def _socket(self, sandbox_id: str | None) -> Path:
         if sandbox_id is None:
             return self._path
         path = sandbox_socket(self._state, sandbox_id)
-        if (self._state / NODE_SOCKET).exists() and not path.exists():
-            raise CallRefused(f'sandbox "{sandbox_id}" not found')
+        if not path.exists():
+            # There is no such sandbox, or the service is just making its socket anew: it knows.
+            await self._call_once(self._path, "sandboxManager.State", sandbox_id, ())
         return path
 
     async def _call_once(self, path: Path, method: str, arg: Any, files: Files) -> Any:
