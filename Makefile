@@ -39,7 +39,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.bench_start
 
 sim: $(VENV)/.ready
-	$(BIN)/pytest -q tests/property tests/simulation --hypothesis-seed=$(SEED)
+	SEED=$(SEED) $(BIN)/pytest -q tests/property tests/simulation --hypothesis-seed=$(SEED)
 
 clean:
 	rm -rf $(VENV) .demo .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,16 +8,19 @@ import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
 
-from eventstore import memory_log
+from eventstore import RecordedEvent, memory_log
 from manager.application.arguments import StartArguments
 from manager.application.calls import Calls
 from manager.application.default_spec import default_spec
 from manager.application.errors import CallRefused, ManagerError
+from manager.application.live_sandbox import LiveSandbox
 from manager.application.node import Node
+from manager.domain.events import Event
 from manager.domain.evolve import fold
 from manager.domain.state import Sandbox
 from manager.schema import worker as w
@@ -122,6 +125,25 @@ async def a_world() -> AsyncIterator[World]:
         worker.close()
 
 
+def compare_after_every_event(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fold the whole stream anew after each event, and compare with the state that is live."""
+    recorded: dict[str, list[RecordedEvent]] = {}
+    append, fulfil = world.log.append, LiveSandbox._fulfil
+
+    async def remember(stream: str, events: Any, **how: Any) -> Any:
+        records = await append(stream, events, **how)
+        recorded.setdefault(stream, []).extend(records)
+        return records
+
+    def compare(live: LiveSandbox, event: Event) -> None:
+        fulfil(live, event)
+        records = recorded[live._stream][: live.version]
+        assert fold(decode_event(each.type, each.data) for each in records) == live.state
+
+    monkeypatch.setattr(world.log, "append", remember)
+    monkeypatch.setattr(LiveSandbox, "_fulfil", compare)
+
+
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + SEEDS))
 async def test_whatever_happens_the_log_is_the_truth(
     seed: int, monkeypatch: pytest.MonkeyPatch
@@ -129,6 +151,7 @@ async def test_whatever_happens_the_log_is_the_truth(
     monkeypatch.setattr("manager.application.worker_link.RECONNECT_PAUSES_S", (0.0,))
     before = sorted(os.listdir("/proc/self/fd"))
     async with a_world() as world:
+        compare_after_every_event(world, monkeypatch)
         history = History(seed, world)
         steps = 0
         while steps < STEPS:
