@@ -4,7 +4,7 @@ A call carries a request id, so that one whose answer was lost can be asked agai
 twice; the client does that by itself while the service restarts.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -195,8 +195,11 @@ def _start_args(
 
 async def read_events(
     path: Path, after: int, stream: str | None, follow: bool
-) -> AsyncIterator[RecordedEvent]:
-    """Read a log through a connection of its own, which never writes."""
+) -> AsyncGenerator[RecordedEvent, None]:
+    """Read a log through a connection of its own, which never writes.
+
+    Close the generator (``contextlib.aclosing``) if it may be left before its end.
+    """
     async with open_log(path, read_only=True) as log:
         if not follow:
             async for record in log.read(stream, after=after):

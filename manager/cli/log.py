@@ -1,5 +1,6 @@
 """``sandtrail log``."""
 
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ def command(root: Path, as_json: bool, follow: bool, after: int, sandbox: str) -
 
     async def call() -> None:
         if as_json:
-            async for record in read_events(path, after, stream, follow):
-                click.echo(json_line(record))
+            async with aclosing(read_events(path, after, stream, follow)) as records:
+                async for record in records:
+                    click.echo(json_line(record))
         else:
             await _print_lines(path, after, stream, follow)
 
@@ -51,9 +53,10 @@ async def _print_lines(path: Path, after: int, stream: str | None, follow: bool)
         ]
         print_table(columns, rows)
         return
-    async for record in read_events(path, after, stream, follow=True):
-        cells = row_of(record, local_time(record.recorded_at_ns))
-        click.echo("  ".join(map(printable, cells)))
+    async with aclosing(read_events(path, after, stream, follow=True)) as records:
+        async for record in records:
+            cells = row_of(record, local_time(record.recorded_at_ns))
+            click.echo("  ".join(map(printable, cells)))
 
 
 def row_of(record: RecordedEvent, clock: str) -> tuple[str, ...]:

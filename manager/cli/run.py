@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,16 @@ def command(
 
     async def call() -> Exited | Signaled | None:
         sandbox = client_of(root).sandbox(sandbox_id)
-        try:
-            await _start(root, sandbox, cid, options, attach=not detach)
-        except ManagerError:
-            await _remove(sandbox, cid)
-            raise
-        if detach:
-            return None
-        ended = await _wait(sandbox, cid)
+        # From before the start: a signal that comes meanwhile is the container's, too.
+        with anyio.open_signal_receiver(*FORWARDED) as signals:
+            try:
+                await _start(root, sandbox, cid, options, attach=not detach)
+            except ManagerError:
+                await _remove(sandbox, cid)
+                raise
+            if detach:
+                return None
+            ended = await _wait(sandbox, cid, signals)
         if remove:
             await _remove(sandbox, cid)
         return ended
@@ -93,22 +96,25 @@ async def _start(
             await sandbox.start_subcontainer(cid, spec, donation)
 
 
-async def _wait(sandbox: SandboxClient, cid: str) -> Exited | Signaled:
+async def _wait(
+    sandbox: SandboxClient, cid: str, signals: AsyncIterator[signal.Signals]
+) -> Exited | Signaled:
     ended: list[Exited | Signaled] = []
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_forward_signals, sandbox, cid)
+        tasks.start_soon(_forward_signals, sandbox, cid, signals)
         ended.append(await sandbox.wait(cid))
         tasks.cancel_scope.cancel()
     return ended[0]
 
 
-async def _forward_signals(sandbox: SandboxClient, cid: str) -> None:
-    with anyio.open_signal_receiver(*FORWARDED) as signals:
-        async for signo in signals:
-            try:
-                await sandbox.signal(signo, cid)
-            except ManagerError as error:
-                click.echo(f"sandtrail: {error}", err=True)
+async def _forward_signals(
+    sandbox: SandboxClient, cid: str, signals: AsyncIterator[signal.Signals]
+) -> None:
+    async for signo in signals:
+        try:
+            await sandbox.signal(signo, cid)
+        except ManagerError as error:
+            click.echo(f"sandtrail: {error}", err=True)
 
 
 async def _remove(sandbox: SandboxClient, cid: str) -> None:

@@ -1,5 +1,6 @@
 """What the commands share: where the service is, how errors end, and how results are printed."""
 
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from manager.application.errors import CallRefused, ManagerError
 DEFAULT_ROOT: Final = "/var/lib/sandtrail"
 EXIT_REFUSED: Final = 1
 EXIT_NOT_STARTED: Final = 125
+EXIT_INTERRUPTED: Final = 130
+EXIT_PIPE_CLOSED: Final = 141
 EXIT_NOT_EXECUTABLE: Final = 126
 EXIT_NOT_FOUND: Final = 127
 
@@ -57,7 +60,11 @@ def run_async(call: Callable[[], Awaitable[T]], *, refused: int = EXIT_REFUSED) 
     try:
         return anyio.run(call)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has had enough; nothing may be flushed to it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_PIPE_CLOSED)
     except CallRefused as error:
         fail(error.text, code_of(error.text, refused))
     except (ManagerError, EventStoreError, OSError) as error:

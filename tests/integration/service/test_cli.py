@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,55 @@ async def test_a_second_service_is_refused_with_the_pid_of_the_first(service: Se
     done = cli(service, "serve")
     assert done.returncode == 1
     assert str(service.pid) in done.stderr
+
+
+async def test_a_reader_that_has_had_enough_is_no_error(service: Service, rootfs: Path) -> None:
+    for _ in range(3):
+        cli(service, "run", "--rootfs", str(rootfs), "--", "/bin/true")
+    for arguments in (["log", "--json"], ["log", "--json", "--follow"]):
+        reading = subprocess.Popen(
+            [sys.executable, "-m", "manager.cli", *arguments, "--root", str(service.root)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert reading.stdout is not None
+        assert reading.stderr is not None
+        assert json.loads(reading.stdout.readline())["position"] == 1
+        reading.stdout.close()
+        cli(service, "run", "--rootfs", str(rootfs), "--", "/bin/true")
+        assert reading.stderr.read() == ""
+        reading.stderr.close()
+        assert reading.wait(20) in {0, 141}
+
+
+async def test_an_interrupt_ends_a_follower_quietly_and_is_passed_on_by_run(
+    service: Service, rootfs: Path
+) -> None:
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "manager.cli", "log", "-f", "--root", str(service.root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert follower.stdout is not None
+    assert "manager.started" in follower.stdout.readline()
+    follower.send_signal(signal.SIGINT)
+    assert "Traceback" not in follower.stdout.read()
+    follower.stdout.close()
+    assert follower.wait(20) == 130
+
+    script = "trap 'exit 9' INT; echo up; while :; do sleep 0.05; done"
+    running = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "manager.cli", "run", "--root", str(service.root)),
+            *("--rootfs", str(rootfs), "--", "/bin/sh", "-c", script),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == "up\n"
+    running.send_signal(signal.SIGINT)
+    assert running.wait(30) == 9
+    running.stdout.close()
