@@ -1,46 +1,17 @@
-"""What the kernel says of donated descriptors, and how they are made fit for the worker."""
+"""What can be learned of, and done to, donated descriptors in the clients' namespace."""
 
-import ctypes
-import fcntl
 import os
-import socket
-import stat
 from typing import Final
 
 from typing_extensions import override
 
 from manager.application.ports import Descriptors
-from manager.domain.payload import LaunchPlan, LayerPlan
-from manager.domain.request import FdAccess, FdFact, FdKind
-from manager.kernel.mount import clone_tree, reopen_readonly
-from manager.urpc.fds import FdBundle, OwnedFd
+from manager.domain.payload import LaunchPlan
+from manager.domain.request import FdFact
+from manager.kernel.donated import describe, make_portable
+from manager.urpc.fds import FdBundle
 
-NULL_DEVICE: Final = os.makedev(1, 3)
-"""Source: Linux admin-guide/devices.txt."""
-
-PSEUDO_FILESYSTEMS: Final = frozenset(
-    {
-        0x9FA0,  # proc
-        0x62656572,  # sysfs
-        0x27E0EB,  # cgroup
-        0x63677270,  # cgroup2
-        0x1CD1,  # devpts
-        0x64626720,  # debugfs
-        0x74726163,  # tracefs
-        0x73636673,  # securityfs
-        0xCAFE4A11,  # bpf
-    }
-)
-"""File systems that are windows into the kernel: nothing that a container should get by accident.
-
-Source: statfs(2).
-"""
-NSFS: Final = 0x6E736673
-
-_STATFS_BYTES: Final = 256
-"""Room for struct statfs (120 bytes on 64-bit Linux); its first word is ``f_type``."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
+ROOT_UID: Final = 0
 
 
 class KernelDescriptors(Descriptors):
@@ -52,101 +23,8 @@ class KernelDescriptors(Descriptors):
 
     @override
     def prepare(self, plan: LaunchPlan, files: FdBundle) -> FdBundle:
-        prepared = FdBundle()
-        trees = _tree_indices(plan)
-        with files:
-            try:
-                for index, fd in enumerate(files):
-                    prepared.append(_prepare_one(fd, is_tree=index in trees, plan=plan))
-            except BaseException:
-                prepared.close()
-                raise
-        return prepared
-
-
-def _prepare_one(fd: OwnedFd, *, is_tree: bool, plan: LaunchPlan) -> OwnedFd:
-    if is_tree:
-        return clone_tree(fd.number)
-    fact = describe(fd.number)
-    if plan.stdio is not None and fact.kind == "regular" and fact.access == "r":
-        return reopen_readonly(fd.number)
-    return fd.take()
-
-
-def _tree_indices(plan: LaunchPlan) -> frozenset[int]:
-    """Which descriptors are file trees, to be mounted."""
-    layers = (plan.root, *(mount.layer for mount in plan.mounts))
-    found = (index for layer in layers for index in _layer_trees(layer))
-    return frozenset(index for index in (*found, plan.dev_fd) if index is not None)
-
-
-def _layer_trees(layer: LayerPlan) -> tuple[int | None, ...]:
-    lower = layer.lower_fd if layer.lower == "lisafs" else None
-    return lower, layer.filestore_fd
-
-
-def describe(fd: int) -> FdFact:
-    """The facts of one descriptor; raises OSError (EBADF) if it is not open."""
-    status = os.fstat(fd)
-    return FdFact(
-        kind=_kind(fd, status), access=_access(fd), device=status.st_dev, inode=status.st_ino
-    )
-
-
-def _access(fd: int) -> FdAccess:
-    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    if flags & os.O_PATH:
-        return "path"
-    modes: dict[int, FdAccess] = {os.O_RDONLY: "r", os.O_WRONLY: "w", os.O_RDWR: "rw"}
-    return modes.get(flags & os.O_ACCMODE, "path")
-
-
-def _kind(fd: int, status: os.stat_result) -> FdKind:
-    mode = status.st_mode
-    if stat.S_ISSOCK(mode):
-        return "socket" if _is_connected(fd) else "unconnected-socket"
-    if stat.S_ISCHR(mode):
-        return _character_kind(fd, status)
-    if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
-        return _file_kind(fd, mode)
-    plain: dict[int, FdKind] = {
-        stat.S_IFIFO: "fifo",
-        stat.S_IFBLK: "block-device",
-        stat.S_IFLNK: "symlink",
-    }
-    return plain.get(stat.S_IFMT(mode), "anonymous")
-
-
-def _character_kind(fd: int, status: os.stat_result) -> FdKind:
-    if os.isatty(fd):
-        return "terminal"
-    return "null" if status.st_rdev == NULL_DEVICE else "character-device"
-
-
-def _file_kind(fd: int, mode: int) -> FdKind:
-    magic = _filesystem(fd)
-    if magic == NSFS:
-        return "namespace"
-    if magic in PSEUDO_FILESYSTEMS:
-        return "pseudo-filesystem"
-    return "directory" if stat.S_ISDIR(mode) else "regular"
-
-
-def _is_connected(fd: int) -> bool:
-    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH:
-        return False
-    with socket.socket(fileno=os.dup(fd)) as sock:
-        try:
-            sock.getpeername()
-        except OSError:
-            return False
-        return True
-
-
-def _filesystem(fd: int) -> int:
-    """The magic number of the file system; raises OSError as fstatfs(2) does."""
-    buffer = (ctypes.c_ulong * (_STATFS_BYTES // ctypes.sizeof(ctypes.c_ulong)))()
-    if _libc.fstatfs(fd, ctypes.byref(buffer)) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return buffer[0]
+        if os.geteuid() != ROOT_UID:
+            # An ordinary user may not clone mounts here; the worker, root of a user namespace of
+            # its own, can do so there.
+            return files
+        return make_portable(plan, files)

@@ -91,10 +91,13 @@ def command(  # noqa: PLR0913 - one for each option
             await serve(service, stop, ready)
             tasks.cancel_scope.cancel()
 
+    problem = ""
     try:
         anyio.run(run, backend_options={"use_uvloop": _has_uvloop()})
     except* Exception as group:
-        fail(_first_line(group), 1)
+        problem = _first_line(group)
+    if problem:
+        fail(problem, 1)
 
 
 async def _watch_signals(

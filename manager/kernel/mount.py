@@ -45,6 +45,7 @@ _MOUNT_ATTR: Final = struct.Struct("QQQQ")
 
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 0x40000
+MS_SLAVE: Final = 0x80000
 MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
 
@@ -194,6 +195,11 @@ def tmpfs(size: str = "", mode: int = 0o755, attributes: int = 0) -> OwnedFd:
 def make_private(path: str) -> None:
     """Cut mount propagation, both ways, for everything at and below `path`."""
     call("mount", None, os.fsencode(path), None, MS_REC | MS_PRIVATE, None)
+
+
+def make_slave(path: str) -> None:
+    """Let nothing at and below `path` spread from here, and what others mount there arrive."""
+    call("mount", None, os.fsencode(path), None, MS_REC | MS_SLAVE, None)
 
 
 def unmount(path: str, flags: int = MNT_DETACH) -> None:

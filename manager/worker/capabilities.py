@@ -59,7 +59,7 @@ def _missing() -> str:
     try:
         with OwnedFd(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
             open_beneath(root.number, "/").close()
-            with mount.clone_tree(root.number, recursive=False) as tree:
+            with mount.clone_tree(root.number) as tree:
                 mount.set_attributes(tree.number, mount.ATTR_RDONLY)
             mount.tmpfs().close()
     except OSError as error:

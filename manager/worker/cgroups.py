@@ -17,7 +17,9 @@ from msgspec import Struct
 
 from manager.kernel import mount
 from manager.kernel.pidfd import open_pidfd
+from manager.urpc.fds import OwnedFd
 from manager.worker.errors import LaunchFailed
+from manager.worker.family import Family
 from manager.worker.resources import Limits
 
 PARENT: Final = "sandtrail"
@@ -88,13 +90,15 @@ class Cgroups:
     def prepare(cls) -> "Cgroups":
         """Find the hierarchies and make them usable; call inside the worker's mount namespace.
 
+        Hierarchies that this user may not write count as none at all: a half-kept limit is none.
         On a hybrid machine the unused cgroup2 mount is taken away here: crun 1.8 refuses to run
         where it sees one that owns controllers.
         """
         hierarchies = parse_hierarchies(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
         if hierarchies.hybrid:
-            with contextlib.suppress(OSError):
-                mount.unmount(hierarchies.hybrid)
+            _hide(hierarchies.hybrid)
+        if not _are_writable(hierarchies):
+            return cls(Hierarchies())
         if hierarchies.unified:
             root = Path(hierarchies.unified)
             _delegate(root)
@@ -141,6 +145,7 @@ class Cgroup:
         self._homes = homes
         self._directories = directories
         self._unified = directories.get("")
+        self._family = None if directories else Family()
 
     def create(self) -> None:
         """Make it, without limits.
@@ -179,6 +184,8 @@ class Cgroup:
         Raises:
             LaunchFailed: Stage `cgroup`.
         """
+        if self._family is not None:
+            self._family.admit(pid)
         try:
             for directory in self._directories.values():
                 (directory / "cgroup.procs").write_text(str(pid), encoding="ascii")
@@ -187,12 +194,21 @@ class Cgroup:
 
     def release(self, pid: int) -> None:
         """Move a process that is not part of the container back to the worker's own cgroup."""
+        if self._family is not None:
+            self._family.dismiss(pid)
         for home in self._homes:
             with contextlib.suppress(OSError):
                 (home / "cgroup.procs").write_text(str(pid), encoding="ascii")
 
+    def note_init(self, pid: int) -> None:
+        """Learn which of its processes is the container's init."""
+        if self._family is not None:
+            self._family.admit(pid)
+
     def pids(self) -> tuple[int, ...]:
         """Every process in it, in any hierarchy, as numbered in the worker's PID namespace."""
+        if self._family is not None:
+            return self._family.pids()
         found: set[int] = set()
         for directory in self._directories.values():
             with contextlib.suppress(OSError):
@@ -212,6 +228,8 @@ class Cgroup:
         """Kill until nobody is left, without waiting; returns whether there was anybody."""
         anybody = False
         for _ in range(KILL_ROUNDS_MAX):
+            if self._family is not None:
+                self._family.hold_still()
             if not _signal_all(self.pids(), signal.SIGKILL):
                 break
             anybody = True
@@ -270,6 +288,24 @@ def _remove_tree(directory: Path) -> None:
         os.rmdir(parent)
     if directory.exists():
         directory.rmdir()
+
+
+def _hide(place: str) -> None:
+    try:
+        mount.unmount(place)
+    except OSError:
+        # Mounts that came with a user namespace cannot be taken away there, only covered.
+        with (
+            contextlib.suppress(OSError),
+            mount.tmpfs() as cover,
+            OwnedFd(os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as target,
+        ):
+            mount.attach(cover.number, target.number)
+
+
+def _are_writable(hierarchies: Hierarchies) -> bool:
+    places = [*hierarchies.v1.values(), *filter(None, [hierarchies.unified])]
+    return all(os.access(place, os.W_OK) for place in places)
 
 
 def _delegate(directory: Path, controllers: Iterable[str] = _V2_CONTROLLERS) -> None:

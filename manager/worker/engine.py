@@ -147,6 +147,7 @@ def observe(engine_id: str, pid: int, handle: OwnedFd | None, cgroup: Cgroup) ->
     running = Running(engine_id=engine_id, pid=pid, pidfd=handle, cgroup=cgroup)
     if handle is not None:
         running.start_ticks = pidfd.start_ticks(pid)
+        cgroup.note_init(pid)
         with contextlib.suppress(OSError):
             for name in SHARED_NAMESPACES:
                 running.namespaces[name] = open_namespace(pid, name)

@@ -71,12 +71,19 @@ def make_engine(program: Program, host: Host, state_dir: Path) -> Engine:
     return kind(dialect, path=program.path, version=program.version, state_dir=own_dir, host=host)
 
 
-def machine_lacks(kernel: Kernel, cgroups: Cgroups) -> frozenset[Feature]:
+ROOTLESS_LACKS: Final[frozenset[Feature]] = frozenset(
+    {"apparmor", "devices", "erofs", "non-root-user", "oom-score-adj", "selinux"}
+)
+"""What takes more than a user namespace with one user in it."""
+
+
+def machine_lacks(kernel: Kernel, cgroups: Cgroups, *, rootless: bool) -> frozenset[Feature]:
     """What no engine can give here."""
-    lacks: set[Feature] = set()
+    lacks: set[Feature] = set(ROOTLESS_LACKS if rootless else ())
     if not kernel.has_erofs:
         lacks.add("erofs")
-    if not cgroups.has_device_rules:
+    if not cgroups.has_device_rules and not rootless:
+        # Device files that are made in a user namespace cannot be opened: no rules are needed.
         lacks.add("mknod")
     if cgroups.path_taken == "none":
         lacks.update(("resources", "pid-namespace-join"))

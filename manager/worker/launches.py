@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from manager.domain.payload import LaunchPlan
+from manager.kernel.donated import make_portable
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.adoption import bare_command, remaining_life
@@ -202,6 +204,9 @@ class Launches:
                 fds = held.fds
                 owned.callback(fds.close)
                 spec = spec or held.spec
+            if self._machine.rootless:
+                fds = _portable(command.plan, fds)
+                owned.callback(fds.close)
             terminal = self._take_terminal(command, owned)
             namespaces = self._join(command, owned) if engine.joins_namespaces else {}
             owned.pop_all()
@@ -238,3 +243,11 @@ class Launches:
             joined[name] = other.join(name)
             owned.callback(joined[name].close)
         return joined
+
+
+def _portable(plan: LaunchPlan, fds: FdBundle) -> FdBundle:
+    try:
+        return make_portable(plan, fds, by_name=True)
+    except OSError as error:
+        doing = f"cannot take {error.filename or 'a donated descriptor'} over"
+        raise LaunchFailed.from_os("mounts", doing, error) from error

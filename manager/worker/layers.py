@@ -15,6 +15,7 @@ from manager.domain.payload import LayerPlan
 from manager.kernel import mount
 from manager.kernel.loopdev import attach_loop_device
 from manager.kernel.paths import open_beneath
+from manager.kernel.user_namespace import in_first_user_namespace
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.errors import LaunchFailed
 from manager.worker.loop import Steps
@@ -148,6 +149,9 @@ def make_overlay(
     """
     with mount.FilesystemContext("overlay") as context:
         context.set_string("source", "sandtrail")
+        if not in_first_user_namespace():
+            # Its marks in the upper layer are trusted.* attributes, which only real root may set.
+            context.set_flag("userxattr")
         if by_fd:
             for lower in lowers:
                 context.set_fd("lowerdir+", lower)

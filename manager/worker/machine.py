@@ -18,6 +18,7 @@ class Machine(Struct, kw_only=True):
     Attributes:
         nothing: /dev/null, opened for reading and writing.
         overlay_by_fd: Whether overlayfs takes descriptors.
+        rootless: Whether this is an ordinary user's, root of a user namespace only.
         boot_id: This boot of the machine.
         records: Launches on disk, for the next worker.
     """
@@ -27,6 +28,7 @@ class Machine(Struct, kw_only=True):
     cgroups: Cgroups
     nothing: OwnedFd
     overlay_by_fd: bool
+    rootless: bool
     boot_id: str
     records: Records
     engines: Mapping[str, Engine]

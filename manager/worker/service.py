@@ -31,13 +31,15 @@ from manager.worker.machine import Machine
 from manager.worker.probing import Prober
 from manager.worker.processes import Processes
 from manager.worker.records import Records
-from manager.worker.server import Server
+from manager.worker.rootless import become_root
+from manager.worker.server import ROOT_UID, Server
 from manager.worker.stage import Stage
 
 logger = logging.getLogger(__name__)
 
 SOCKET_NAME: Final = "worker.sock"
 DIRECTORY_NAME: Final = "worker"
+LAUNCHES_NAME: Final = "launches"
 PROCESS_NAME: Final = "sandtrail-work"
 LOCK_SECONDS: Final = 1.0
 """How long to try for the lock: a worker that was killed while it started an engine has left a
@@ -70,13 +72,14 @@ def serve(state: Path, engine_paths: Mapping[str, Path]) -> None:
     with _locked(directory / "lock"), contextlib.ExitStack() as owned:
         prctl.set_process_name(PROCESS_NAME)
         prctl.become_subreaper()
-        _isolate()
+        rootless = os.geteuid() != ROOT_UID
+        _isolate(directory / LAUNCHES_NAME, rootless=rootless)
         kernel = probe_kernel()
         loop = owned.enter_context(contextlib.closing(Loop()))
         processes = owned.enter_context(contextlib.closing(Processes(loop)))
         nothing = owned.enter_context(OwnedFd(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)))
         programs = find_programs(engine_paths)
-        machine = _machine(directory, kernel, processes, nothing, programs)
+        machine = _machine(directory, kernel, processes, nothing, programs, rootless=rootless)
         # Whoever holds the lock owns the name; a child of a killed worker may still listen on it.
         (state / SOCKET_NAME).unlink(missing_ok=True)
         listener = UnixListener.bind(state / SOCKET_NAME)
@@ -94,10 +97,22 @@ def _open(server: Server, machine: Machine, kernel: Kernel, prober: Prober) -> N
     logger.info("worker.ready pid=%d", os.getpid())
 
 
-def _isolate() -> None:
+def _isolate(launches: Path, *, rootless: bool) -> None:
     """Be in a mount namespace of our own, from which nothing spreads."""
-    namespaces.unshare(namespaces.CLONE_NEWNS)
-    mount.make_private("/")
+    if not rootless:
+        namespaces.unshare(namespaces.CLONE_NEWNS)
+        mount.make_private("/")
+        return
+    become_root(launches)
+    # All that it enters for a moment it must be able to come back from: to namespaces of its own.
+    namespaces.unshare(
+        namespaces.CLONE_NEWNS
+        | namespaces.CLONE_NEWNET
+        | namespaces.CLONE_NEWIPC
+        | namespaces.CLONE_NEWUTS
+    )
+    # What the user's machine mounts later is to be found here too: trees are looked up by name.
+    mount.make_slave("/")
 
 
 def _machine(
@@ -106,6 +121,8 @@ def _machine(
     processes: Processes,
     nothing: OwnedFd,
     programs: Sequence[Program],
+    *,
+    rootless: bool,
 ) -> Machine:
     stage = Stage(directory / "stage")
     if not kernel.missing:
@@ -115,7 +132,7 @@ def _machine(
         processes=processes,
         nothing=nothing,
         exit_status_by_pidfd=kernel.exit_status_by_pidfd,
-        lacks=machine_lacks(kernel, cgroups),
+        lacks=machine_lacks(kernel, cgroups, rootless=rootless),
         open_files=_raise_open_files(),
     )
     state_dir = directory / "engines"
@@ -127,8 +144,9 @@ def _machine(
         cgroups=cgroups,
         nothing=nothing,
         overlay_by_fd=kernel.overlay_by_fd,
+        rootless=rootless,
         boot_id=boot_id,
-        records=Records(directory / "launches", boot_id),
+        records=Records(directory / LAUNCHES_NAME, boot_id),
         engines={
             program.name: make_engine(program, host, state_dir)
             for program in programs

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,19 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Service:
     """A `sandtrail serve` that can be killed and started again."""
 
-    def __init__(self, root: Path, engine: str = "auto") -> None:
+    def __init__(
+        self, root: Path, engine: str = "auto", command: Sequence[str] = (sys.executable,)
+    ) -> None:
         self.root = root
         self.engine = engine
+        self.command = command
         self.told: dict[str, Any] = {}
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> "Service":
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "manager.cli", "serve", "--json"),
+                *(*self.command, "-m", "manager.cli", "serve", "--json"),
                 *("--root", str(self.root), "--engine", self.engine),
             ],
             stdout=subprocess.PIPE,

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from eventstore import EventLog, memory_log
-from manager.adapters.descriptors import describe
 from manager.adapters.identity import RandomIds
 from manager.application.calls import Calls
 from manager.application.node import Node, NodePorts, open_node
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import FdFact
+from manager.kernel.donated import describe
 from manager.schema.node_events import ManagerStarted
 from manager.urpc.fds import FdBundle, OwnedFd
 from tests.unit.application.fake_worker import FakeWorker
