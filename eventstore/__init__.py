@@ -35,6 +35,7 @@ from eventstore.errors import (
     SignatureAbsent,
     SignatureUntrusted,
     SignatureWrong,
+    SnapshotUnusable,
     StoreBusy,
     StoreClosed,
     StoreFull,
@@ -56,6 +57,7 @@ from eventstore.log import EventLog
 from eventstore.memory import MemoryLog, memory_log
 from eventstore.note import Checkpoint, Signer, Verifier, open_checkpoint, read_checkpoint
 from eventstore.seal_policy import SealPolicy
+from eventstore.snapshots import Snapshot, SnapshotFiles, SnapshotKind, load_newest
 from eventstore.sqlite.evidence import newest_note, verify_log
 from eventstore.sqlite.opening import open_log
 from eventstore.verification import Finding, Outcome, Verdict, Verification
@@ -99,6 +101,10 @@ __all__ = [
     "SignatureUntrusted",
     "SignatureWrong",
     "Signer",
+    "Snapshot",
+    "SnapshotFiles",
+    "SnapshotKind",
+    "SnapshotUnusable",
     "StoreBusy",
     "StoreClosed",
     "StoreFull",
@@ -110,6 +116,7 @@ __all__ = [
     "WrongExpectedVersion",
     "canonical_bytes",
     "leaf_hash",
+    "load_newest",
     "load_signer",
     "load_verifier",
     "make_event_id",

@@ -14,6 +14,7 @@
     ├── StorePoisoned(path, problem)                    close, reopen, re-read: the disk failed
     ├── StoreClosed()                                   programming error: open it again
     ├── KeyUnusable(path, problem)                      repair or replace the key file
+    ├── SnapshotUnusable(path, problem)                 do without it: fold more of the log
     ├── NoteRejected(problem)                           a checkpoint that proves nothing as it is
     │   ├── NoteMalformed                               it is not a note: get it again
     │   ├── SignatureAbsent                             get the signed one
@@ -33,6 +34,8 @@
 
 # A name says what happened to the log; "Error" after each would say nothing more.
 # ruff: noqa: N818
+
+from os import PathLike
 
 from eventstore.expected_version import ExpectedVersion, describe
 
@@ -162,6 +165,20 @@ class KeyUnusable(EventStoreError):
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem
+
+
+class SnapshotUnusable(EventStoreError):
+    """A snapshot cannot be read, believed or written; nothing depends on it.
+
+    Attributes:
+        path: The file.
+        problem: What is wrong with it.
+    """
+
+    def __init__(self, path: str | PathLike[str], problem: str) -> None:
+        super().__init__(f"{path}: {problem}; the log itself is not affected")
         self.path = path
         self.problem = problem
 

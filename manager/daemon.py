@@ -23,8 +23,10 @@ from manager.adapters.worker_client import WorkerProcess
 from manager.application.calls import Calls
 from manager.application.engines import AUTO
 from manager.application.node import Node, NodePorts, open_node
+from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.kernel.prctl import become_subreaper
 from manager.schema.node_events import ManagerStarted
+from manager.schema.node_snapshot import node_snapshots
 
 ENV_KEY_FILE: Final = "keys/env.key"
 STOP_GRACE_S: Final = 10.0
@@ -41,6 +43,7 @@ class Service(Struct, frozen=True, kw_only=True):
         key: The key that seals the log, made if it is missing; absent: SEAL_KEY_FILE in ``root``.
         seal_events: The log is sealed when so many events came,
         seal_seconds: or when the oldest unsealed one has waited so long, and at stop.
+        snapshot_events: A snapshot, which makes the next start fast, is written when so many came.
     """
 
     root: Path
@@ -49,6 +52,7 @@ class Service(Struct, frozen=True, kw_only=True):
     key: Path | None = None
     seal_events: int = SEAL_EVENTS
     seal_seconds: float = SEAL_SECONDS
+    snapshot_events: int = SNAPSHOT_EVENTS
 
 
 class Manager:
@@ -129,8 +133,14 @@ async def _node(service: Service) -> AsyncIterator[Node]:
             descriptors=KernelDescriptors(),
             ids=RandomIds(),
             env_key=load_env_key(root / ENV_KEY_FILE),
+            snapshots=node_snapshots(root),
         )
-        async with open_node(ports, engine=service.engine, started=started) as node:
+        async with open_node(
+            ports,
+            engine=service.engine,
+            started=started,
+            snapshot_events=service.snapshot_events,
+        ) as node:
             yield node
 
 

@@ -28,9 +28,9 @@ from manager import (
     connect,
     default_spec,
 )
-from manager.application.live_sandbox import STREAM_PREFIX
 from manager.domain.evolve import fold
 from manager.schema.events import decode_event
+from manager.schema.node_fold import STREAM_PREFIX
 
 ROOT = Path(".demo")
 ROOTFS = ROOT / "rootfs"

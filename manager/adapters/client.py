@@ -11,9 +11,9 @@ from typing import Any, Final
 from eventstore import RecordedEvent, new_event_id, open_log
 from manager.adapters.donation import Donation
 from manager.adapters.transport import SocketTransport, Transport
-from manager.application.live_sandbox import STREAM_PREFIX
 from manager.application.spec_body import SpecObject
 from manager.domain.exit_status import Exited, Signaled, from_wait_status
+from manager.schema.node_fold import STREAM_PREFIX
 from manager.urpc.fds import HasFileno
 
 LOG_FILE: Final = "events.db"

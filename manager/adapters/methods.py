@@ -9,8 +9,8 @@ from eventstore import Actor
 from manager.application.arguments import from_wire
 from manager.application.calls import Calls
 from manager.application.errors import CallRefused, ManagerError
-from manager.application.live_sandbox import Origin
 from manager.domain.state import Sandbox
+from manager.schema.node_fold import Origin
 from manager.urpc.errors import UnknownMethod, UrpcError
 from manager.urpc.gojson import GoBool, GoString, GoStruct, Shape, field
 from manager.urpc.gotypes import (

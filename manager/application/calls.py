@@ -13,7 +13,7 @@ from manager.application.arguments import StartArguments
 from manager.application.effects import Luggage
 from manager.application.errors import CallRefused
 from manager.application.incoming import engine_id_of, read_start, without_first_file
-from manager.application.live_sandbox import LiveSandbox, Origin
+from manager.application.live_sandbox import LiveSandbox
 from manager.application.node import Node
 from manager.domain import commands as c
 from manager.domain import events as e
@@ -35,6 +35,7 @@ from manager.domain.react import holds
 from manager.domain.repeat import recorded
 from manager.domain.state import ABSENT, RequestOutcome, Sandbox
 from manager.schema.events import encode_event
+from manager.schema.node_fold import Origin
 from manager.urpc.fds import FdBundle
 
 Prepare = Callable[[Sequence[Event]], Awaitable[c.Command]]

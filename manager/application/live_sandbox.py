@@ -6,14 +6,12 @@ events of a sandbox are in the order of their decisions and no effect precedes i
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import anyio
-from msgspec import Struct
 
 from eventstore import (
     NO_STREAM,
-    Actor,
     Document,
     EventLog,
     EventStoreError,
@@ -28,22 +26,12 @@ from manager.domain import events as e
 from manager.domain.decide import decide
 from manager.domain.effects import Effect
 from manager.domain.events import Event
-from manager.domain.evolve import evolve
 from manager.domain.react import react
-from manager.domain.state import ABSENT, Sandbox
+from manager.domain.state import Sandbox
 from manager.schema.events import decode_event, encode_event
-
-STREAM_PREFIX: Final = "sandbox-"
+from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, FoldedSandbox, Origin, intent_key
 
 T = TypeVar("T")
-
-
-class Origin(Struct, frozen=True, kw_only=True):
-    """Who asked, and which request an event belongs to."""
-
-    correlation_id: str
-    actor: Actor | None = None
-    causation: int | None = None
 
 
 Perform = Callable[[Effect], Awaitable[c.Report | None]]
@@ -77,35 +65,49 @@ class LiveSandbox:
         sandbox_id: Its id; the stream is ``sandbox-<id>``.
         log: Where events go.
         ids: Where event ids come from.
-        note: Told every launch id and kill id before its effect begins, so that whatever the
-            worker says of it finds its way here.
+        note: Told every record that is folded here, with the launch id or kill id that it
+            announces, if any, before the effect begins: so that whatever the worker says of it
+            finds its way here.
+
+    Attributes:
+        folded: What its stream says, up to the last event that is durable.
     """
 
     def __init__(
-        self, sandbox_id: str, log: EventLog, ids: Ids, note: Callable[[str], None]
+        self,
+        sandbox_id: str,
+        log: EventLog,
+        ids: Ids,
+        note: Callable[[RecordedEvent, str], None],
+        folded: FoldedSandbox = UNKNOWN,
     ) -> None:
-        self.state: Sandbox = ABSENT
-        self.version = 0
+        self.folded = folded
         self._stream = STREAM_PREFIX + sandbox_id
         self._log = log
         self._ids = ids
         self._note = note
         self._lock = anyio.Lock()
         self._changed = anyio.Event()
-        self._intents: dict[str, Origin] = {}
         self._expected: dict[str, Expectation] = {}
+
+    @property
+    def state(self) -> Sandbox:
+        """The folded state."""
+        return self.folded.state
+
+    @property
+    def version(self) -> int:
+        """The stream's version, 0 before its first event."""
+        return self.folded.version
 
     @property
     def lives(self) -> bool:
         """Whether the sandbox exists: created, and not yet deleted."""
-        return self.state.phase not in {"absent", "deleted"}
+        return self.folded.lives
 
     def replay(self, record: RecordedEvent) -> None:
         """Fold one record of this sandbox's stream."""
-        event = decode_event(record.type, record.data)
-        self.state = evolve(self.state, event)
-        self.version = record.version
-        self._remember(event, record)
+        self.folded = self.folded.after(decode_event(record.type, record.data), record)
 
     async def handle(
         self,
@@ -167,7 +169,7 @@ class LiveSandbox:
     def origin_of(self, report: c.Command, default: Origin) -> Origin:
         """The request that a report of the worker answers, as far as the log tells."""
         key = getattr(report, "launch_id", None) or getattr(report, "kill_id", None)
-        return self._intents.get(key, default) if key else default
+        return self.folded.origins.get(key, default) if key else default
 
     async def _record(
         self,
@@ -187,9 +189,8 @@ class LiveSandbox:
         effects: list[Effect] = []
         for event, record in zip(events, records, strict=True):
             effects += react(self.state, event)
-            self.state = evolve(self.state, event)
-            self.version = record.version
-            self._remember(event, record)
+            self.folded = self.folded.after(event, record)
+            self._note(record, intent_key(event))
             self._fulfil(event)
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
@@ -213,35 +214,3 @@ class LiveSandbox:
             actor=origin.actor,
             documents=tuple(documents),
         )
-
-    def _remember(self, event: Event, record: RecordedEvent) -> None:
-        """Note which request an intent came from: its outcome belongs to the same one."""
-        key = intent_key(event)
-        if key:
-            self._note(key)
-        if key and record.correlation_id is not None:
-            self._intents[key] = Origin(
-                correlation_id=record.correlation_id,
-                actor=record.actor,
-                causation=record.position,
-            )
-        elif isinstance(event, (e.ContainerDestroyed, e.SandboxDeleted)):
-            alive = {
-                found.intent.launch_id
-                for found in self.state.containers.values()
-                if found.intent is not None and found.exists
-            } | self.state.signals.keys()
-            self._intents = {key: self._intents[key] for key in self._intents.keys() & alive}
-
-
-def intent_key(event: Event) -> str:
-    """The launch id or kill id of an event that announces an effect, else an empty string."""
-    match event:
-        case e.SandboxStartRequested(launch_id=key) | e.ContainerDestroyRequested(launch_id=key):
-            return key
-        case e.ContainerStartAccepted(intent=intent) | e.SandboxCreated(intent=intent):
-            return intent.launch_id
-        case e.ContainerSignalRequested(kill_id=key):
-            return key
-        case _:
-            return ""

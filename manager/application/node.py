@@ -7,20 +7,22 @@ from typing import Final
 
 import anyio
 
-from eventstore import ANY, Document, EventLog, EventStoreError, NewEvent
+from eventstore import ANY, Document, EventLog, EventStoreError, NewEvent, SnapshotFiles
 from manager.application.effects import EffectRunner, Luggage
 from manager.application.engines import AUTO, Engines
 from manager.application.errors import NotRecorded
-from manager.application.live_sandbox import LiveSandbox, Origin
+from manager.application.live_sandbox import LiveSandbox
 from manager.application.ports import Descriptors, Ids, Workers
 from manager.application.registry import Registry
 from manager.application.reports import to_report
+from manager.application.snapshot_keeper import SNAPSHOT_EVENTS, SnapshotKeeper
 from manager.application.worker_link import SentLaunches, WorkerLink
 from manager.domain import commands as c
 from manager.domain.events import Event
 from manager.domain.react import holds, resume
 from manager.schema import node_events as n
 from manager.schema import worker as w
+from manager.schema.node_fold import Origin
 from manager.urpc.fds import FdBundle
 
 NODE_STREAM: Final = "node"
@@ -37,9 +39,17 @@ class NodePorts:
     """What a node stands on."""
 
     def __init__(
-        self, *, log: EventLog, workers: Workers, descriptors: Descriptors, ids: Ids, env_key: bytes
+        self,
+        *,
+        log: EventLog,
+        workers: Workers,
+        descriptors: Descriptors,
+        ids: Ids,
+        env_key: bytes,
+        snapshots: SnapshotFiles | None = None,
     ) -> None:
         self.log = log
+        self.snapshots = snapshots
         self.workers = workers
         self.descriptors = descriptors
         self.ids = ids
@@ -52,7 +62,7 @@ class Node:
     def __init__(self, ports: NodePorts, engine: str = AUTO) -> None:
         self.ports = ports
         self.engines = Engines(engine)
-        self.registry = Registry(ports.log, ports.ids)
+        self.registry = Registry(ports.log, ports.ids, ports.snapshots)
         self.link = WorkerLink(ports.workers)
         self._runner = EffectRunner(self.link, ports.descriptors)
         self._listeners: list[SandboxListener] = []
@@ -110,9 +120,11 @@ class Node:
         )
         try:
             with anyio.CancelScope(shield=True):
-                await self.ports.log.append(NODE_STREAM, [new], expected=ANY)
+                records = await self.ports.log.append(NODE_STREAM, [new], expected=ANY)
         except EventStoreError as error:
             raise NotRecorded(str(error)) from error
+        for record in records:
+            self.registry.frontier.note(record)
 
     async def note(self, event: n.NodeEvent) -> None:
         """Record a fact about the node itself."""
@@ -240,9 +252,16 @@ class Node:
 
 @asynccontextmanager
 async def open_node(
-    ports: NodePorts, *, engine: str = AUTO, started: n.ManagerStarted
+    ports: NodePorts,
+    *,
+    engine: str = AUTO,
+    started: n.ManagerStarted,
+    snapshot_events: int = SNAPSHOT_EVENTS,
 ) -> AsyncIterator[Node]:
     """Replay the log, find or start the worker, settle what was under way, and serve.
+
+    A snapshot is written every ``snapshot_events`` events and on leaving, if there is a place for
+    snapshots.
 
     Raises:
         EventStoreError: The log cannot be read or written.
@@ -252,7 +271,7 @@ async def open_node(
     node = Node(ports, engine)
     await node.registry.load()
     await node.note(started)
-    async with anyio.create_task_group() as tasks:
+    async with _snapshots_kept(node, snapshot_events), anyio.create_task_group() as tasks:
         await tasks.start(node.run_link)
         node.engines.chosen()
         try:
@@ -261,3 +280,19 @@ async def open_node(
             with anyio.CancelScope(shield=True):
                 await node.note(n.ManagerStopped(reason="asked to stop"))
             tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _snapshots_kept(node: Node, events: int) -> AsyncIterator[None]:
+    """Write snapshots while this lasts, and the last one when nothing is appended any more."""
+    if node.ports.snapshots is None:
+        yield
+        return
+    registry = node.registry
+    keeper = SnapshotKeeper(node.ports.snapshots, events, registry.frontier, registry.folded)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keeper.run)
+        yield
+        tasks.cancel_scope.cancel()
+    with anyio.CancelScope(shield=True):
+        await keeper.stop()

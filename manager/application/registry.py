@@ -4,39 +4,42 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from eventstore import EventLog, RecordedEvent
-from manager.application.live_sandbox import STREAM_PREFIX, LiveSandbox
+from eventstore import EventLog, RecordedEvent, SnapshotFiles
+from manager.application.live_sandbox import LiveSandbox
 from manager.application.ports import Ids
+from manager.application.snapshot_keeper import Frontier
+from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, FoldedSandbox
+from manager.schema.node_snapshot import open_fold
 
 
 class Registry:
     """Sandboxes by id. Deleted ones are forgotten here and found again in the log."""
 
-    def __init__(self, log: EventLog, ids: Ids) -> None:
+    def __init__(self, log: EventLog, ids: Ids, snapshots: SnapshotFiles | None = None) -> None:
         self._log = log
         self._ids = ids
+        self._snapshots = snapshots
         self._live: dict[str, LiveSandbox] = {}
         self._borrowers: Counter[str] = Counter()
         self._owners: dict[str, str] = {}
+        self._keys: dict[str, set[str]] = {}
+        self.frontier = Frontier(0)
 
     async def load(self) -> None:
-        """Replay the whole log.
+        """Replay the log, from its newest snapshot on.
 
         Raises:
             EventStoreError: The log cannot be read.
-            UnknownEventType: An event is from a newer program; the text names it.
+            EventFormatError: An event is of a newer program, or damaged; the text names it.
         """
-        async for record in self._log.read():
-            if record.stream.startswith(STREAM_PREFIX):
-                self._replay(record)
-        for sandbox_id in list(self._live):
-            self.drop_if_gone(sandbox_id)
+        fold = await open_fold(self._log, self._snapshots, discard=True)
+        self.frontier = Frontier(fold.position)
+        for sandbox_id, folded in fold.live.items():
+            self._live[sandbox_id] = self._new(sandbox_id, folded)
 
-    def _replay(self, record: RecordedEvent) -> None:
-        sandbox_id = record.stream.removeprefix(STREAM_PREFIX)
-        if sandbox_id not in self._live:
-            self._live[sandbox_id] = self._new(sandbox_id)
-        self._live[sandbox_id].replay(record)
+    def folded(self) -> list[tuple[str, FoldedSandbox]]:
+        """What is folded of every live sandbox at this moment."""
+        return [(key, sandbox.folded) for key, sandbox in self.all().items()]
 
     def get(self, sandbox_id: str) -> LiveSandbox | None:
         """The sandbox, if it lives."""
@@ -74,14 +77,23 @@ class Registry:
             return
         del self._live[sandbox_id]
         del self._borrowers[sandbox_id]
-        self._owners = {key: owner for key, owner in self._owners.items() if owner != sandbox_id}
+        for key in self._keys.pop(sandbox_id, ()):
+            del self._owners[key]
 
     def owner(self, key: str) -> LiveSandbox | None:
         """The sandbox that a launch id or kill id belongs to."""
         return self._live.get(self._owners.get(key, ""))
 
-    def _new(self, sandbox_id: str) -> LiveSandbox:
-        def note(key: str) -> None:
-            self._owners[key] = sandbox_id
+    def _new(self, sandbox_id: str, folded: FoldedSandbox = UNKNOWN) -> LiveSandbox:
+        def note(record: RecordedEvent, key: str) -> None:
+            self.frontier.note(record)
+            if key:
+                self._own(sandbox_id, key)
 
-        return LiveSandbox(sandbox_id, self._log, self._ids, note)
+        for key in folded.effect_keys():
+            self._own(sandbox_id, key)
+        return LiveSandbox(sandbox_id, self._log, self._ids, note, folded)
+
+    def _own(self, sandbox_id: str, key: str) -> None:
+        self._owners[key] = sandbox_id
+        self._keys.setdefault(sandbox_id, set()).add(key)

@@ -9,8 +9,8 @@ import msgspec
 
 from eventstore import RecordedEvent
 from manager.adapters.client import LOG_FILE, read_events
-from manager.application.live_sandbox import STREAM_PREFIX
 from manager.cli.session import fail, json_option, root_option, run_async
+from manager.schema.node_fold import STREAM_PREFIX
 
 DETAIL_KEYS = ("error", "exit", "failure", "launched", "reason", "intent", "signo")
 

@@ -10,6 +10,7 @@ import click
 
 from eventstore.seal_policy import SEAL_EVENTS, SEAL_SECONDS
 from manager.application.engines import AUTO
+from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.cli.session import fail, json_option, print_json, root_option
 from manager.daemon import STOP_GRACE_S, Service, serve
 
@@ -47,6 +48,13 @@ ENGINES = (AUTO, "bwrap", "crun", "runc", "runsc")
     show_default=True,
     help="Seal the log when an event has waited so long; also at stop.",
 )
+@click.option(
+    "--snapshot-events",
+    type=click.IntRange(min=1),
+    default=SNAPSHOT_EVENTS,
+    show_default=True,
+    help="Write a snapshot, which makes the next start fast, when so many events came.",
+)
 @click.option("--verbose", is_flag=True, help="Log more to stderr.")
 @json_option
 def command(  # noqa: PLR0913 - one for each option
@@ -57,6 +65,7 @@ def command(  # noqa: PLR0913 - one for each option
     key: Path | None,
     seal_events: int,
     seal_seconds: float,
+    snapshot_events: int,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -76,6 +85,7 @@ def command(  # noqa: PLR0913 - one for each option
         key=key,
         seal_events=seal_events,
         seal_seconds=seal_seconds,
+        snapshot_events=snapshot_events,
     )
 
     def ready(told: dict[str, Any]) -> None:

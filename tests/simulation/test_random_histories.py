@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -25,6 +26,7 @@ from manager.domain.evolve import fold
 from manager.domain.state import Sandbox
 from manager.schema import worker as w
 from manager.schema.events import decode_event
+from manager.schema.node_snapshot import node_snapshots, verify_snapshots
 from manager.urpc.fds import FdBundle, OwnedFd
 from tests.unit.application.conftest import World
 from tests.unit.application.fake_worker import FakeWorker
@@ -146,16 +148,18 @@ def compare_after_every_event(world: World, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + SEEDS))
 async def test_whatever_happens_the_log_is_the_truth(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("manager.application.worker_link.RECONNECT_PAUSES_S", (0.0,))
     before = sorted(os.listdir("/proc/self/fd"))
     async with a_world() as world:
         compare_after_every_event(world, monkeypatch)
         history = History(seed, world)
+        snapshots = node_snapshots(tmp_path)
         steps = 0
         while steps < STEPS:
-            async with world.manager() as (node, calls):
+            async with world.manager(snapshots=snapshots, snapshot_events=5) as (node, calls):
+                await check_states(node, world)
                 for _ in range(history.random.randrange(1, 25)):
                     history.trouble()
                     async with anyio.create_task_group() as tasks:
@@ -165,6 +169,9 @@ async def test_whatever_happens_the_log_is_the_truth(
                     await check_states(node, world)
                     steps += 1
         await check_the_end(world)
+        findings = await verify_snapshots(world.log, snapshots)
+        assert findings
+        assert [finding for finding in findings if finding.problem] == []
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 

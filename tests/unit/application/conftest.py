@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from eventstore import EventLog, memory_log
+from eventstore import EventLog, SnapshotFiles, memory_log
 from manager.adapters.identity import RandomIds
 from manager.application.calls import Calls
 from manager.application.node import Node, NodePorts, open_node
+from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import FdFact
 from manager.kernel.donated import describe
@@ -40,15 +41,23 @@ class World:
         self.worker = worker
 
     @asynccontextmanager
-    async def manager(self, engine: str = "auto") -> AsyncIterator[tuple[Node, Calls]]:
+    async def manager(
+        self,
+        engine: str = "auto",
+        snapshots: SnapshotFiles | None = None,
+        snapshot_events: int = SNAPSHOT_EVENTS,
+    ) -> AsyncIterator[tuple[Node, Calls]]:
         ports = NodePorts(
             log=self.log,
             workers=self.worker,
             descriptors=PlainDescriptors(),
             ids=RandomIds(),
             env_key=ENV_KEY,
+            snapshots=snapshots,
         )
-        async with open_node(ports, engine=engine, started=STARTED) as node:
+        async with open_node(
+            ports, engine=engine, started=STARTED, snapshot_events=snapshot_events
+        ) as node:
             yield node, Calls(node)
 
     async def tags(self, stream: str) -> list[str]:

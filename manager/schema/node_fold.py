@@ -1,0 +1,166 @@
+"""The fold of a whole node: what its log says of every sandbox that lives.
+
+A manager opens with it, and snapshots keep it. A sandbox that is deleted leaves the fold: all that
+its id can still be asked for is in its stream, and whoever needs that reads it there.
+"""
+
+from typing import Final
+
+from msgspec import Struct
+
+from eventstore import Actor, RecordedEvent
+from manager.domain import events as e
+from manager.domain.events import Event
+from manager.domain.evolve import evolve
+from manager.domain.state import ABSENT, Sandbox
+from manager.schema.events import decode_event
+
+STREAM_PREFIX: Final = "sandbox-"
+
+
+class Origin(Struct, frozen=True, kw_only=True):
+    """Who asked, and which request an event belongs to."""
+
+    correlation_id: str
+    actor: Actor | None = None
+    causation: int | None = None
+
+
+class FoldedSandbox(Struct, frozen=True, kw_only=True):
+    """One sandbox, as its stream tells it up to a version.
+
+    Attributes:
+        version: Of the last event that is in it.
+        state: The state.
+        origins: Launch ids and kill ids whose outcome is still to come, or may be reported again,
+            with the request that they came from: their outcomes belong to the same one.
+    """
+
+    version: int = 0
+    state: Sandbox = ABSENT
+    origins: dict[str, Origin] = {}
+
+    @property
+    def lives(self) -> bool:
+        """Whether the sandbox exists: created, and not yet deleted."""
+        return self.state.phase not in {"absent", "deleted"}
+
+    def effect_keys(self) -> set[str]:
+        """Every launch id and kill id by which a worker may still name it."""
+        launches = {
+            found.intent.launch_id
+            for found in self.state.containers.values()
+            if found.intent is not None
+        }
+        return launches | self.state.signals.keys()
+
+    def after(self, event: Event, record: RecordedEvent) -> "FoldedSandbox":
+        """Fold one more event; ``record`` is what the log has of it."""
+        state = evolve(self.state, event)
+        return FoldedSandbox(
+            version=record.version,
+            state=state,
+            origins=_origins(self.origins, state, event, record),
+        )
+
+
+UNKNOWN: Final = FoldedSandbox()
+"""A sandbox before the first event of its stream."""
+
+
+class NodeFold:
+    """Every sandbox that lives at one position of a log.
+
+    Attributes:
+        position: Of the last record that is in it, 0 before the first.
+        live: The sandboxes by id, oldest first.
+    """
+
+    def __init__(self, position: int = 0, live: dict[str, FoldedSandbox] | None = None) -> None:
+        self.position = position
+        self.live: dict[str, FoldedSandbox] = live or {}
+        self._gone: dict[str, FoldedSandbox] = {}
+
+    def apply(self, record: RecordedEvent) -> None:
+        """Fold the next record of the log, of whatever stream.
+
+        Raises:
+            EventFormatError: The event is of a newer program, or damaged; the text names it.
+            LookupError: :meth:`lacks` the record's sandbox; see there.
+        """
+        if self.lacks(record):
+            raise LookupError(f"{record.stream} was deleted: put() what its stream says first")
+        if record.stream.startswith(STREAM_PREFIX):
+            self._follow(record.stream.removeprefix(STREAM_PREFIX), record)
+        self.position = record.position
+
+    def lacks(self, record: RecordedEvent) -> bool:
+        """Whether a record continues a stream whose sandbox left the fold before it began.
+
+        Then :meth:`put` what the stream said before that record.
+        """
+        if record.version == 1 or not record.stream.startswith(STREAM_PREFIX):
+            return False
+        sandbox_id = record.stream.removeprefix(STREAM_PREFIX)
+        return sandbox_id not in self.live and sandbox_id not in self._gone
+
+    def put(self, sandbox_id: str, folded: FoldedSandbox) -> None:
+        """Take in a sandbox as its own stream tells it."""
+        if folded.lives:
+            self.live[sandbox_id] = folded
+        else:
+            self.live.pop(sandbox_id, None)
+            self._gone[sandbox_id] = _essence(folded)
+
+    def _follow(self, sandbox_id: str, record: RecordedEvent) -> None:
+        folded = self.live.get(sandbox_id)
+        if folded is None:
+            folded = self._gone.pop(sandbox_id, UNKNOWN)
+        after = folded.after(decode_event(record.type, record.data), record)
+        if after.lives:
+            self.live[sandbox_id] = after
+        else:
+            self.put(sandbox_id, after)
+
+
+def _essence(folded: FoldedSandbox) -> FoldedSandbox:
+    """All of a deleted sandbox that a later one of the same id inherits: the answered requests."""
+    state = folded.state
+    kept = Sandbox(id=state.id, phase=state.phase, requests=state.requests)
+    return FoldedSandbox(version=folded.version, state=kept)
+
+
+def _origins(
+    before: dict[str, Origin], state: Sandbox, event: Event, record: RecordedEvent
+) -> dict[str, Origin]:
+    key = intent_key(event)
+    if key and record.correlation_id is not None:
+        origin = Origin(
+            correlation_id=record.correlation_id, actor=record.actor, causation=record.position
+        )
+        return {**before, key: origin}
+    if isinstance(event, (e.ContainerDestroyed, e.SandboxDeleted)):
+        return {key: before[key] for key in before.keys() & _awaited(state)}
+    return before
+
+
+def _awaited(state: Sandbox) -> set[str]:
+    launches = {
+        found.intent.launch_id
+        for found in state.containers.values()
+        if found.intent is not None and found.exists
+    }
+    return launches | state.signals.keys()
+
+
+def intent_key(event: Event) -> str:
+    """The launch id or kill id of an event that announces an effect, else an empty string."""
+    match event:
+        case e.SandboxStartRequested(launch_id=key) | e.ContainerDestroyRequested(launch_id=key):
+            return key
+        case e.ContainerStartAccepted(intent=intent) | e.SandboxCreated(intent=intent):
+            return intent.launch_id
+        case e.ContainerSignalRequested(kill_id=key):
+            return key
+        case _:
+            return ""

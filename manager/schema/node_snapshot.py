@@ -1,0 +1,148 @@
+"""Snapshots of the node's fold: when they are of this program, and how they are opened and checked.
+
+The fingerprint is the digest of every source file of the domain and the schema and of the shape of
+what is kept: whatever changes how events are read or folded changes it. It may also change without
+need; then the log is folded once from its beginning.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import anyio.to_thread
+import msgspec
+from msgspec import Raw, Struct
+
+from eventstore import EventLog, SnapshotFiles, SnapshotKind, SnapshotUnusable, load_newest
+from manager.schema.events import decode_event
+from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, FoldedSandbox, NodeFold
+
+SNAPSHOT_DIRECTORY: Final = "snapshots"
+"""Beside the log."""
+FOLD_NAME: Final = "node"
+FOLDING_PACKAGES: Final = ("manager.domain", "manager.schema")
+
+_decode: Final = msgspec.msgpack.Decoder(dict[str, FoldedSandbox]).decode
+
+
+@cache
+def fold_fingerprint() -> str:
+    """The digest of all that the fold's meaning depends on, 64 hexadecimal digits."""
+    digest = hashlib.sha256(msgspec.json.encode(msgspec.json.schema(FoldedSandbox)))
+    for package in FOLDING_PACKAGES:
+        for source in sorted(files(package).iterdir(), key=lambda each: each.name):
+            if source.is_file():
+                body = source.read_bytes()
+                digest.update(f"\n{package}/{source.name} {len(body)}\n".encode())
+                digest.update(body)
+    return digest.hexdigest()
+
+
+def node_snapshots(log_directory: Path) -> SnapshotFiles:
+    """The snapshots of the log in that directory that this program can use."""
+    kind = SnapshotKind(fold=FOLD_NAME, fingerprint=fold_fingerprint())
+    return SnapshotFiles(log_directory / SNAPSHOT_DIRECTORY, kind)
+
+
+def encode_sandboxes(live: Iterable[tuple[str, FoldedSandbox]]) -> bytes:
+    """Encode sandboxes by id, in a thread: others get their turn after each one."""
+    encode = msgspec.msgpack.Encoder().encode
+    parts: dict[str, Raw] = {}
+    for sandbox_id, folded in live:
+        parts[sandbox_id] = Raw(encode(folded))
+        # Else a thread that waits for the interpreter would do so for its switch interval.
+        time.sleep(0)
+    return encode(parts)
+
+
+def decode_sandboxes(body: bytes) -> dict[str, FoldedSandbox]:
+    """The inverse of :func:`encode_sandboxes`; raises ValueError if it is not one."""
+    return _decode(body)
+
+
+async def open_fold(
+    log: EventLog,
+    snapshots: SnapshotFiles | None,
+    *,
+    until: int | None = None,
+    discard: bool = False,
+) -> NodeFold:
+    """Fold the log, from the newest snapshot on if there is one that fits.
+
+    Args:
+        log: The log.
+        snapshots: Its snapshots; absent: fold from the beginning.
+        until: The last position to fold; the log's head if absent.
+        discard: Delete snapshots that turn out to be unusable, see :func:`load_newest`.
+
+    Raises:
+        EventStoreError: The log cannot be read.
+        EventFormatError: An event is of a newer program, or damaged; the text names it.
+
+    Cancellation: safe.
+    """
+    found = None
+    if snapshots is not None:
+        found = await load_newest(log, snapshots, decode_sandboxes, until=until, discard=discard)
+    fold = NodeFold() if found is None else NodeFold(*found)
+    await advance(fold, log, until=until)
+    return fold
+
+
+async def advance(fold: NodeFold, log: EventLog, *, until: int | None = None) -> None:
+    """Fold what the log has after the fold's position, up to ``until``; raises as above."""
+    limit = None if until is None else max(0, until - fold.position)
+    async for record in log.read(after=fold.position, limit=limit):
+        if fold.lacks(record):
+            earlier = await _read_sandbox(log, record.stream, record.version - 1)
+            fold.put(record.stream.removeprefix(STREAM_PREFIX), earlier)
+        fold.apply(record)
+
+
+async def _read_sandbox(log: EventLog, stream: str, version: int) -> FoldedSandbox:
+    folded = UNKNOWN
+    async for record in log.read(stream, limit=version):
+        folded = folded.after(decode_event(record.type, record.data), record)
+    return folded
+
+
+class SnapshotFinding(Struct, frozen=True, kw_only=True):
+    """What came of the check of one snapshot; ``problem`` is empty if it is what the log says."""
+
+    position: int
+    problem: str = ""
+
+
+async def verify_snapshots(log: EventLog, snapshots: SnapshotFiles) -> list[SnapshotFinding]:
+    """Compare every snapshot with a fold of the log from its beginning, in one pass.
+
+    Returns:
+        One finding a snapshot, the oldest first.
+
+    Raises:
+        As :func:`open_fold`.
+    """
+    fold = NodeFold()
+    findings: list[SnapshotFinding] = []
+    for position in reversed(await anyio.to_thread.run_sync(snapshots.positions)):
+        await advance(fold, log, until=position)
+        problem = await anyio.to_thread.run_sync(_difference, fold, snapshots, position)
+        findings.append(SnapshotFinding(position=position, problem=problem))
+    return findings
+
+
+def _difference(fold: NodeFold, snapshots: SnapshotFiles, position: int) -> str:
+    try:
+        found = decode_sandboxes(snapshots.load(position).body)
+    except SnapshotUnusable as error:
+        return error.problem
+    except ValueError as error:
+        return f"its body cannot be understood: {error}"
+    if fold.position < position:
+        return f"the log ends at position {fold.position}"
+    different = [key for key in fold.live | found if fold.live.get(key) != found.get(key)]
+    return f"other states than the log's: sandboxes {', '.join(different)}" if different else ""
