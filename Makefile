@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 1
+# How often `make sim` cuts the power on each of four recordings of the log's writer.
+IMAGES ?= 2500
 
 .PHONY: demo test lint unit bench sim golden setup clean
 
@@ -39,7 +41,8 @@ bench: setup
 	$(BIN)/python -m benchmarks.bench_start
 
 sim: $(VENV)/.ready
-	SEED=$(SEED) $(BIN)/pytest -q tests/property tests/simulation --hypothesis-seed=$(SEED)
+	SEED=$(SEED) SANDTRAIL_IMAGES=$(IMAGES) $(BIN)/pytest -q tests/property tests/simulation \
+		--hypothesis-seed=$(SEED)
 
 clean:
 	rm -rf $(VENV) .demo .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,6 +13,7 @@ need runsc runsc
 need busybox busybox-static
 need mkfs.erofs erofs-utils
 need setsid util-linux
+need strace strace
 
 [ -n "$missing" ] || exit 0
 
