@@ -69,10 +69,15 @@ def stat_fields(pid: int) -> list[str]:
     return []
 
 
-def zombie_status(pid: int) -> int | None:
-    """Wait status of a zombie that somebody else has not reaped yet; else `None`."""
+def zombie_status(pid: int, started_ticks: int) -> int | None:
+    """Wait status of a zombie that somebody else has not reaped yet; else `None`.
+
+    Args:
+        pid: Its number, which may be another's by now,
+        started_ticks: so this must be its :func:`start_ticks`.
+    """
     fields = stat_fields(pid)
-    if fields and fields[0] == "Z":
+    if fields and fields[0] == "Z" and int(fields[_STAT_START_TICKS]) == started_ticks:
         return int(fields[_STAT_EXIT_CODE])
     return None
 

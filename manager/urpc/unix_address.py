@@ -25,7 +25,7 @@ class UnixListener:
         self._file = _identity(path)
 
     @classmethod
-    def bind(cls, path: Path) -> Self:
+    def bind(cls, path: Path, *, kind: int = socket.SOCK_STREAM) -> Self:
         """Bind and listen: mode 0600 (less the umask) from the first moment.
 
         A socket file on which nobody listens, because its server was killed, is replaced. Two
@@ -33,6 +33,7 @@ class UnixListener:
 
         Args:
             path: Of any length; its directory exists.
+            kind: `SOCK_STREAM` or `SOCK_SEQPACKET`.
 
         Raises:
             OSError: EADDRINUSE: somebody listens there, or it is no socket; ENOENT, EACCES.
@@ -40,9 +41,9 @@ class UnixListener:
         Source: bind(2) on Linux gives the file the mode of the socket's own inode, less the umask:
             no window in which it is wider, and no change to a umask that all threads share.
         """
-        if _is_stale(path):
+        if _is_stale(path, kind):
             path.unlink()
-        sock = _socket()
+        sock = _socket(kind)
         try:
             os.fchmod(sock.fileno(), _SOCKET_MODE)
             with _reachable(path.parent, 1 + len(os.fsencode(path.name))) as parent:
@@ -66,7 +67,7 @@ class UnixListener:
         self.close()
 
 
-def connect_unix(path: Path) -> socket.socket:
+def connect_unix(path: Path, *, kind: int = socket.SOCK_STREAM) -> socket.socket:
     """Connect to a path of any length.
 
     Returns:
@@ -76,7 +77,7 @@ def connect_unix(path: Path) -> socket.socket:
         BlockingIOError: The server's backlog is full. Try again shortly.
         OSError: ENOENT, ECONNREFUSED: no server there.
     """
-    sock = _socket()
+    sock = _socket(kind)
     try:
         with _reachable(path) as address:
             sock.connect(address)
@@ -86,8 +87,8 @@ def connect_unix(path: Path) -> socket.socket:
     return sock
 
 
-def _socket() -> socket.socket:
-    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+def _socket(kind: int) -> socket.socket:
+    return socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -98,11 +99,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _is_stale(path: Path) -> bool:
+def _is_stale(path: Path, kind: int) -> bool:
     if not path.is_socket():
         return False
     try:
-        connect_unix(path).close()
+        connect_unix(path, kind=kind).close()
     except BlockingIOError:
         return False
     except ConnectionRefusedError:

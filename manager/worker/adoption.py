@@ -32,24 +32,35 @@ def bare_command(record: Record) -> w.Launch:
     )
 
 
-def remaining_life(launch: Launch, record: Record, machine: Machine) -> Steps[None]:
+def remaining_life(
+    launch: Launch, record: Record, machine: Machine, kept: OwnedFd | None
+) -> Steps[None]:
     """The rest of a launch's life, according to what is left of it.
+
+    Args:
+        launch: The launch.
+        record: What is known of it.
+        machine: This one.
+        kept: The container's init beyond doubt, dead or alive, if it was kept; owned here.
 
     A record of an earlier boot of the machine is cleaned up after like any other; its container's
     end is known to be unknown.
     """
     engine = machine.engines.get(record.engine)
     if record.identity is None:
+        if kept is not None:
+            kept.close()
         kill_engine_processes(record.engine_id)
         reason = "the worker was killed while it was starting this container"
         return launch.abandoned_life(engine, LaunchFailed("aborted", reason))
-    handle = open_same_process(record.identity, machine.boot_id)
+    handle = kept or open_same_process(record.identity, machine.boot_id)
     if handle is None or engine is None:
         if handle is not None:
             handle.close()
         return launch.ended_life(engine)
     cgroup = machine.cgroups.of_launch(record.engine_id)
     running = observe(record.engine_id, record.identity.pid, handle, cgroup)
+    running.start_ticks = record.identity.start_ticks
     return launch.adopted_life(running, engine)
 
 

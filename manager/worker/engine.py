@@ -32,6 +32,9 @@ REAPED_POLL_SECONDS: Final = 0.02
 REAPED_ROUNDS_MAX: Final = 250
 """How often, and how many times, to ask whether init's new parent has reaped it."""
 
+ZOMBIE_ROUNDS_MAX: Final = 5
+"""The same for one whose status stands in /proc already: its parent may never reap it."""
+
 ExitSource: TypeAlias = Literal["waitid", "pidfd-info", "proc-stat", "engine", "unknown"]
 
 
@@ -145,7 +148,7 @@ class Running(Struct, kw_only=True):
 def observe(engine_id: str, pid: int, handle: OwnedFd | None, cgroup: Cgroup) -> Running:
     """Note what can only be seen while init lives; ownership of its pidfd moves in."""
     running = Running(engine_id=engine_id, pid=pid, pidfd=handle, cgroup=cgroup)
-    if handle is not None:
+    if handle is not None and not pidfd.has_exited(handle.number):
         running.start_ticks = pidfd.start_ticks(pid)
         cgroup.note_init(pid)
         with contextlib.suppress(OSError):
@@ -240,8 +243,9 @@ def wait_as_a_stranger(running: Running, *, by_pidfd: bool) -> Steps[ExitReport]
     assert running.pidfd is not None
     yield Pause(fd=running.pidfd.number)
     at_ns = time.time_ns()
-    as_zombie = pidfd.zombie_status(running.pid)
-    for _ in range(REAPED_ROUNDS_MAX if by_pidfd else 0):
+    as_zombie = pidfd.zombie_status(running.pid, running.start_ticks)
+    rounds = REAPED_ROUNDS_MAX if as_zombie is None else ZOMBIE_ROUNDS_MAX
+    for _ in range(rounds if by_pidfd else 0):
         status = pidfd.exit_status(running.pidfd.number)
         if status is not None:
             return ExitReport(status=status, source="pidfd-info", at_ns=at_ns)

@@ -87,6 +87,12 @@ class Launch:
         self._reports.exited(self.launch_id, report, oom=self._cgroup.ran_out_of_memory())
         yield from self._finish()
 
+    def told_life(self, engine: Engine | None) -> Steps[None]:
+        """Clean up a container whose end a former worker has seen and left word of."""
+        self._engine = engine
+        self.phase = "exited"
+        yield from self._finish()
+
     def abandoned_life(self, engine: Engine | None, failure: LaunchFailed) -> Steps[None]:
         """Remove what a former worker left of a start that it did not finish."""
         self._engine = engine
@@ -167,6 +173,8 @@ class Launch:
             boot_id=self._machine.boot_id,
         )
         self._machine.records.running(self.command, self.identity)
+        if running.pidfd is not None:
+            self._machine.keeping.keep(self.launch_id, running.pidfd)
         if phases is not None:
             self._reports.started(self.launch_id, self.identity, self._engine, phases)
             self._settled()
@@ -174,6 +182,7 @@ class Launch:
         self.phase = "exited"
         oom = self._cgroup.ran_out_of_memory()
         self._reports.exited(self.launch_id, report, oom=oom)
+        self._machine.keeping.drop(self.launch_id)
         yield from self._finish()
 
     def _fail(self, failure: LaunchFailed) -> Steps[None]:

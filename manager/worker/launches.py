@@ -131,15 +131,29 @@ class Launches:
         else:
             self._withdraw(launch)
 
-    def adopt_all(self) -> None:
-        """Go on with what a former worker, which was killed, has left; once, before anything."""
+    def adopt_all(self, kept: dict[str, OwnedFd]) -> None:
+        """Go on with what a former worker, which was killed, has left; once, before anything.
+
+        Args:
+            kept: Pidfds that it had kept, by launch; ownership moves in.
+        """
+        told = self._outbox.inherit()
         for record in self._machine.records.read():
             is_trial = record.launch_id.startswith(TRIAL_PREFIX)
             reports = Reports(Outbox(_to_nobody)) if is_trial else self._reports
             launch = Launch(bare_command(record), self._machine, reports, _nothing_to_settle)
-            steps = remaining_life(launch, record, self._machine)
+            handle = kept.pop(record.launch_id, None)
+            if record.launch_id in told:
+                if handle is not None:
+                    handle.close()
+                steps = launch.told_life(self._machine.engines.get(record.engine))
+            else:
+                steps = remaining_life(launch, record, self._machine, handle)
             self._known[launch.launch_id] = launch
             self._begin(launch, steps)
+        for launch_id, handle in kept.items():
+            handle.close()
+            self._machine.keeping.drop(launch_id)
 
     def _start_next(self) -> None:
         while self._queue and self._in_flight < LAUNCHES_IN_FLIGHT_MAX:

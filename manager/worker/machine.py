@@ -6,7 +6,9 @@ from msgspec import Struct
 
 from manager.urpc.fds import OwnedFd
 from manager.worker.cgroups import Cgroups
+from manager.worker.ends import Ends
 from manager.worker.engine import Engine
+from manager.worker.keeping import Keeping
 from manager.worker.processes import Processes
 from manager.worker.records import Records
 from manager.worker.stage import Stage
@@ -21,6 +23,8 @@ class Machine(Struct, kw_only=True):
         rootless: Whether this is an ordinary user's, root of a user namespace only.
         boot_id: This boot of the machine.
         records: Launches on disk, for the next worker.
+        ends: Exits on disk, for the same.
+        keeping: Has their pidfds kept, for the same.
     """
 
     processes: Processes
@@ -31,4 +35,6 @@ class Machine(Struct, kw_only=True):
     rootless: bool
     boot_id: str
     records: Records
+    ends: Ends
+    keeping: Keeping
     engines: Mapping[str, Engine]

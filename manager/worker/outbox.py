@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Literal
 
+import msgspec
+
 from manager.schema import worker as w
+from manager.worker.ends import Ends
 
 
 class Outbox:
@@ -11,10 +14,12 @@ class Outbox:
 
     Args:
         send: Sends one to the manager, if there is a connection.
+        ends: Where exits are safe from the end of this process; `None` if nobody will ask.
     """
 
-    def __init__(self, send: Callable[[w.Outcome], None]) -> None:
+    def __init__(self, send: Callable[[w.Outcome], None], ends: Ends | None = None) -> None:
         self._send = send
+        self._ends = ends
         self._kept: dict[int, w.Outcome] = {}
         self._last_seq = 0
 
@@ -25,12 +30,28 @@ class Outbox:
 
     def put(self, outcome: w.Outcome) -> None:
         """Keep and send; `outcome.seq` comes from `next_seq`."""
+        if self._ends is not None and isinstance(outcome, w.Exited):
+            self._ends.put(outcome)
         self._kept[outcome.seq] = outcome
         self._send(outcome)
 
+    def inherit(self) -> frozenset[str]:
+        """Keep the exits that a former worker saw and could not get acknowledged.
+
+        Returns:
+            The launches that ended so.
+        """
+        inherited = [] if self._ends is None else self._ends.read()
+        for end in inherited:
+            self.put(msgspec.structs.replace(end, seq=self.next_seq()))
+        return frozenset(end.launch_id for end in inherited)
+
     def acknowledge(self, seq: int) -> None:
         """Forget everything up to and including `seq`."""
-        self._kept = {number: each for number, each in self._kept.items() if number > seq}
+        for outcome in [each for number, each in self._kept.items() if number <= seq]:
+            del self._kept[outcome.seq]
+            if self._ends is not None and isinstance(outcome, w.Exited):
+                self._ends.remove(outcome)
 
     def send_again(self, about: str | None = None, kind: type[w.Outcome] | None = None) -> bool:
         """Send what is kept, oldest first: all of it, or what concerns one id, of one kind.

@@ -37,7 +37,7 @@ class Server:
         self._loop = loop
         self._listener = listener
         self._welcome: w.Welcome | None = None
-        self._outbox = Outbox(self._send)
+        self._outbox = Outbox(self._send, machine.ends)
         self._reports = Reports(self._outbox)
         self._holds = Holds()
         self.launches = Launches(loop, machine, self._holds, self._outbox, self._stop_if_idle)

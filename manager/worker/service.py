@@ -1,7 +1,8 @@
 """Set the worker's process up, and serve.
 
 Everything lies in `DIR/worker`: `lock`, `stage` (mounted over, in this process's mount namespace
-only), `engines` (their own state), `launches` (see `records`). The socket is `DIR/worker.sock`.
+only), `engines` (their own state), `launches` (see `records`), `ends` (see there), `keeper.sock`
+(see `keeper`). The socket is `DIR/worker.sock`.
 """
 
 import contextlib
@@ -23,9 +24,11 @@ from manager.urpc.fds import OwnedFd
 from manager.urpc.unix_address import UnixListener
 from manager.worker.capabilities import Kernel, probe_kernel
 from manager.worker.cgroups import Cgroups
+from manager.worker.ends import Ends
 from manager.worker.engine import Host
 from manager.worker.engines import Program, find_programs, machine_lacks, make_engine
 from manager.worker.errors import StateDirTaken
+from manager.worker.keeping import Keeping
 from manager.worker.loop import Loop
 from manager.worker.machine import Machine
 from manager.worker.probing import Prober
@@ -85,7 +88,8 @@ def serve(state: Path, engine_paths: Mapping[str, Path]) -> None:
         listener = UnixListener.bind(state / SOCKET_NAME)
         server = owned.enter_context(contextlib.closing(Server(loop, listener, machine)))
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
-        server.launches.adopt_all()
+        owned.callback(machine.keeping.close)
+        server.launches.adopt_all(machine.keeping.open())
         prober = Prober(loop, machine, programs, directory / "engines.json")
         prober.begin(kernel.missing, partial(_open, server, machine, kernel, prober))
         loop.run()
@@ -147,6 +151,8 @@ def _machine(
         rootless=rootless,
         boot_id=boot_id,
         records=Records(directory / LAUNCHES_NAME, boot_id),
+        ends=Ends(directory / "ends"),
+        keeping=Keeping(directory, processes),
         engines={
             program.name: make_engine(program, host, state_dir)
             for program in programs

@@ -1,0 +1,135 @@
+"""Manager and worker are killed: what a container's end was is still on record afterwards."""
+
+import os
+import signal
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+
+from manager import Donation, Layer
+from manager.domain.exit_status import Exited, Signaled
+from tests.integration.service.conftest import ENGINES, Donor, Service, pipe, sh, wait_for_end
+
+pytestmark = pytest.mark.runtime
+KEEPER = "manager/worker/keeper.py"
+
+
+@pytest.mark.parametrize("service", ENGINES, indirect=True)
+@pytest.mark.parametrize("victims", ["worker", "both"])
+async def test_an_exit_that_nobody_of_ours_saw_is_recorded(
+    service: Service, donor: Donor, victims: str
+) -> None:
+    with pipe() as (read_end, write_end):
+        sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+        await sandbox.start_root()
+        await sandbox.create_subcontainer("code")
+        stdin = Donation(
+            rootfs=Layer(source=donor.rootfs, upper="memory", size="16m"),
+            stdio=(read_end, donor.null_out, donor.null_out),
+        )
+        await sandbox.start_subcontainer("code", sh("read line; exit 42"), stdin)
+        init = (await sandbox.state())["containers"]["code"]["launched"]["pid"]
+        worker = await service.worker_pid()
+        if victims == "both":
+            service.kill()
+        os.kill(worker, signal.SIGKILL)
+        os.write(write_end, b"go\n")
+        await wait_for_end(init)
+        if victims == "both":
+            await wait_for_end(worker)
+            service.start()
+        assert await sandbox.wait("code") == Exited(code=42)
+        await sandbox.signal(signal.SIGKILL, cid="sb")
+        assert await sandbox.wait() == Signaled(signal=9)
+    exits = [each.data for each in await service.records() if each.type == "container.exited"]
+    assert sorted(msgspec.json.decode(data)["container"] for data in exits) == ["code", "sb"]
+
+
+async def test_an_exit_that_was_seen_but_not_recorded_is_not_lost(
+    service: Service, donor: Donor
+) -> None:
+    """The manager is dead: the worker sees the end, keeps word of it, and is killed as well."""
+    with pipe() as (read_end, write_end):
+        sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+        await sandbox.start_root()
+        await sandbox.create_subcontainer("code")
+        stdin = Donation(
+            rootfs=Layer(source=donor.rootfs, upper="memory", size="16m"),
+            stdio=(read_end, donor.null_out, donor.null_out),
+        )
+        await sandbox.start_subcontainer("code", sh("read line; exit 43"), stdin)
+        worker = await service.worker_pid()
+        service.kill()
+        os.write(write_end, b"go\n")
+        launches = service.root / "worker" / "launches"
+        with anyio.fail_after(20):
+            while len(list(launches.iterdir())) > 1:  # all of it was removed: the end was seen
+                await anyio.sleep(0.01)
+        os.kill(worker, signal.SIGKILL)
+        await wait_for_end(worker)
+        service.start()
+        assert await sandbox.wait("code") == Exited(code=43)
+        assert (await sandbox.state())["containers"]["code"]["status"] == "stopped"
+
+
+async def test_the_keeper_outlives_both_and_leaves_with_the_last_container(
+    service: Service, donor: Donor
+) -> None:
+    sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+    await sandbox.start_root()
+    [keeper] = keepers(service)
+    worker = await service.worker_pid()
+    service.kill()
+    os.kill(worker, signal.SIGKILL)
+    await wait_for_end(worker)
+    service.start()
+    await sandbox.state()
+    assert keepers(service) == [keeper]
+    await sandbox.delete(force=True)
+    worker = await service.worker_pid()
+    service.stop()
+    await wait_for_end(worker)
+    await wait_for_end(keeper)
+    service.start()
+
+
+async def test_a_keeper_that_is_killed_is_replaced(service: Service, donor: Donor) -> None:
+    sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+    await sandbox.start_root()
+    [keeper] = keepers(service)
+    os.kill(keeper, signal.SIGKILL)
+    await wait_for_end(keeper)
+    await sandbox.create_subcontainer("c1")
+    await sandbox.start_subcontainer("c1", sh("sleep 600"), donor.donation())
+    [other] = keepers(service)
+    assert other != keeper
+    with anyio.fail_after(20):
+        while len(pidfds(other)) < 2:  # the one from before as well; it hears when it has started
+            await anyio.sleep(0.01)
+
+
+def keepers(service: Service) -> list[int]:
+    """Pids of the keepers that listen for this service's workers."""
+    inodes = {
+        line.split()[6]
+        for line in Path("/proc/net/unix").read_text().splitlines()
+        if line.endswith(f"{service.root}/worker/keeper.sock")
+    }
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            if entry.isdigit() and KEEPER in Path(f"/proc/{entry}/cmdline").read_text():
+                listens = os.readlink(f"/proc/{entry}/fd/0").removeprefix("socket:[").rstrip("]")
+                found += [int(entry)] * (listens in inodes)
+        except OSError:
+            continue
+    return found
+
+
+def pidfds(pid: int) -> list[str]:
+    links = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return [link for link in links if "pidfd" in link]
