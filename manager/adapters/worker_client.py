@@ -6,7 +6,7 @@ The worker outlives the manager, so it is started in a session of its own and ne
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from manager.application.errors import WorkerGone
 from manager.application.ports import WorkerConnection, Workers
 from manager.schema import worker as w
 from manager.urpc.errors import FrameError, PeerClosed
-from manager.urpc.fds import FdBundle
+from manager.urpc.fds import FdBundle, OwnedFd
 from manager.urpc.frames_aio import AsyncFrameSocket
 from manager.urpc.unix_address import connect_unix
 
@@ -90,6 +90,28 @@ def _reaped(pid: int) -> bool:
         return True
 
 
+async def _end_of(pid: int) -> None:
+    """Wait until a child is dead, reaped or not."""
+    try:
+        handle = OwnedFd(os.pidfd_open(pid))
+    except ProcessLookupError:
+        return
+    with handle:
+        await anyio.wait_readable(handle.number)
+
+
+def _children() -> list[int]:
+    """Pids of this process's children, zombies included.
+
+    Source: proc_pid_task_tid_children(5).
+    """
+    return [
+        int(pid)
+        for path in Path("/proc/self/task").glob("*/children")
+        for pid in path.read_text(encoding="ascii").split()
+    ]
+
+
 async def say_hello(frames: AsyncFrameSocket) -> w.Welcome:
     """Open the conversation; raises WorkerGone if the answer is no welcome of our protocol."""
     hello = w.Hello(protocol=w.PROTOCOL_VERSION, manager_pid=os.getpid())
@@ -114,10 +136,30 @@ class WorkerProcess(Workers):
         self._state = state
         self._path = state / WORKER_SOCKET
         self._child: int | None = None
+        self._strays: set[int] = set()
 
     @override
     def reap(self, pid: int) -> None:
         _reaped(pid)
+
+    @override
+    async def reap_strays(self, living: Callable[[], frozenset[int]]) -> None:
+        async with anyio.create_task_group() as tasks:
+
+            def watch_all() -> None:
+                for pid in _children():
+                    if pid != self._child and pid not in living() | self._strays:
+                        self._strays.add(pid)
+                        tasks.start_soon(watch, pid)
+
+            async def watch(pid: int) -> None:
+                await _end_of(pid)
+                self._strays.discard(pid)
+                if pid not in living():
+                    _reaped(pid)
+                watch_all()  # what it leaves has become ours in turn
+
+            watch_all()
 
     @override
     async def connect(self) -> WorkerConnection:

@@ -20,6 +20,7 @@ from manager.application.worker_link import SentLaunches, WorkerLink
 from manager.domain import commands as c
 from manager.domain.events import Event
 from manager.domain.react import holds, resume
+from manager.domain.state import ALIVE
 from manager.schema import node_events as n
 from manager.schema import worker as w
 from manager.schema.node_fold import Origin
@@ -226,6 +227,15 @@ class Node:
         async with anyio.create_task_group() as tasks:
             for sandbox, reports in queues.values():
                 tasks.start_soon(self._take_in_order, sandbox, reports)
+
+    def living(self) -> frozenset[int]:
+        """Pids of the containers whose end is not on record."""
+        return frozenset(
+            container.launched.pid
+            for sandbox in self.registry.all().values()
+            for container in sandbox.state.containers.values()
+            if container.launched is not None and container.status in ALIVE
+        )
 
     def _reap(self, sandbox: LiveSandbox, report: c.Report) -> None:
         if isinstance(report, c.ReportExited):

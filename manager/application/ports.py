@@ -1,6 +1,6 @@
 """What the application needs from the world, one small protocol each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from manager.domain.payload import LaunchPlan
@@ -72,6 +72,18 @@ class Workers(Protocol):
 
         A killed worker's containers become children of a service, which is a subreaper. Until
         their end is recorded they stay zombies, so that nobody's exit status is lost.
+        """
+        ...
+
+    async def reap_strays(self, living: Callable[[], frozenset[int]]) -> None:
+        """Let go, as they end, of processes that a killed worker left and nobody will ask for.
+
+        It leaves more than containers: what engines run beside them. As zombies they would keep
+        the next worker waiting for their end. Returns when there are none any more; may be called
+        again meanwhile. Cancellation: safe.
+
+        Args:
+            living: Tells the pids of the containers whose end is not on record.
         """
         ...
 

@@ -36,6 +36,10 @@ class WorkerEvents(Protocol):
         """Note that the connection has ended."""
         ...
 
+    def living(self) -> frozenset[int]:
+        """Pids of the containers whose end is not on record."""
+        ...
+
     async def take(self, outcomes: Sequence[w.Outcome]) -> None:
         """Make outcomes durable; returning means that they are."""
         ...
@@ -70,23 +74,25 @@ class WorkerLink:
         """
         connection = await self._workers.connect()
         started = False
-        try:
-            while True:
-                self._begin(connection)
-                try:
-                    await events.worker_found(connection.welcome, self._sent)
-                    if not started:
-                        task_status.started(connection.welcome)
-                        started = True
-                    await self._serve(connection, events)
-                except WorkerGone as error:
+        async with anyio.create_task_group() as tasks:
+            try:
+                while True:
+                    self._begin(connection)
+                    try:
+                        await events.worker_found(connection.welcome, self._sent)
+                        if not started:
+                            task_status.started(connection.welcome)
+                            started = True
+                        await self._serve(connection, events)
+                    except WorkerGone as error:
+                        await self._end()
+                        await events.worker_lost(str(error))
+                        tasks.start_soon(self._workers.reap_strays, events.living)
+                    connection = await self._reconnect()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self.send(w.Stop())
                     await self._end()
-                    await events.worker_lost(str(error))
-                connection = await self._reconnect()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self.send(w.Stop())
-                await self._end()
 
     def _begin(self, connection: WorkerConnection) -> None:
         self._sent = SentLaunches()

@@ -129,7 +129,5 @@ def keepers(service: Service) -> list[int]:
 
 
 def pidfds(pid: int) -> list[str]:
-    links = []
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
     return [link for link in links if "pidfd" in link]

@@ -345,6 +345,11 @@ class WorkerHarness:
             return True
         return False
 
+    def keeper_pid(self) -> int:
+        """The process that keeps pidfds for the next worker."""
+        [keeper] = [pid for pid in map(int, descendants(self.pid)) if is_keeper(pid)]
+        return keeper
+
     def traces(self) -> dict[str, list[str]]:
         """Everything that a launch could leave behind, by kind."""
         root = Path(f"/proc/{self.pid}")
@@ -393,6 +398,10 @@ class WorkerHarness:
                 self.process.wait()
         if self.conversation is not None:
             self.conversation.close()
+
+
+def is_keeper(pid: int) -> bool:
+    return "manager/worker/keeper.py" in Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def descendants(pid: int) -> list[str]:

@@ -3,7 +3,7 @@
 It outlives its connections, as the real one does: outcomes stay until they are acknowledged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import anyio
 
@@ -36,6 +36,9 @@ class FakeWorker:
 
     def reap(self, pid: int) -> None:
         """Nothing: these containers are no processes."""
+
+    async def reap_strays(self, living: Callable[[], frozenset[int]]) -> None:
+        """Nothing, for the same reason."""
 
     async def connect(self) -> "FakeConnection":
         await anyio.lowlevel.checkpoint()
