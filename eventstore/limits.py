@@ -34,6 +34,8 @@ READ_CHUNK_EVENTS: Final = 1024
 """Events that one visit to the file fetches, which is also how long a read transaction lasts."""
 READ_CHUNK_BYTES_MAX: Final = 8 * 1024 * 1024
 """Payload bytes at which a visit ends early."""
+READ_SCAN_EVENTS: Final = 16_384
+"""Events that one visit looks at, at most, when it looks for some of them: some milliseconds."""
 
 IDEMPOTENCY_WINDOW_EVENTS: Final = 32_768
 """How many of the newest event ids are surely remembered in memory."""

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 import anyio
 import anyio.lowlevel
@@ -14,6 +14,7 @@ from eventstore.envelope import Document, NewEvent, RecordedEvent
 from eventstore.errors import DocumentNotFound, StoreClosed
 from eventstore.expected_version import ExpectedVersion
 from eventstore.limits import IDEMPOTENCY_WINDOW_EVENTS, READ_CHUNK_EVENTS
+from eventstore.selection import ReadOptions, select
 from eventstore.sequencer import Sequencer
 from eventstore.submission import prepare
 from eventstore.subscription import CommittedHead, subscription
@@ -95,26 +96,25 @@ class MemoryLog:
                 await anyio.lowlevel.checkpoint()
 
     async def read(
-        self, stream: str | None = None, *, after: int = 0, limit: int | None = None
+        self, stream: str | None = None, **how: Unpack[ReadOptions]
     ) -> AsyncGenerator[RecordedEvent, None]:
         """As :meth:`EventLog.read`."""
-        until = await self.head()
-        left = until if limit is None else limit
+        selection = select(await self.head(), **how)
+        left = selection.limit
         records = self._history.records
         if stream is not None:
             records = self._history.streams.get(stream, [])
-        begin = bisect_right(records, after, key=_position)
-        while left > 0:
+        low = bisect_right(records, selection.after, key=_position)
+        high = bisect_right(records, selection.until, key=_position)
+        numbers = range(high - 1, low - 1, -1) if selection.backwards else range(low, high)
+        for begin in range(0, len(numbers), READ_CHUNK_EVENTS):
             self._check_open()
-            chunk = records[begin : begin + min(left, READ_CHUNK_EVENTS)]
-            for record in chunk:
-                if record.position > until:
+            for number in numbers[begin : begin + READ_CHUNK_EVENTS]:
+                if left <= 0:
                     return
-                yield record
-            if not chunk:
-                return
-            begin += len(chunk)
-            left -= len(chunk)
+                if selection.wants(records[number]):
+                    yield records[number]
+                    left -= 1
             await anyio.lowlevel.checkpoint()
 
     def subscribe(

@@ -4,6 +4,7 @@ import logging
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import Unpack
 
 import anyio
 import anyio.lowlevel
@@ -20,6 +21,7 @@ from eventstore.errors import (
 from eventstore.expected_version import ExpectedVersion
 from eventstore.group_commit import GroupCommit, Outcome
 from eventstore.seal_policy import SealPolicy
+from eventstore.selection import ReadOptions, select
 from eventstore.sqlite.checkpoint import Checkpoints
 from eventstore.sqlite.connection import Connection
 from eventstore.sqlite.reads import LogReads
@@ -83,11 +85,11 @@ class SqliteLog:
         return await self._commits.submit(prepare(stream, events, expected))
 
     async def read(
-        self, stream: str | None = None, *, after: int = 0, limit: int | None = None
+        self, stream: str | None = None, **how: Unpack[ReadOptions]
     ) -> AsyncGenerator[RecordedEvent, None]:
         """As :meth:`EventLog.read`."""
-        until = await self.head()
-        async for record in self._reads.read(stream, after=after, until=until, limit=limit):
+        selection = select(await self.head(), **how)
+        async for record in self._reads.read(stream, selection):
             yield record
 
     def subscribe(

@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import Final, Unpack
 
 import anyio
 
 from eventstore.envelope import Document, NewEvent, RecordedEvent
 from eventstore.errors import LogReadOnly
 from eventstore.expected_version import ExpectedVersion
+from eventstore.selection import ReadOptions, select
 from eventstore.sqlite.reads import LogReads
 from eventstore.subscription import subscription
 
@@ -34,11 +35,11 @@ class SqliteReadLog:
         raise LogReadOnly(self._path)
 
     async def read(
-        self, stream: str | None = None, *, after: int = 0, limit: int | None = None
+        self, stream: str | None = None, **how: Unpack[ReadOptions]
     ) -> AsyncGenerator[RecordedEvent, None]:
         """As :meth:`EventLog.read`."""
-        until = await self._reads.head()
-        async for record in self._reads.read(stream, after=after, until=until, limit=limit):
+        selection = select(await self._reads.head(), **how)
+        async for record in self._reads.read(stream, selection):
             yield record
 
     def subscribe(

@@ -9,8 +9,9 @@ from typing import TypeVar
 from eventstore.envelope import Document, RecordedEvent
 from eventstore.errors import LogNotFound
 from eventstore.limits import READ_CHUNK_EVENTS
+from eventstore.selection import Selection
 from eventstore.sqlite.connection import Connection, configure_reader, connect
-from eventstore.sqlite.reader import LogReader
+from eventstore.sqlite.reader import LogReader, Stretch
 from eventstore.sqlite.schema import check_schema
 
 T = TypeVar("T")
@@ -59,27 +60,22 @@ class LogReads:
         return await self._hop(partial(self._reader.document, digest))
 
     async def read(
-        self, stream: str | None, *, after: int, until: int, limit: int | None
+        self, stream: str | None, selection: Selection
     ) -> AsyncGenerator[RecordedEvent, None]:
-        """Events after a position, up to another, at most ``limit``."""
-        after = max(after, 0)
-        left = until if limit is None else limit
-        version = 0
-        if stream is not None and after:
-            version = await self._hop(partial(self._reader.version_at, stream, after))
-        while left > 0 and after < until:
+        """As :meth:`eventstore.log.EventLog.read`, up to a position that is stored."""
+        left = selection.limit
+        if left <= 0 or selection.after >= selection.until:
+            return
+        stretch = Stretch(None, selection.after, selection.until)
+        if stream is not None:
+            stretch = await self._hop(partial(self._reader.stretch, stream, selection))
+        while left > 0 and stretch.low < stretch.high:
             count = min(left, READ_CHUNK_EVENTS)
-            if stream is None:
-                fetch = partial(self._reader.chunk, after, until, count)
-            else:
-                fetch = partial(self._reader.stream_chunk, stream, version, until, count)
-            chunk = await self._hop(fetch)
-            if not chunk:
-                return
-            for record in chunk:
+            visit = partial(self._reader.visit, stretch, selection, count)
+            records, stretch = await self._hop(visit)
+            for record in records:
                 yield record
-            left -= len(chunk)
-            after, version = chunk[-1].position, chunk[-1].version
+            left -= len(records)
 
     async def _hop(self, job: Callable[[], T]) -> T:
         return await self._connection.run(lambda _: job())

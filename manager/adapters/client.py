@@ -6,9 +6,9 @@ twice; the client does that by itself while the service restarts.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
-from eventstore import RecordedEvent, new_event_id, open_log
+from eventstore import ReadOptions, RecordedEvent, new_event_id, open_log
 from manager.adapters.donation import Donation
 from manager.adapters.transport import SocketTransport, Transport
 from manager.application.spec_body import SpecObject
@@ -79,7 +79,8 @@ class ManagerClient:
 
         Cancellation: safe; go on from the last position seen.
         """
-        return read_events(self._transport.state_directory / LOG_FILE, after, stream, follow)
+        path = self._transport.state_directory / LOG_FILE
+        return read_events(path, stream, follow=follow, after=after)
 
 
 class SandboxClient:
@@ -164,7 +165,7 @@ class SandboxClient:
     def events(self, *, after: int = 0, follow: bool = False) -> AsyncIterator[RecordedEvent]:
         """This sandbox's events after a position of the log; with ``follow``, then live."""
         path = self._transport.state_directory / LOG_FILE
-        return read_events(path, after, STREAM_PREFIX + self.id, follow)
+        return read_events(path, STREAM_PREFIX + self.id, follow=follow, after=after)
 
     async def delete(self, *, force: bool = False, request_id: str | None = None) -> None:
         """Forget the sandbox; with ``force``, end what still runs in it."""
@@ -194,17 +195,23 @@ def _start_args(
 
 
 async def read_events(
-    path: Path, after: int, stream: str | None, follow: bool
+    path: Path, stream: str | None, *, follow: bool, **how: Unpack[ReadOptions]
 ) -> AsyncGenerator[RecordedEvent, None]:
     """Read a log through a connection of its own, which never writes.
+
+    Args:
+        path: The log's file.
+        stream: Only this stream's events; all of them if None.
+        follow: Go on with new events for ever; of ``how`` only ``after`` counts.
+        **how: As :meth:`eventstore.EventLog.read` has it.
 
     Close the generator (``contextlib.aclosing``) if it may be left before its end.
     """
     async with open_log(path, read_only=True) as log:
         if not follow:
-            async for record in log.read(stream, after=after):
+            async for record in log.read(stream, **how):
                 yield record
             return
-        async with log.subscribe(after=after, stream=stream) as records:
+        async with log.subscribe(after=how.get("after", 0), stream=stream) as records:
             async for record in records:
                 yield record

@@ -65,7 +65,7 @@ def events(how_many: int) -> list[NewEvent]:
     return [event(number) for number in range(how_many)]
 
 
-async def everything(log: EventLog, stream: str | None = None, **how: int) -> list[RecordedEvent]:
+async def everything(log: EventLog, stream: str | None = None, **how: Any) -> list[RecordedEvent]:
     return [record async for record in log.read(stream, **how)]
 
 
@@ -405,6 +405,15 @@ async def test_a_repeat_and_its_first_may_be_under_way_together(log: EventLog) -
     assert await log.head() == 2
 
 
+async def test_a_repeat_of_much_is_recognised_when_it_is_long_ago(log: EventLog) -> None:
+    huge = [NewEvent(type="t", data=b'"%s"' % (b"x" * 5_000_000)) for _ in range(3)]
+    first = await log.append("s", huge, expected=NO_STREAM)
+    for _ in range(2):
+        await log.append("t", events(WINDOW), expected=ANY)
+
+    assert await log.append("s", huge, expected=NO_STREAM) == first
+
+
 async def test_a_conflict_that_is_no_repeat_stays_a_conflict(log: EventLog) -> None:
     await log.append("s", events(2), expected=NO_STREAM)
 
@@ -488,6 +497,79 @@ async def test_read(
     assert all(stream in (None, record.stream) for record in found)
 
 
+TICKS = [50, 10, 20, 30, 30, 40, 5, 60, 60, 70, 20, 90]
+"""What the clock said at positions 1 to 12: it was set back twice."""
+
+
+@pytest.fixture
+async def jumping(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EventLog]:
+    """Streams a and b in turn; types x, y, z in turn; the times of TICKS."""
+    ticks = iter(TICKS)
+    opened: AbstractAsyncContextManager[EventLog] = (
+        memory_log(clock=lambda: next(ticks))
+        if request.param == "memory"
+        else open_log(tmp_path / "events.db", clock=lambda: next(ticks))
+    )
+    async with opened as log:
+        for number in range(12):
+            new = NewEvent(type="xyz"[number % 3], data=b"{}")
+            await log.append("ab"[number % 2], [new], expected=ANY)
+        yield log
+
+
+@pytest.mark.parametrize("jumping", ["memory", "sqlite"], indirect=True)
+@pytest.mark.parametrize("size", [1, 5])
+@pytest.mark.parametrize(
+    ("stream", "how", "positions"),
+    [
+        (None, {"until": 3}, [1, 2, 3]),
+        (None, {"until": 0}, []),
+        (None, {"until": -1}, []),
+        (None, {"after": 3, "until": 5}, [4, 5]),
+        (None, {"after": 5, "until": 5}, []),
+        (None, {"after": 6, "until": 5}, []),
+        (None, {"until": 99, "after": 10}, [11, 12]),
+        ("b", {"after": 2, "until": 9}, [4, 6, 8]),
+        ("b", {"until": 1}, []),
+        (None, {"backwards": True}, range(12, 0, -1)),
+        (None, {"backwards": True, "limit": 2}, [12, 11]),
+        (None, {"backwards": True, "limit": 0}, []),
+        (None, {"backwards": True, "after": 3, "until": 6}, [6, 5, 4]),
+        ("a", {"backwards": True}, [11, 9, 7, 5, 3, 1]),
+        ("a", {"backwards": True, "after": 3, "until": 10, "limit": 2}, [9, 7]),
+        ("unknown", {"backwards": True}, []),
+        (None, {"types": ("y",)}, [2, 5, 8, 11]),
+        (None, {"types": {"x", "z"}, "limit": 3}, [1, 3, 4]),
+        (None, {"types": ()}, []),
+        (None, {"types": ("unknown",)}, []),
+        (None, {"types": ("unknown", "z"), "backwards": True, "limit": 2}, [12, 9]),
+        ("b", {"types": ["y"], "after": 1}, [2, 8]),
+        ("b", {"types": ["y"], "backwards": True, "limit": 1}, [8]),
+        (None, {"since_ns": 60}, [8, 9, 10, 12]),
+        (None, {"before_ns": 20}, [2, 7]),
+        (None, {"since_ns": 20, "before_ns": 40}, [3, 4, 5, 11]),
+        (None, {"since_ns": 20, "before_ns": 40, "after": 3, "backwards": True}, [11, 5, 4]),
+        ("a", {"since_ns": 20, "before_ns": 61, "types": ("x", "y")}, [1, 5, 11]),
+        (None, {"since_ns": 91}, []),
+    ],
+)
+async def test_read_what_is_asked_for(
+    jumping: EventLog,
+    stream: str | None,
+    how: dict[str, Any],
+    positions: range | list[int],
+    size: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("eventstore.sqlite.reads", "eventstore.memory"):
+        monkeypatch.setattr(f"{module}.READ_CHUNK_EVENTS", size)
+    monkeypatch.setattr("eventstore.sqlite.reader.READ_SCAN_EVENTS", size)
+
+    found = await everything(jumping, stream, **how)
+
+    assert [record.position for record in found] == list(positions)
+
+
 @pytest.mark.parametrize("stream", [None, "s"])
 async def test_read_over_many_chunks(
     log: EventLog, stream: str | None, monkeypatch: pytest.MonkeyPatch
@@ -502,6 +584,10 @@ async def test_read_over_many_chunks(
         found = [record async for record in log.read(stream, after=3, limit=limit)]
         last = 50 if limit is None else min(50, 3 + limit)
         assert [record.version for record in found] == list(range(4, last + 1))
+        back = [record async for record in log.read(stream, after=3, limit=limit, backwards=True)]
+        first = 4 if limit is None else max(4, 51 - limit)
+        assert [record.version for record in back] == list(range(50, first - 1, -1))
+    assert len(await everything(log, stream, types=("counted",))) == 50
 
 
 @pytest.mark.parametrize("stream", [None, "s"])

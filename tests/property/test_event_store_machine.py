@@ -76,7 +76,11 @@ class LogMachine(RuleBasedStateMachine):
         self.ticks = count(1)
 
     def opened(self) -> AbstractAsyncContextManager[EventLog]:
-        return memory_log(clock=lambda: next(self.ticks), window=WINDOW)
+        return memory_log(clock=self.clock, window=WINDOW)
+
+    def clock(self) -> int:
+        """Jumps back and forth, as clocks do."""
+        return next(self.ticks) * 7 % 12
 
     def run(self, awaited: Awaitable[T]) -> T:
         async def bounded() -> T:
@@ -254,6 +258,52 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(
         stream=st.none() | streams,
+        after=st.integers(-1, 20),
+        until=st.integers(-1, 30),
+        limit=st.none() | st.integers(0, 9),
+        backwards=st.booleans(),
+        types=st.none() | st.sets(st.sampled_from(["t0", "t1", "t2", "unknown"])),
+        times=st.tuples(st.none() | st.integers(0, 12), st.none() | st.integers(0, 12)),
+    )
+    def select(
+        self,
+        stream: str | None,
+        after: int,
+        until: int,
+        limit: int | None,
+        backwards: bool,
+        types: set[str] | None,
+        times: tuple[int | None, int | None],
+    ) -> None:
+        since, before = times
+
+        async def collect() -> tuple[list[RecordedEvent], list[RecordedEvent]]:
+            found = self.log.read(
+                stream,
+                after=after,
+                until=until,
+                limit=limit,
+                backwards=backwards,
+                types=types,
+                since_ns=since,
+                before_ns=before,
+            )
+            return [r async for r in self.log.read()], [r async for r in found]
+
+        everything, found = self.run(collect())
+        expected = [
+            record
+            for record in (reversed(everything) if backwards else everything)
+            if stream in (None, record.stream)
+            and after < record.position <= until
+            and (types is None or record.type in types)
+            and (since is None or record.recorded_at_ns >= since)
+            and (before is None or record.recorded_at_ns < before)
+        ]
+        assert found == expected[:limit]
+
+    @rule(
+        stream=st.none() | streams,
         after=st.integers(0, 20),
         work=st.lists(st.tuples(streams, sizes), max_size=3),
     )
@@ -299,7 +349,7 @@ class SqliteLogMachine(LogMachine):
 
     def opened(self) -> AbstractAsyncContextManager[EventLog]:
         path = Path(self.directory.name) / "events.db"
-        return open_log(path, clock=lambda: next(self.ticks), window=WINDOW)
+        return open_log(path, clock=self.clock, window=WINDOW)
 
     @rule()
     def reopen(self) -> None:
