@@ -57,8 +57,8 @@ from eventstore.log import EventLog
 from eventstore.memory import MemoryLog, memory_log
 from eventstore.note import Checkpoint, Signer, Verifier, open_checkpoint, read_checkpoint
 from eventstore.seal_policy import SealPolicy
-from eventstore.snapshots import Snapshot, SnapshotFiles, SnapshotKind, load_newest
 from eventstore.selection import ReadOptions
+from eventstore.snapshots import Snapshot, SnapshotFiles, SnapshotKind, load_newest
 from eventstore.sqlite.evidence import newest_note, verify_log
 from eventstore.sqlite.opening import open_log
 from eventstore.verification import Finding, Outcome, Verdict, Verification
