@@ -299,7 +299,13 @@ async def _snapshots_kept(node: Node, events: int) -> AsyncIterator[None]:
         yield
         return
     registry = node.registry
-    keeper = SnapshotKeeper(node.ports.snapshots, events, registry.frontier, registry.folded)
+    keeper = SnapshotKeeper(
+        node.ports.snapshots,
+        events,
+        registry.frontier,
+        registry.folded,
+        registry.snapshot_position,
+    )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keeper.run)
         yield

@@ -24,6 +24,7 @@ class Registry:
         self._owners: dict[str, str] = {}
         self._keys: dict[str, set[str]] = {}
         self.frontier = Frontier(0)
+        self.snapshot_position = 0
 
     async def load(self) -> None:
         """Replay the log, from its newest snapshot on.
@@ -34,6 +35,7 @@ class Registry:
         """
         fold = await open_fold(self._log, self._snapshots, discard=True)
         self.frontier = Frontier(fold.position)
+        self.snapshot_position = fold.began_at
         for sandbox_id, folded in fold.live.items():
             self._live[sandbox_id] = self._new(sandbox_id, folded)
 

@@ -65,14 +65,17 @@ class SnapshotKeeper:
         events: After so many events.
         frontier: Up to where the states are folded.
         live: What to keep, at this very moment.
+        saved: The position of the newest snapshot that there is, 0 if there is none.
     """
 
-    def __init__(self, files: SnapshotFiles, events: int, frontier: Frontier, live: Live) -> None:
+    def __init__(
+        self, files: SnapshotFiles, events: int, frontier: Frontier, live: Live, saved: int
+    ) -> None:
         self._files = files
         self._events = events
         self._frontier = frontier
         self._live = live
-        self._saved = frontier.position
+        self._saved = saved
 
     async def run(self) -> None:
         """Write snapshots until cancelled; one that is under way is brought to its end."""

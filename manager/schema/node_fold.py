@@ -32,8 +32,8 @@ class FoldedSandbox(Struct, frozen=True, kw_only=True):
     Attributes:
         version: Of the last event that is in it.
         state: The state.
-        origins: Launch ids and kill ids whose outcome is still to come, or may be reported again,
-            with the request that they came from: their outcomes belong to the same one.
+        origins: Launch ids and kill ids of which more may be reported, with the request that they
+            came from: what is reported belongs to the same one.
     """
 
     version: int = 0
@@ -60,7 +60,7 @@ class FoldedSandbox(Struct, frozen=True, kw_only=True):
         return FoldedSandbox(
             version=record.version,
             state=state,
-            origins=_origins(self.origins, state, event, record),
+            origins=_origins(self.origins, event, record),
         )
 
 
@@ -72,11 +72,13 @@ class NodeFold:
     """Every sandbox that lives at one position of a log.
 
     Attributes:
+        began_at: The position that it was begun with: a snapshot's, or 0.
         position: Of the last record that is in it, 0 before the first.
         live: The sandboxes by id, oldest first.
     """
 
     def __init__(self, position: int = 0, live: dict[str, FoldedSandbox] | None = None) -> None:
+        self.began_at = position
         self.position = position
         self.live: dict[str, FoldedSandbox] = live or {}
         self._gone: dict[str, FoldedSandbox] = {}
@@ -88,11 +90,17 @@ class NodeFold:
             EventFormatError: The event is of a newer program, or damaged; the text names it.
             LookupError: :meth:`lacks` the record's sandbox; see there.
         """
+        if record.stream.startswith(STREAM_PREFIX):
+            sandbox_id = record.stream[len(STREAM_PREFIX) :]
+            folded = self.live.get(sandbox_id) or self._before(sandbox_id, record)
+            after = folded.after(decode_event(record.type, record.data), record)
+            self.put(sandbox_id, after)
+        self.position = record.position
+
+    def _before(self, sandbox_id: str, record: RecordedEvent) -> FoldedSandbox:
         if self.lacks(record):
             raise LookupError(f"{record.stream} was deleted: put() what its stream says first")
-        if record.stream.startswith(STREAM_PREFIX):
-            self._follow(record.stream.removeprefix(STREAM_PREFIX), record)
-        self.position = record.position
+        return self._gone.pop(sandbox_id, UNKNOWN)
 
     def lacks(self, record: RecordedEvent) -> bool:
         """Whether a record continues a stream whose sandbox left the fold before it began.
@@ -101,7 +109,7 @@ class NodeFold:
         """
         if record.version == 1 or not record.stream.startswith(STREAM_PREFIX):
             return False
-        sandbox_id = record.stream.removeprefix(STREAM_PREFIX)
+        sandbox_id = record.stream[len(STREAM_PREFIX) :]
         return sandbox_id not in self.live and sandbox_id not in self._gone
 
     def put(self, sandbox_id: str, folded: FoldedSandbox) -> None:
@@ -112,16 +120,6 @@ class NodeFold:
             self.live.pop(sandbox_id, None)
             self._gone[sandbox_id] = _essence(folded)
 
-    def _follow(self, sandbox_id: str, record: RecordedEvent) -> None:
-        folded = self.live.get(sandbox_id)
-        if folded is None:
-            folded = self._gone.pop(sandbox_id, UNKNOWN)
-        after = folded.after(decode_event(record.type, record.data), record)
-        if after.lives:
-            self.live[sandbox_id] = after
-        else:
-            self.put(sandbox_id, after)
-
 
 def _essence(folded: FoldedSandbox) -> FoldedSandbox:
     """All of a deleted sandbox that a later one of the same id inherits: the answered requests."""
@@ -130,27 +128,34 @@ def _essence(folded: FoldedSandbox) -> FoldedSandbox:
     return FoldedSandbox(version=folded.version, state=kept)
 
 
-def _origins(
-    before: dict[str, Origin], state: Sandbox, event: Event, record: RecordedEvent
-) -> dict[str, Origin]:
+def _origins(before: dict[str, Origin], event: Event, record: RecordedEvent) -> dict[str, Origin]:
+    if isinstance(event, e.SandboxCreated):
+        before = {}
     key = intent_key(event)
     if key and record.correlation_id is not None:
         origin = Origin(
             correlation_id=record.correlation_id, actor=record.actor, causation=record.position
         )
         return {**before, key: origin}
-    if isinstance(event, (e.ContainerDestroyed, e.SandboxDeleted)):
-        return {key: before[key] for key in before.keys() & _awaited(state)}
+    settled = _settled_key(event)
+    if settled in before:
+        return {key: origin for key, origin in before.items() if key != settled}
     return before
 
 
-def _awaited(state: Sandbox) -> set[str]:
-    launches = {
-        found.intent.launch_id
-        for found in state.containers.values()
-        if found.intent is not None and found.exists
-    }
-    return launches | state.signals.keys()
+def _settled_key(event: Event) -> str:
+    """The launch id or kill id of an event after which nothing new can be reported of it."""
+    match event:
+        case e.ContainerSignalSent(kill_id=key) | e.ContainerSignalRejected(kill_id=key):
+            return key
+        case (
+            e.ContainerDestroyed(launch_id=key)
+            | e.ContainerStartFailed(launch_id=key)
+            | e.SandboxStartFailed(launch_id=key)
+        ):
+            return key
+        case _:
+            return ""
 
 
 def intent_key(event: Event) -> str:

@@ -49,6 +49,7 @@ class Service:
     ) -> None:
         self.root = root
         self.engine = engine
+        self.options: tuple[str, ...] = ()
         self.command = command
         self.told: dict[str, Any] = {}
         self._process: subprocess.Popen[str] | None = None
@@ -57,7 +58,7 @@ class Service:
         self._process = subprocess.Popen(
             [
                 *(*self.command, "-m", "manager.cli", "serve", "--json"),
-                *("--root", str(self.root), "--engine", self.engine),
+                *("--root", str(self.root), "--engine", self.engine, *self.options),
             ],
             stdout=subprocess.PIPE,
             text=True,

@@ -188,6 +188,21 @@ async def test_a_snapshot_that_differs_from_the_log_is_found(
     assert "damaged" in (await verify_snapshots(world.log, files))[-1].problem
 
 
+async def test_a_tail_that_crashes_left_behind_is_written_soon(
+    world: World, files: SnapshotFiles, donate: Donate
+) -> None:
+    """A manager that is killed again and again before its first snapshot must not go on so."""
+    async with world.manager() as (_, calls):
+        await live(calls, "s1", donate)
+    tail = await world.log.head()
+    async with world.manager(snapshots=files, snapshot_events=tail) as (_, calls):
+        with anyio.fail_after(5):
+            while not files.positions():
+                await anyio.sleep(0)
+    async with world.manager(snapshots=files, snapshot_events=10_000) as (node, _):
+        assert node.registry.snapshot_position >= tail
+
+
 # --- when one is written -------------------------------------------------------------------------
 
 
@@ -231,7 +246,7 @@ async def test_at_stop_one_is_written_if_that_is_worth_it(
 ) -> None:
     monkeypatch.setattr(snapshot_keeper, "SNAPSHOT_STOP_EVENTS", 500)
     saved, frontier = Saved(), Frontier(0)
-    keeper = SnapshotKeeper(saved, every, frontier, list)  # type: ignore[arg-type]
+    keeper = SnapshotKeeper(saved, every, frontier, list, 0)  # type: ignore[arg-type]
     for record in await records(came):
         frontier.note(record)
     await keeper.stop()
@@ -241,7 +256,7 @@ async def test_at_stop_one_is_written_if_that_is_worth_it(
 async def test_none_is_written_while_the_states_are_not_whole() -> None:
     first, second, third = await records(3)
     saved, frontier = Saved(), Frontier(0)
-    keeper = SnapshotKeeper(saved, 1, frontier, list)  # type: ignore[arg-type]
+    keeper = SnapshotKeeper(saved, 1, frontier, list, 0)  # type: ignore[arg-type]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keeper.run)
         await anyio.wait_all_tasks_blocked()
