@@ -39,6 +39,7 @@ golden: $(VENV)/.ready
 bench: setup
 	$(BIN)/python -m benchmarks.bench_urpc
 	$(BIN)/python -m benchmarks.bench_start
+	$(BIN)/python -m benchmarks.bench_open
 
 sim: $(VENV)/.ready
 	SEED=$(SEED) SANDTRAIL_IMAGES=$(IMAGES) $(BIN)/pytest -q tests/property tests/simulation \

@@ -31,6 +31,8 @@ from manager.adapters.identity import RandomIds
 from manager.application.live_sandbox import LiveSandbox
 from manager.application.node import NodePorts, open_node
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
+from manager.domain.evolve import evolve
+from manager.domain.state import ABSENT, Sandbox
 from manager.schema import worker as w
 from manager.schema.events import decode_event
 from manager.schema.node_events import ManagerStarted
@@ -47,6 +49,11 @@ SELECT = "SELECT * FROM event_record ORDER BY position"
 SELECT_DATA = (
     "SELECT name, data FROM event_record JOIN event_type ON id = type_id ORDER BY position"
 )
+SELECT_STREAM_DATA = (
+    "SELECT stream_id, name, data FROM event_record JOIN event_type ON id = type_id "
+    "ORDER BY position"
+)
+NODE_EVENTS = ("manager.", "worker.", "recovery.")
 STARTED = ManagerStarted(version="bench", pid=1, boot_id="b", kernel="k")
 
 
@@ -109,7 +116,7 @@ def read_rows(root: Path) -> int:
 def decode_rows(root: Path) -> int:
     count = 0
     for tag, data in sqlite3.connect(root / LOG).execute(SELECT_DATA):
-        if not tag.startswith(("manager.", "worker.", "recovery.")):
+        if not tag.startswith(NODE_EVENTS):
             decode_event(tag, data)
         count += 1
     return count
@@ -135,6 +142,14 @@ def open_manager(root: Path, *, with_snapshots: bool) -> int:
     return anyio.run(run)
 
 
+def fold_rows(root: Path) -> int:
+    states: dict[int, Sandbox] = {}
+    for stream, tag, data in sqlite3.connect(root / LOG).execute(SELECT_STREAM_DATA):
+        if not tag.startswith(NODE_EVENTS):
+            states[stream] = evolve(states.get(stream, ABSENT), decode_event(tag, data))
+    return len(states)
+
+
 began = time.perf_counter()
 
 
@@ -158,6 +173,9 @@ def child(way: str, root: Path) -> None:
         case "decoded":
             decode_rows(root)
             measured()
+        case "folded":
+            fold_rows(root)
+            measured()
         case _:
             open_manager(root, with_snapshots=way != "whole")
 
@@ -165,6 +183,7 @@ def child(way: str, root: Path) -> None:
 WAYS = {
     "rows": "sqlite3, every row, nothing done with it",
     "decoded": "the same, payloads decoded into their types",
+    "folded": "the same, and each stream folded",
     "whole": "manager, no snapshot",
     "tail": f"manager, snapshot {SNAPSHOT_EVENTS} events old",
     "fresh": "manager, snapshot of a clean stop",
