@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 SEED ?= 1
 # How often `make sim` cuts the power on each of four recordings of the log's writer.
 IMAGES ?= 2500
+# How many writers of the log it kills, each at some one call.
+KILLS ?= 200
 
 .PHONY: demo test lint unit bench sim golden setup clean
 
@@ -42,7 +44,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.bench_open
 
 sim: $(VENV)/.ready
-	SEED=$(SEED) SANDTRAIL_IMAGES=$(IMAGES) $(BIN)/pytest -q tests/property tests/simulation \
+	SEED=$(SEED) SANDTRAIL_IMAGES=$(IMAGES) SANDTRAIL_KILLS=$(KILLS) $(BIN)/pytest -q tests/property tests/simulation \
 		--hypothesis-seed=$(SEED)
 
 clean:

@@ -19,19 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from eventstore import (
-    ANY,
-    EventStoreError,
-    NewEvent,
-    RecordedEvent,
-    SealPolicy,
-    Signer,
-    Verdict,
-    load_signer,
-    open_log,
-    verify_log,
-)
+from eventstore import Signer, load_signer
 from tests.simulation.power_loss_disk import Disk, Image, in_order
+from tests.simulation.power_loss_promises import BrokenError, LostError, check_log
 from tests.simulation.power_loss_recording import Said, Step, Write, read_trace, record
 
 FIRST_SEED = int(os.environ.get("SEED", "1"))
@@ -43,14 +33,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace"),
     pytest.mark.timeout(120 + IMAGES),
 ]
-
-
-class LostError(AssertionError):
-    """An acknowledged append is not in the image, or not as it was acknowledged."""
-
-
-class BrokenError(AssertionError):
-    """The image is no log, or has what was never appended as a whole."""
 
 
 @dataclass(frozen=True)
@@ -129,50 +111,11 @@ async def examine(cut: Cut, directory: Path, signer: Signer) -> None:
         LostError: As it says.
         BrokenError: As it says.
     """
-    path = directory / "events.db"
     for old in directory.iterdir():
         old.unlink()
     for name, contents in cut.image.items():
         (directory / name).write_bytes(contents)
-    wills = [said for said in cut.said if "will" in said]
-    try:
-        async with open_log(path, seal=SealPolicy(signer=signer, seconds=3600)) as log:
-            records = [record async for record in log.read()]
-            check_whole(records, wills)
-            check_kept(records, [said for said in cut.said if "did" in said])
-            head = await log.head()
-            (added,) = await log.append("new", [NewEvent(type="t", data={})], expected=ANY)
-            if added.position != head + 1:
-                raise BrokenError(f"the next append is at {added.position}, not {head + 1}")
-    except EventStoreError as error:
-        raise BrokenError(f"{type(error).__name__}: {error}") from error
-    found = verify_log(path, trusted=[signer.verifier])  # integrity_check is its first layer
-    if (found.verdict, found.sealed) != (Verdict.INTACT, head + 1):
-        raise BrokenError(f"{found}")
-
-
-def check_whole(records: list[RecordedEvent], wills: list[dict[str, object]]) -> None:
-    """Positions without gaps; of each append all events or none, together and in order."""
-    if [record.position for record in records] != list(range(1, len(records) + 1)):
-        raise BrokenError("positions have gaps")
-    stored = [record.event_id for record in records]
-    expected = {str(will["ids"][0]): will["ids"] for will in wills}  # type: ignore[index]
-    at = 0
-    while at < len(stored):
-        ids = expected.pop(stored[at], None)
-        if not isinstance(ids, list) or stored[at : at + len(ids)] != ids:
-            raise BrokenError(f"half an append, or one that nobody made, at position {at + 1}")
-        at += len(ids)
-
-
-def check_kept(records: list[RecordedEvent], acknowledged: list[dict[str, object]]) -> None:
-    leaves = [record.leaf_hash.hex() for record in records]
-    for said in acknowledged:
-        first, acked = said["first"], said["leaves"]
-        assert isinstance(first, int)
-        assert isinstance(acked, list)
-        if leaves[first - 1 : first - 1 + len(acked)] != acked:
-            raise LostError(f"append {said['did']}, acknowledged at position {first}")
+    await check_log(directory / "events.db", signer, cut.said)
 
 
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + RECORDINGS))
