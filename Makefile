@@ -44,8 +44,8 @@ bench: setup
 	$(BIN)/python -m benchmarks.bench_open
 
 sim: $(VENV)/.ready
-	SEED=$(SEED) SANDTRAIL_IMAGES=$(IMAGES) SANDTRAIL_KILLS=$(KILLS) $(BIN)/pytest -q tests/property tests/simulation \
-		--hypothesis-seed=$(SEED)
+	SEED=$(SEED) SANDTRAIL_IMAGES=$(IMAGES) SANDTRAIL_KILLS=$(KILLS) SANDTRAIL_FLIP_STRIDE=1 \
+		$(BIN)/pytest -q tests/property tests/simulation --hypothesis-seed=$(SEED)
 
 clean:
 	rm -rf $(VENV) .demo .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import aiosqlite
 import anyio
+import msgspec
 
 from eventstore.errors import (
     EventStoreError,
@@ -139,11 +140,17 @@ def _apply(raw: sqlite3.Connection, settings: tuple[str, ...]) -> None:
 
 @contextmanager
 def in_our_terms(path: str) -> Iterator[None]:
-    """Translate what SQLite raises; the one place where its codes are known."""
+    """Translate what SQLite raises; the one place where its codes are known.
+
+    In a damaged file there is also text that is none, in rows as in what SQLite says of them; JSON
+    that is none; and NULL, or a number that stands for nothing, where that cannot be.
+    """
     try:
         yield
     except sqlite3.Error as error:
         raise translate(error, path) from error
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise LogCorrupt(path, f"holds what no log can: {error}") from error
 
 
 def translate(error: sqlite3.Error, path: str) -> EventStoreError:

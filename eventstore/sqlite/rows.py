@@ -43,10 +43,17 @@ class Names:
         self._ids: dict[str, int] = {}
 
     def name(self, number: int) -> str:
-        """The name that a stored number stands for."""
+        """The name that a stored number stands for.
+
+        Raises:
+            ValueError: For none: the file is damaged.
+        """
         name = self._names.get(number)
         if name is None:
-            name = str(self._raw.execute(self._select_name, (number,)).fetchone()[0])
+            row = self._raw.execute(self._select_name, (number,)).fetchone()
+            if row is None:
+                raise ValueError(f"the number {number} stands for no name")
+            name = str(row[0])
             self._trim()
             self._names[number] = name
         return name
