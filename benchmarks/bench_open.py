@@ -122,13 +122,13 @@ def decode_rows(root: Path) -> int:
     return count
 
 
-def open_manager(root: Path, *, with_snapshots: bool) -> int:
+def open_manager(root: Path, launches: Sequence[str], *, with_snapshots: bool) -> int:
     async def run() -> int:
         seal = SealPolicy(signer=load_signer(root / "log.key"))
         async with open_log(root / LOG, seal=seal) as log:
             ports = NodePorts(
                 log=log,
-                workers=StandIn(launch_ids(root)),
+                workers=StandIn(launches),
                 descriptors=KernelDescriptors(),
                 ids=RandomIds(),
                 env_key=b"k" * 32,
@@ -176,8 +176,10 @@ def child(way: str, root: Path) -> None:
         case "folded":
             fold_rows(root)
             measured()
+        case "lost":
+            open_manager(root, (), with_snapshots=True)
         case _:
-            open_manager(root, with_snapshots=way != "whole")
+            open_manager(root, launch_ids(root), with_snapshots=way != "whole")
 
 
 WAYS = {
@@ -187,7 +189,11 @@ WAYS = {
     "whole": "manager, no snapshot",
     "tail": f"manager, snapshot {SNAPSHOT_EVENTS} events old",
     "fresh": "manager, snapshot of a clean stop",
+    "lost": "the same, and the worker is new: all is lost",
 }
+SNAPSHOT_OF = {"tail": "tail", "fresh": "fresh", "lost": "fresh"}
+RECORDS_MUCH = "lost"
+"""Adds to the log, so it comes last, once."""
 
 
 async def prepare(root: Path, log: Path | None, events: int, live: int) -> dict[str, Any]:
@@ -226,8 +232,9 @@ async def prepare(root: Path, log: Path | None, events: int, live: int) -> dict[
 
 def one_round(root: Path, way: str) -> dict[str, float]:
     shutil.rmtree(root / SNAPSHOT_DIRECTORY, ignore_errors=True)
-    if (root / way).exists():
-        shutil.copytree(root / way / SNAPSHOT_DIRECTORY, root / SNAPSHOT_DIRECTORY)
+    source = SNAPSHOT_OF.get(way)
+    if source:
+        shutil.copytree(root / source / SNAPSHOT_DIRECTORY, root / SNAPSHOT_DIRECTORY)
     command = [sys.executable, "-m", "benchmarks.bench_open", "--way", way, "--root", str(root)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout)
@@ -254,7 +261,9 @@ def main() -> None:
         found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         for _ in range(asked.rounds):
             for way in WAYS:
-                found[way].append(one_round(root, way))
+                if way != RECORDS_MUCH:
+                    found[way].append(one_round(root, way))
+        found[RECORDS_MUCH].append(one_round(root, RECORDS_MUCH))
     report(facts, found)
 
 
@@ -272,7 +281,7 @@ def report(facts: dict[str, Any], found: dict[str, list[dict[str, float]]]) -> N
     for way, rounds in found.items():
         seconds = statistics.median(each["seconds"] for each in rounds)
         peak = max(each["peak_mib"] for each in rounds)
-        pace = "" if way in {"tail", "fresh"} else f"{facts['events'] / seconds:.0f}"
+        pace = "" if way in SNAPSHOT_OF else f"{facts['events'] / seconds:.0f}"
         print(f"{WAYS[way]:<48}{seconds:>9.2f}{seconds / base:>9.2f}{pace:>11}{peak:>10.0f}")
 
 

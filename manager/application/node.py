@@ -159,7 +159,7 @@ class Node:
     # --- what the worker says --------------------------------------------------------------------
 
     async def worker_found(self, welcome: w.Welcome, sent: SentLaunches) -> None:
-        """Settle every sandbox with what this worker knows."""
+        """Settle every sandbox with what this worker knows, all of them side by side."""
         self.engines.learn(welcome.engines)
         await self.note(
             n.WorkerStarted(
@@ -172,8 +172,9 @@ class Node:
         held = frozenset(welcome.held)
         why = "the worker that knew it is gone"
         settled: dict[str, list[str]] = {"adopted": [], "interrupted": [], "lost": []}
-        for sandbox in self.registry.all().values():
-            await self._resume(sandbox, known | sent.ids, held, why, settled)
+        async with anyio.create_task_group() as tasks:
+            for sandbox in self.registry.all().values():
+                tasks.start_soon(self._resume, sandbox, known | sent.ids, held, why, settled)
         needed = frozenset[str]().union(
             *(holds(sandbox.state) for sandbox in self.registry.all().values())
         )
@@ -182,8 +183,8 @@ class Node:
         await self.note(
             n.RecoveryCompleted(
                 adopted=tuple(sorted(known)),
-                interrupted=tuple(settled["interrupted"]),
-                lost=tuple(settled["lost"]),
+                interrupted=tuple(sorted(settled["interrupted"])),
+                lost=tuple(sorted(settled["lost"])),
             )
         )
 

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from manager.domain.decide import decide
 from manager.domain.evolve import evolve
 from manager.domain.state import ABSENT, Sandbox
 from manager.schema.events import decode_event, encode_event
-from manager.schema.node_fold import STREAM_PREFIX, FoldedSandbox
+from manager.schema.node_fold import STREAM_PREFIX, FoldedSandbox, NodeFold
 from manager.schema.node_snapshot import (
     advance,
     decode_sandboxes,
@@ -114,6 +115,15 @@ def test_a_snapshot_and_its_tail_are_the_whole_log(
     anyio.run(check)
 
 
+async def test_a_stream_is_never_folded_from_its_middle() -> None:
+    log = await log_of([("s1", b.CREATED), ("s1", (c.StartRoot(),))])
+    second = [record async for record in log.read("sandbox-s1")][1]
+    fold = NodeFold(position=second.position - 1)
+    assert fold.lacks(second)
+    with pytest.raises(LookupError, match="sandbox-s1 was deleted"):
+        fold.apply(second)
+
+
 @given(st.dictionaries(st.text(), struct(FoldedSandbox), max_size=3))
 @settings(deadline=None)
 def test_whatever_a_state_may_hold_is_kept(live: dict[str, FoldedSandbox]) -> None:
@@ -126,6 +136,7 @@ def test_the_fingerprint_is_of_the_very_sources(tmp_path: Path, monkeypatch: Any
     for path in packages.values():
         path.mkdir()
         (path / "a.py").write_text("a = 1\n")
+        (path / "__pycache__").mkdir()
     monkeypatch.setattr("manager.schema.node_snapshot.files", packages.__getitem__)
     seen = {fold_fingerprint.__wrapped__()}
     (packages["manager.domain"] / "a.py").write_text("a = 2\n")
