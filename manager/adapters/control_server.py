@@ -64,9 +64,12 @@ class ControlServer:
             task_status.started()
 
     def stop(self) -> None:
-        """Accept nothing more, and close each connection once its call is answered."""
+        """Accept nothing more, and close each connection once its call is answered.
+
+        Who waits for a container need not be answered for that: the next service will.
+        """
         for server in self._servers.values():
-            server.stop()
+            server.stop(answer_waits=False)
 
     async def _sandbox_changed(self, sandbox_id: str, lives: bool) -> None:
         if lives:
@@ -86,7 +89,7 @@ class ControlServer:
     def _close(self, sandbox_id: str) -> None:
         server = self._servers.pop(sandbox_id, None)
         if server is not None:
-            server.stop()
+            server.stop(answer_waits=True)
         self._remove(sandbox_socket(self._state, sandbox_id).parent)
 
     def _sweep(self) -> None:

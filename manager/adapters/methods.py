@@ -23,6 +23,7 @@ from manager.urpc.gotypes import (
     STRING,
 )
 from manager.urpc.protocol import Reply, Request
+from manager.urpc.server_aio import while_asked
 
 Method = tuple[Shape, Callable[[Any, Request, Origin], Awaitable[Any]]]
 RESTORE_OPTS: Final = GoStruct(
@@ -172,9 +173,9 @@ class ContainerManager:
         await self._calls.destroy(self._id, argument, origin)
         return EMPTY
 
-    async def wait(self, argument: Any, _: Request, __: Origin) -> Any:
+    async def wait(self, argument: Any, request: Request, _: Origin) -> Any:
         """Wait for a container's raw wait status."""
-        return await self._calls.wait(self._id, argument)
+        return await while_asked(request, lambda: self._calls.wait(self._id, argument))
 
     async def signal(self, argument: Any, _: Request, origin: Origin) -> Any:
         """Send a signal."""

@@ -79,6 +79,7 @@ class SocketTransport(Transport):
         self, sandbox_id: str | None, method: str, arg: Any, files: Files = (), *, again: bool
     ) -> Any:
         failing_since: float | None = None
+        was_served = False
         while True:
             try:
                 path = await self._socket(sandbox_id)
@@ -88,7 +89,10 @@ class SocketTransport(Transport):
                 now = anyio.current_time()
                 if failing_since is None or error.was_connected:
                     failing_since = now
-                patience = PATIENCE_S if self._path.exists() else ABSENT_PATIENCE_S
+                was_served = was_served or error.was_connected
+                # One that stopped in an orderly way has taken its socket along.
+                absent = not was_served and not self._path.exists()
+                patience = ABSENT_PATIENCE_S if absent else PATIENCE_S
                 if not again or now >= failing_since + patience:
                     raise
                 await anyio.sleep(RETRY_PAUSE_S)

@@ -10,6 +10,7 @@
     ├── RemoteError(text)        the server answered with an error: do not retry as is
     ├── TransportError(text)     no answer: the call may or may not have been made; connect anew
     ├── MalformedMessage         the peer does not speak the protocol: close without a reply
+    ├── CallerGone               nobody waits for this answer: let it pass, the server closes
     ├── PeerClosed               end of stream on a frame socket: the other process is gone
     ├── FrameError               a frame that breaks the private protocol: our bug, close
     └── FdEmpty                  an OwnedFd used after close or move: our bug
@@ -50,6 +51,10 @@ class UnknownMethod(UrpcError):  # noqa: N818 - named as gVisor's ErrUnknownMeth
 
     def __init__(self) -> None:
         super().__init__(UNKNOWN_METHOD_TEXT)
+
+
+class CallerGone(UrpcFault):
+    """Whoever made a call has hung up, or the server is to stop; there is no one to answer."""
 
 
 class RemoteError(UrpcFault):

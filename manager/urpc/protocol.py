@@ -16,6 +16,7 @@ and any number of bytes without after it. The table of a server's connection::
 Source: gVisor pkg/urpc, behaviour as measured; see docs/urpc.md.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -170,11 +171,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         files: The client's files. The server closes what is left in it after the reply: a handler
             takes or duplicates what it keeps.
         peer: Who connected.
+        caller_gone: Returns when nobody waits for the answer any more; `None` where that cannot
+            be told. See `while_asked` of the server.
     """
 
     method: str
     files: FdBundle
     peer: PeerCredentials
+    caller_gone: Callable[[], Awaitable[None]] | None = None
     argument: Tree = None
     has_argument: bool = True
 

@@ -1,6 +1,7 @@
 """The serving side of urpc: connections, one call at a time on each, many at once.
 
-A call runs to its end even when its client is gone; its files live exactly as long as the call.
+A call runs to its end even when its client is gone, unless it does nothing but wait; its files live
+exactly as long as the call.
 Only this shell logs; what a caller did wrong goes to the caller.
 """
 
@@ -9,14 +10,16 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import anyio
 import anyio.abc
 import anyio.to_thread
+from msgspec import structs
 
 from manager.urpc.errors import (
     INTERNAL_ERROR_TEXT,
+    CallerGone,
     MalformedMessage,
     TooManyFiles,
     UrpcError,
@@ -55,6 +58,8 @@ the argument. Any other exception is answered with `internal error` and logged."
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class _Connection:
     """One peer, from accept to close."""
@@ -65,10 +70,13 @@ class _Connection:
         self._peer = peer
         self._idle: anyio.CancelScope | None = None
         self._stopping = False
+        self._waiting_is_over = anyio.Event()
 
-    def stop(self) -> None:
+    def stop(self, *, answer_waits: bool) -> None:
         """Close it now if no call runs, else once the reply is sent."""
         self._stopping = True
+        if not answer_waits:
+            self._waiting_is_over.set()
         if self._idle is not None:
             self._idle.cancel()
 
@@ -79,6 +87,8 @@ class _Connection:
                 if message is None:
                     return
                 await self._answer(message)
+        except CallerGone:
+            logger.info("connection.left", extra={"peer": self._peer})
         except MalformedMessage as error:
             logger.info("connection.malformed", extra={"peer": self._peer, "detail": str(error)})
         except OSError as error:
@@ -86,6 +96,11 @@ class _Connection:
             logger.info("connection.broken", extra={"peer": self._peer, "detail": detail})
         finally:
             self._stream.close()
+
+    async def _caller_gone(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_then_cancel, self._waiting_is_over.wait, tasks.cancel_scope)
+            tasks.start_soon(_then_cancel, self._stream.hung_up, tasks.cancel_scope)
 
     async def _next_message(self) -> Message | None:
         message = None
@@ -104,7 +119,7 @@ class _Connection:
             else:
                 request = await anyio.to_thread.run_sync(parse_request, message, self._peer)
         with request.files:
-            data, files = await self._call(request)
+            data, files = await self._call(structs.replace(request, caller_gone=self._caller_gone))
             with files:
                 await self._stream.send(data, files.numbers())
 
@@ -113,6 +128,8 @@ class _Connection:
             reply = await self._dispatch(request)
         except UrpcError as error:
             return encode_failure(error.text), FdBundle()
+        except CallerGone:
+            raise
         except Exception:
             logger.exception("call.failed", extra={"method": request.method, "peer": self._peer})
             return encode_failure(INTERNAL_ERROR_TEXT), FdBundle()
@@ -126,6 +143,39 @@ class _Connection:
             reply.files.close()
             logger.exception("reply.unencodable", extra={"method": request.method})
             return encode_failure(INTERNAL_ERROR_TEXT), FdBundle()
+
+
+async def while_asked(request: Request, work: Callable[[], Awaitable[T]]) -> T:
+    """Do what only the caller is interested in, for as long as there is a caller.
+
+    Args:
+        request: The call.
+        work: May be cancelled at any of its waits, and leaves nothing undone then.
+
+    Raises:
+        CallerGone: The caller has hung up, or the server is to stop. Let it pass.
+    """
+    if request.caller_gone is None:
+        return await work()
+    done: list[T] = []
+    failed: list[Exception] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_then_cancel, request.caller_gone, tasks.cancel_scope)
+        try:
+            done.append(await work())
+        except Exception as error:
+            failed.append(error)
+        tasks.cancel_scope.cancel()
+    if failed:
+        raise failed[0]
+    if not done:
+        raise CallerGone
+    return done[0]
+
+
+async def _then_cancel(wait: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+    await wait()
+    scope.cancel()
 
 
 async def serve_connection(
@@ -192,11 +242,17 @@ class UrpcServer:
                     sock = await _accept(listener.sock)
                     self._admit(sock, group)
 
-    def stop(self) -> None:
-        """Accept no more; close idle connections now and busy ones after their reply."""
+    def stop(self, *, answer_waits: bool) -> None:
+        """Accept no more; close idle connections now and busy ones after their reply.
+
+        Args:
+            answer_waits: Whether calls that only wait (:func:`while_asked`) are among the busy
+                ones. If not they are given up: their callers see the connection end, and ask again
+                whoever serves then.
+        """
         self._accepting.cancel()
         for connection in self._connections:
-            connection.stop()
+            connection.stop(answer_waits=answer_waits)
 
     def _admit(self, sock: socket.socket, group: anyio.abc.TaskGroup) -> None:
         peer = peer_credentials(sock)

@@ -1,5 +1,6 @@
 """A urpc message at a time over a unix socket: what server and client have in common."""
 
+import select
 import socket
 from collections.abc import Sequence
 from typing import Final
@@ -12,6 +13,8 @@ from manager.urpc.fds import FdBundle
 from manager.urpc.protocol import Message, MessageReader
 
 READ_BYTES: Final = 64 * 1024
+HANG_UP_POLL_S: Final = 0.5
+"""How often to look whether a peer that has sent more, or its last, is still there."""
 
 
 class MessageStream:
@@ -73,6 +76,18 @@ class MessageStream:
                 await anyio.wait_writable(self._sock)
             else:
                 rest, fds = rest[sent:], ()
+
+    async def hung_up(self) -> None:
+        """Wait until the peer has closed the connection; one that only sends no more still reads.
+
+        Cancellation: safe. What the peer has sent stays unread.
+        """
+        poll = select.poll()
+        poll.register(self._sock, 0)
+        await anyio.wait_readable(self._sock)
+        while not poll.poll(0):  # noqa: ASYNC110 - see below
+            # It is readable for as long as something is unread: there is nothing to wait for.
+            await anyio.sleep(HANG_UP_POLL_S)
 
     def close(self) -> None:
         """Close the socket and the files of a message that is not whole; idempotent.

@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from manager.urpc import client_aio, server_aio, unix_address
+from manager.urpc import client_aio, server_aio, stream_aio, unix_address
 from manager.urpc.client_aio import UrpcClient
 from manager.urpc.errors import (
     RemoteError,
@@ -37,7 +37,7 @@ from manager.urpc.protocol import (
     Reply,
     Request,
 )
-from manager.urpc.server_aio import Dispatch, UrpcServer, serve_connection
+from manager.urpc.server_aio import Dispatch, UrpcServer, serve_connection, while_asked
 from manager.urpc.stream_aio import MessageStream
 from manager.urpc.unix_address import UnixListener, connect_unix
 
@@ -75,6 +75,7 @@ class Service:
             "Files.Need": self.files_need,
             "Files.Return": self.files_return,
             "Slow": self.slow,
+            "Wait": self.wait,
             "Bug": self.bug,
             "Unencodable": self.unencodable,
         }
@@ -88,6 +89,19 @@ class Service:
 
     async def echo_null(self, request: Request) -> Reply:
         return Reply()
+
+    async def wait(self, request: Request) -> Reply:
+        async def work() -> Reply:
+            self.entered.set()
+            await self.release.wait()
+            if request.arg == b'"refuse"':
+                raise UrpcError("refused")
+            return Reply(result=1)
+
+        try:
+            return await while_asked(request, work)
+        finally:
+            self.finished.set()
 
     async def echo_arg(self, request: Request) -> Reply:
         assert request.arg is not None
@@ -195,7 +209,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
         result = Running(tmp_path / "control.sock", service, server)
         yield result
         service.release.set()
-        server.stop()
+        server.stop(answer_waits=True)
 
 
 @pytest.fixture
@@ -712,7 +726,7 @@ async def test_paths_longer_than_an_address(tmp_path: Path) -> None:
         await group.start(server.serve, UnixListener.bind(directory / "control.sock"))
         async with await UrpcClient.connect(directory / "control.sock") as client:
             assert await client.call("Echo.Null") == {}
-        server.stop()
+        server.stop(answer_waits=True)
     assert list(directory.iterdir()) == []
 
 
@@ -769,7 +783,7 @@ async def test_connections_over_the_limit_are_closed(tmp_path: Path) -> None:
                 assert await third.reply() is None
             assert await first.call("Echo.Null") == OK
             assert server.connection_count == 2
-        server.stop()
+        server.stop(answer_waits=True)
 
 
 async def test_another_users_connection_is_closed_at_once(tmp_path: Path) -> None:
@@ -779,7 +793,7 @@ async def test_another_users_connection_is_closed_at_once(tmp_path: Path) -> Non
         await group.start(server.serve, UnixListener.bind(tmp_path / "s"))
         with Peer(tmp_path / "s") as peer:
             assert await peer.reply() is None
-        server.stop()
+        server.stop(answer_waits=True)
     assert service.requests == []
 
 
@@ -792,7 +806,7 @@ async def test_stop_closes_idle_ones_now_and_busy_ones_after_their_reply(tmp_pat
             assert await idle.call("Echo.Null") == OK
             await busy.send(b'{"method":"Slow","arg":null}')
             await service.entered.wait()
-            server.stop()
+            server.stop(answer_waits=True)
             assert await idle.reply() is None
             with pytest.raises(FileNotFoundError):
                 connect_unix(tmp_path / "s")
@@ -882,3 +896,56 @@ def test_credentials_of_a_peer() -> None:
     left, right = socket.socketpair()
     with left, right:
         assert peer_credentials(left) == own_credentials()
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+async def test_a_wait_is_answered_for_as_long_as_somebody_asks(
+    running: Running, half_closed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_aio, "HANG_UP_POLL_S", 0)
+    with Peer(running.path) as peer:
+        await peer.send(b'{"method":"Wait","arg":null}')
+        await running.service.entered.wait()
+        if half_closed:
+            peer.half_close()
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        running.service.release.set()
+        assert await peer.reply() == {**OK, "result": 1}
+
+
+async def test_an_error_of_a_wait_is_its_answer(running: Running) -> None:
+    running.service.release.set()
+    with Peer(running.path) as peer:
+        answer = await peer.call("Wait", "refuse")
+        assert answer == {"success": False, "err": "refused", "result": None}
+
+
+@pytest.mark.parametrize("before", ["nothing", "half a close", "another request"])
+async def test_a_wait_ends_when_its_caller_hangs_up(
+    running: Running, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_aio, "HANG_UP_POLL_S", 0)
+    with Peer(running.path) as peer:
+        await peer.send(b'{"method":"Wait","arg":null}')
+        await running.service.entered.wait()
+        if before == "half a close":
+            peer.half_close()
+        elif before == "another request":
+            await peer.send(b'{"method":"Echo.Null"}')
+    with anyio.fail_after(20):
+        await running.service.finished.wait()
+        while running.server.connection_count:
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_a_stop_need_not_wait_for_those_who_wait(tmp_path: Path) -> None:
+    service = Service()
+    server = UrpcServer(service.dispatch)
+    async with anyio.create_task_group() as group:
+        await group.start(server.serve, UnixListener.bind(tmp_path / "s"))
+        with Peer(tmp_path / "s") as waiting:
+            await waiting.send(b'{"method":"Wait","arg":null}')
+            await service.entered.wait()
+            server.stop(answer_waits=False)
+            assert await waiting.reply() is None

@@ -20,6 +20,7 @@ from manager.adapters.client import ManagerClient
 from manager.application.default_spec import default_spec
 
 AT_REST_SAMPLES = 10
+KEEPER = "manager/worker/keeper.py"
 ENGINES = ("crun", "runc", "bwrap", "runsc")
 APPLETS = ("sh", "echo", "sleep", "true", "cat", "ls", "hostname", "id", "readlink", "kill", "stat")
 
@@ -51,6 +52,7 @@ class Service:
         self.engine = engine
         self.options: tuple[str, ...] = ()
         self.command = command
+        self.options: Sequence[str] = ()
         self.told: dict[str, Any] = {}
         self._process: subprocess.Popen[str] | None = None
 
@@ -129,6 +131,24 @@ class Service:
         worker = await self.worker_pid()
         self.stop()
         await wait_for_end(worker)
+
+
+def keepers(service: Service) -> list[int]:
+    """Pids of the keepers that listen for this service's workers."""
+    inodes = {
+        line.split()[6]
+        for line in Path("/proc/net/unix").read_text().splitlines()
+        if line.endswith(f"{service.root}/worker/keeper.sock")
+    }
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            if entry.isdigit() and KEEPER in Path(f"/proc/{entry}/cmdline").read_text():
+                listens = os.readlink(f"/proc/{entry}/fd/0").removeprefix("socket:[").rstrip("]")
+                found += [int(entry)] * (listens in inodes)
+        except OSError:
+            continue
+    return found
 
 
 def fd_count(pid: int) -> int:

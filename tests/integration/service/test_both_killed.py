@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 
 import anyio
 import msgspec
@@ -10,10 +9,17 @@ import pytest
 
 from manager import Donation, Layer
 from manager.domain.exit_status import Exited, Signaled
-from tests.integration.service.conftest import ENGINES, Donor, Service, pipe, sh, wait_for_end
+from tests.integration.service.conftest import (
+    ENGINES,
+    Donor,
+    Service,
+    keepers,
+    pipe,
+    sh,
+    wait_for_end,
+)
 
 pytestmark = pytest.mark.runtime
-KEEPER = "manager/worker/keeper.py"
 
 
 @pytest.mark.parametrize("service", ENGINES, indirect=True)
@@ -108,24 +114,6 @@ async def test_a_keeper_that_is_killed_is_replaced(service: Service, donor: Dono
     with anyio.fail_after(20):
         while len(pidfds(other)) < 2:  # the one from before as well; it hears when it has started
             await anyio.sleep(0.01)
-
-
-def keepers(service: Service) -> list[int]:
-    """Pids of the keepers that listen for this service's workers."""
-    inodes = {
-        line.split()[6]
-        for line in Path("/proc/net/unix").read_text().splitlines()
-        if line.endswith(f"{service.root}/worker/keeper.sock")
-    }
-    found = []
-    for entry in os.listdir("/proc"):
-        try:
-            if entry.isdigit() and KEEPER in Path(f"/proc/{entry}/cmdline").read_text():
-                listens = os.readlink(f"/proc/{entry}/fd/0").removeprefix("socket:[").rstrip("]")
-                found += [int(entry)] * (listens in inodes)
-        except OSError:
-            continue
-    return found
 
 
 def pidfds(pid: int) -> list[str]:

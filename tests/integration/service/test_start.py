@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import msgspec
 import pytest
 
@@ -18,6 +19,7 @@ from tests.integration.service.conftest import (
     Donor,
     Service,
     fd_count,
+    keepers,
     pipe,
     read_all,
     sh,
@@ -252,4 +254,27 @@ async def test_a_killed_worker_loses_no_container_and_no_exit_status(
     await sandbox.signal(signal.SIGKILL)
     assert await sandbox.wait() == Signaled(signal=9)
     children = Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split()
-    assert children == [str(await service.worker_pid())]
+    assert set(map(int, children)) == {await service.worker_pid(), *keepers(service)}
+
+
+async def test_a_service_that_is_asked_to_stop_does_not_wait_for_those_who_wait(
+    service: Service, donor: Donor
+) -> None:
+    """Their answer comes from the next one: to them nothing has happened."""
+    service.stop()
+    service.options = ("--stop-grace", "3600")
+    service.start()
+    sandbox = await service.client.create_sandbox("sb", sh(ROOT_SCRIPT), donor.donation())
+    await sandbox.start_root()
+    ended: list[object] = []
+
+    async def wait() -> None:
+        ended.append(await sandbox.wait())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        await anyio.to_thread.run_sync(service.stop)
+        await anyio.to_thread.run_sync(service.start)
+        await sandbox.signal(signal.SIGKILL)
+    assert ended == [Signaled(signal=9)]
