@@ -28,6 +28,7 @@
         ├── LogLocked(pid)                              stop that process, or read only
         ├── NotALog                                     the file is something else: leave it alone
         ├── LogTooNew(found, supported)                 use a newer program
+        ├── LogIncomplete                               copy it with its -wal, or as a snapshot
         ├── LogNotDurable                               move it to a local file system
         └── LogCorrupt                                  stop; keep the file; restore a copy
 """
@@ -305,6 +306,18 @@ class LogTooNew(LogUnusable):
         )
         self.found = found
         self.supported = supported
+
+
+class LogIncomplete(LogUnusable):
+    """The file is a copy that was made without the ``-wal``: its newest events may be missing."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            path,
+            "is not the whole log: it was copied while a program had it open for writing, or after "
+            f"one was killed, without {path}-wal beside it. Copy both, or make the copy with "
+            "`sandtrail audit snapshot`",
+        )
 
 
 class LogNotDurable(LogUnusable):

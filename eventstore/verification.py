@@ -28,7 +28,8 @@ class Finding(Struct, frozen=True, kw_only=True):
     """What one layer says.
 
     Attributes:
-        layer: ``file``, ``sequence``, ``content``, ``tree``, ``signature``, ``history``, ``tail``.
+        layer: ``file``, ``sequence``, ``content``, ``tree``, ``signature``, ``history``, ``tail``;
+            ``complete`` if the file may be less than the log.
         outcome: PASS: checked and right. FAIL: proven wrong. SKIP: could not be checked, which
             leaves the verdict open unless the layer is ``history``. INFO: to be known.
         text: One line for people.

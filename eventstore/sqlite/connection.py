@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
-from urllib.parse import quote
 
 import aiosqlite
 import anyio
@@ -83,13 +82,15 @@ class Connection:
             _end(self._driver)
 
 
-async def connect(path: str, *, read_only: bool) -> Connection:
+async def connect(path: str, uri: str) -> Connection:
     """Open an existing database file. Only the log's one writer may open it to write.
+
+    Args:
+        path: What errors call it.
+        uri: Where it is and how to open it.
 
     Cancellation: shielded, for a connection that nobody closes keeps the program from ending.
     """
-    mode = "ro" if read_only else "rw"
-    uri = f"file:{quote(path)}?mode={mode}"
     with anyio.CancelScope(shield=True), in_our_terms(path):
         driver = aiosqlite.connect(uri, uri=True, isolation_level=None)
         try:

@@ -6,18 +6,29 @@ log that is being written may be verified for hours without holding its WAL.
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from importlib.resources import files
-from typing import Final, TypeAlias
-from urllib.parse import quote
+from typing import Final, TypeAlias, TypeVar
 
-from eventstore.errors import LogCorrupt, LogNotFound
+import msgspec
+
+from eventstore.errors import EventStoreError, LogCorrupt, LogIncomplete, StoreBusy
 from eventstore.note import Checkpoint, Verifier
+from eventstore.sqlite.completeness import check_whole
 from eventstore.sqlite.connection import configure_reader, in_our_terms
-from eventstore.sqlite.schema import check_schema
-from eventstore.verification import Progress, StoredCheckpoint, StoredEvent, Verification
+from eventstore.sqlite.schema import check_schema, migrations, schema_version
+from eventstore.sqlite.source import OPEN_TRIES_MAX, Source, reading_source
+from eventstore.verification import (
+    Finding,
+    Outcome,
+    Progress,
+    StoredCheckpoint,
+    StoredEvent,
+    Verification,
+)
 from eventstore.verify import verify
+
+T = TypeVar("T")
 
 EventRow: TypeAlias = tuple[
     int, bytes, int, bytes, bytes, int, bytes, int, bytes, bytes, bytes, object
@@ -55,8 +66,9 @@ LOWEST: Final = -(2**63)
 class FileEvidence:
     """A log's file. Everything runs on the caller's thread."""
 
-    def __init__(self, raw: sqlite3.Connection) -> None:
+    def __init__(self, raw: sqlite3.Connection, path: str) -> None:
         self._raw = raw
+        self._path = path
 
     def problems(self) -> Sequence[str]:
         """As in :class:`eventstore.verification.Evidence`."""
@@ -65,8 +77,7 @@ class FileEvidence:
 
     def _schema_problems(self) -> Iterator[str]:
         with closing(sqlite3.connect(":memory:")) as fresh:
-            tables = files("eventstore.sqlite").joinpath("schema.sql")
-            fresh.executescript(tables.read_text(encoding="utf-8"))
+            fresh.executescript("\n".join(migrations()[: schema_version(self._raw)]))
             wanted = dict(fresh.execute(SELECT_SCHEMA).fetchall())
         found = dict(self._raw.execute(SELECT_SCHEMA).fetchall())
         for name in sorted(wanted.keys() | found.keys()):
@@ -132,6 +143,14 @@ class FileEvidence:
         ).fetchone()
         return None if found is None else int(found[0])
 
+    def completeness_findings(self) -> tuple[Finding, ...]:
+        """A finding if events may be missing that were in a -wal; nothing wrong is seen of that."""
+        try:
+            check_whole(self._raw, self._path)
+        except LogIncomplete as error:
+            return (Finding(layer="complete", outcome=Outcome.SKIP, text=error.problem),)
+        return ()
+
     def newest_note(self) -> bytes | None:
         """The newest checkpoint's note."""
         found = self._raw.execute(
@@ -169,9 +188,14 @@ def verify_log(
     Runs on the caller's thread for about 10 s for each million events; call it in one of its own.
     Memory: that of 256 events, the largest document, and what SQLite caches.
     """
-    name = os.path.realpath(path)
-    with _opened(name) as raw:
-        return verify(FileEvidence(raw), trusted=trusted, pinned=pinned, progress=progress)
+
+    def job(evidence: FileEvidence) -> Verification:
+        found = verify(evidence, trusted=trusted, pinned=pinned, progress=progress)
+        return msgspec.structs.replace(
+            found, findings=(*found.findings, *evidence.completeness_findings())
+        )
+
+    return _read(os.path.realpath(path), job)
 
 
 def newest_note(path: str | os.PathLike[str]) -> str | None:
@@ -181,22 +205,32 @@ def newest_note(path: str | os.PathLike[str]) -> str | None:
         LogNotFound: No such file.
         LogUnusable: It cannot be read.
     """
-    name = os.path.realpath(path)
-    with _opened(name) as raw:
-        note = FileEvidence(raw).newest_note()
+    note = _read(os.path.realpath(path), FileEvidence.newest_note)
     return None if note is None else note.decode(errors="backslashreplace")
 
 
+def _read(path: str, job: Callable[[FileEvidence], T]) -> T:
+    """Do a job on a log that does not change under it but by appends."""
+    for _ in range(OPEN_TRIES_MAX):
+        with reading_source(path) as source:
+            try:
+                with _opened(path, source) as raw:
+                    result = job(FileEvidence(raw, path))
+            except EventStoreError:
+                if source.is_current():
+                    raise
+            else:
+                if source.is_current():
+                    return result
+    raise StoreBusy(path)
+
+
 @contextmanager
-def _opened(path: str) -> Iterator[sqlite3.Connection]:
-    if not os.path.exists(path):
-        raise LogNotFound(path, "no such file")
+def _opened(path: str, source: Source) -> Iterator[sqlite3.Connection]:
     try:
         with (
             in_our_terms(path),
-            closing(
-                sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None)
-            ) as raw,
+            closing(sqlite3.connect(source.uri, uri=True, isolation_level=None)) as raw,
         ):
             configure_reader(raw)
             check_schema(raw, path)

@@ -75,6 +75,7 @@ class SqliteLog:
             if self._sealing is not None:
                 await self._sealing.close()
             await self._checkpoints.close()
+            await self._finish()
         self._head.close()
 
     async def append(
@@ -133,6 +134,14 @@ class SqliteLog:
             await self._connection.run(lambda _: self._writer.checkpoint())
         except EventStoreError as error:
             logger.warning("checkpoint.failed reason=%s", self._judge(error))
+
+    async def _finish(self) -> None:
+        if self._failure is not None:
+            return
+        try:
+            await self._connection.run(lambda _: self._writer.finish())
+        except EventStoreError as error:
+            logger.warning("close.failed reason=%s", error)
 
     async def _seal(self, sealer: Sealer, *, durable: bool) -> None:
         if self._failure is not None:

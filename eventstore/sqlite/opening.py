@@ -11,13 +11,15 @@ from eventstore.errors import LogInaccessible
 from eventstore.limits import IDEMPOTENCY_WINDOW_EVENTS
 from eventstore.log import EventLog
 from eventstore.seal_policy import SealPolicy
+from eventstore.sqlite.completeness import check_whole, move_wal
 from eventstore.sqlite.connection import configure_writer, connect
 from eventstore.sqlite.lock import WriterLock
 from eventstore.sqlite.log import SqliteLog
 from eventstore.sqlite.read_log import SqliteReadLog
 from eventstore.sqlite.reads import LogReads
-from eventstore.sqlite.schema import check_schema, create_schema, is_blank
+from eventstore.sqlite.schema import check_schema, create_schema, is_blank, migrate
 from eventstore.sqlite.sealer import Sealer
+from eventstore.sqlite.source import file_uri
 from eventstore.sqlite.writer import LogWriter
 
 LOG_FILE_MODE: Final = 0o600
@@ -36,8 +38,10 @@ async def open_log(
 
     Args:
         path: The file. To write, it is made with mode 0600 if it is missing; ``<path>.lock`` beside
-            it is held by the one process that writes. Must be on a local file system.
-        read_only: Only read, in any process, also while another one writes.
+            it is held by the one process that writes. Must be on a local file system. A log of an
+            older program is brought up to date.
+        read_only: Only read, in any process, also while another one writes; also a log of an older
+            program, as it is, and also on media that cannot be written. Makes no file beside it.
         clock: Nanoseconds since 1970, for ``recorded_at_ns``.
         window: How many of the newest event ids are surely remembered, see
             :mod:`eventstore.sequencer`.
@@ -51,6 +55,8 @@ async def open_log(
         LogInaccessible: The operating system says no.
         NotALog: The file is something else; it was not changed.
         LogTooNew: A newer program wrote it. Use that.
+        LogIncomplete: It was copied without its -wal. Copy both, or with
+            :func:`eventstore.copy_log`.
         LogCorrupt: It is damaged. Keep the file, restore a copy.
         LogNotDurable: SQLite cannot keep its promises there. Use a local file system.
         StoreBusy: Another program holds a lock on the file. Try again.
@@ -77,16 +83,19 @@ async def _open_to_write(
 ) -> SqliteLog:
     stack.callback(WriterLock.take(path).release)
     _make_file(path)
-    connection = await connect(path, read_only=False)
+    connection = await connect(path, file_uri(path, "mode=rw"))
     stack.push_async_callback(connection.close)
 
     def set_up(raw: sqlite3.Connection) -> tuple[LogWriter, Sealer | None]:
         blank = is_blank(raw)
         if not blank:
             check_schema(raw, path)
+            check_whole(raw, path)
         configure_writer(raw, path)
         if blank:
             create_schema(raw)
+        migrate(raw)
+        move_wal(raw)
         sealer = None if seal is None else Sealer(raw, path, seal.signer)
         return LogWriter(raw, path, window), sealer
 

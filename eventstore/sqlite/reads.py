@@ -1,28 +1,49 @@
 """The reading half of a log, for the event loop: one hop for each chunk."""
 
-import os
 import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import TypeVar
 
+import anyio
+from msgspec import Struct
+
 from eventstore.envelope import Document, RecordedEvent
-from eventstore.errors import LogNotFound
+from eventstore.errors import EventStoreError, StoreBusy, StoreClosed
 from eventstore.limits import READ_CHUNK_EVENTS
 from eventstore.selection import Selection
+from eventstore.sqlite.completeness import check_whole
 from eventstore.sqlite.connection import Connection, configure_reader, connect
 from eventstore.sqlite.reader import LogReader, Stretch
 from eventstore.sqlite.schema import check_schema
+from eventstore.sqlite.source import OPEN_TRIES_MAX, Source, reading_source
 
 T = TypeVar("T")
 
 
-class LogReads:
-    """Reads a log on a connection of its own that cannot write."""
+class Opened(Struct, frozen=True):
+    """One way to the log: a connection, what reads on its thread, and what it was opened on."""
 
-    def __init__(self, connection: Connection, reader: LogReader) -> None:
-        self._connection = connection
-        self._reader = reader
+    connection: Connection
+    reader: LogReader
+    source: Source
+
+    async def run(self, job: Callable[[LogReader], T]) -> T:
+        """Run a job on the connection's thread."""
+        return await self.connection.run(lambda _: job(self.reader))
+
+
+class LogReads:
+    """Reads a log on a connection of its own that cannot write.
+
+    If it could be opened only as a file that nobody writes, and a writer comes, it is opened again.
+    """
+
+    def __init__(self, path: str, opened: Opened) -> None:
+        self._path = path
+        self._opened = opened
+        self._closed = False
+        self._opening = anyio.Lock()
 
     @classmethod
     async def open(cls, path: str) -> "LogReads":
@@ -32,32 +53,22 @@ class LogReads:
             LogNotFound: There is no such file.
             LogUnusable: It is not a log that can be read.
         """
-        if not os.path.exists(path):  # noqa: ASYNC240 - once, at start
-            raise LogNotFound(path, "no such file")
-        connection = await connect(path, read_only=True)
-
-        def set_up(raw: sqlite3.Connection) -> LogReader:
-            configure_reader(raw)
-            check_schema(raw, path)
-            return LogReader(raw, path)
-
-        try:
-            return cls(connection, await connection.run(set_up))
-        except BaseException:
-            await connection.close()
-            raise
+        return cls(path, await _open(path))
 
     async def close(self) -> None:
         """Close the connection. Cancellation: shielded."""
-        await self._connection.close()
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            async with self._opening:
+                await self._opened.connection.close()
 
     async def head(self) -> int:
         """The last stored position, as the file has it now."""
-        return await self._hop(self._reader.head)
+        return await self._visit(LogReader.head)
 
     async def document(self, digest: str) -> Document:
         """As :meth:`eventstore.log.EventLog.document`."""
-        return await self._hop(partial(self._reader.document, digest))
+        return await self._visit(lambda reader: reader.document(digest))
 
     async def read(
         self, stream: str | None, selection: Selection
@@ -68,14 +79,60 @@ class LogReads:
             return
         stretch = Stretch(None, selection.after, selection.until)
         if stream is not None:
-            stretch = await self._hop(partial(self._reader.stretch, stream, selection))
+            stretch = await self._visit(lambda reader: reader.stretch(stream, selection))
         while left > 0 and stretch.low < stretch.high:
             count = min(left, READ_CHUNK_EVENTS)
-            visit = partial(self._reader.visit, stretch, selection, count)
-            records, stretch = await self._hop(visit)
+            visit = partial(_fetch, stretch, selection, count)
+            records, stretch = await self._visit(visit)
             for record in records:
                 yield record
             left -= len(records)
 
-    async def _hop(self, job: Callable[[], T]) -> T:
-        return await self._connection.run(lambda _: job())
+    async def _visit(self, job: Callable[[LogReader], T]) -> T:
+        while True:
+            opened = self._opened
+            try:
+                result = await opened.run(job)
+            except EventStoreError:
+                if self._closed or opened.source.is_current():
+                    raise
+            else:
+                if opened.source.is_current():
+                    return result
+            await self._reopen(opened)
+
+    async def _reopen(self, old: Opened) -> None:
+        async with self._opening:
+            if self._closed:
+                raise StoreClosed
+            if self._opened is old:
+                self._opened = await _open(self._path)
+                await old.connection.close()
+
+
+def _fetch(
+    stretch: Stretch, selection: Selection, count: int, reader: LogReader
+) -> tuple[list[RecordedEvent], Stretch]:
+    return reader.visit(stretch, selection, count)
+
+
+async def _open(path: str) -> Opened:
+    for _ in range(OPEN_TRIES_MAX):
+        with reading_source(path) as source:
+            connection = await connect(path, source.uri)
+            try:
+                reader = await connection.run(partial(_set_up, path))
+            except BaseException as error:
+                await connection.close()
+                if not isinstance(error, EventStoreError) or source.is_current():
+                    raise
+                continue
+        return Opened(connection, reader, source)
+    raise StoreBusy(path)
+
+
+def _set_up(path: str, raw: sqlite3.Connection) -> LogReader:
+    configure_reader(raw)
+    check_schema(raw, path)
+    check_whole(raw, path)
+    return LogReader(raw, path)

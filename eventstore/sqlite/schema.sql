@@ -1,4 +1,4 @@
--- The event log, schema version 1. docs/log-format.md describes it for readers in other languages.
+-- The event log, schema version 2. docs/log-format.md describes it for readers in other languages.
 -- Names are kept once and referred to by number: a text key of that length in every row and index
 -- halves the speed of appending.
 
@@ -96,3 +96,12 @@ CREATE TRIGGER checkpoints_no_update BEFORE UPDATE ON checkpoints
 BEGIN SELECT RAISE(ABORT, 'checkpoints are never changed'); END;
 CREATE TRIGGER checkpoints_no_delete BEFORE DELETE ON checkpoints
 BEGIN SELECT RAISE(ABORT, 'checkpoints are never deleted'); END;
+
+-- Whether the database file, without its -wal, holds all events: in the file itself it is 0 from
+-- before the first append of a writer until after its last. What says so of a log that is being
+-- written is in the -wal, beside which it is 1.
+CREATE TABLE completeness (
+    id    INTEGER PRIMARY KEY CHECK (id = 1),
+    whole INTEGER NOT NULL
+) STRICT;
+INSERT INTO completeness (id, whole) VALUES (1, 1);

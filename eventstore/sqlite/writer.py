@@ -8,6 +8,7 @@ from eventstore.envelope import Document
 from eventstore.errors import EventStoreError
 from eventstore.group_commit import Outcome
 from eventstore.sequencer import Round, Sequencer
+from eventstore.sqlite.completeness import Moved, finish, move_wal
 from eventstore.sqlite.reader import LogReader
 from eventstore.sqlite.rows import INSERT, to_row
 from eventstore.submission import Submission
@@ -89,11 +90,10 @@ class LogWriter:
                 [(digest, each.media_type, each.body) for digest, each in documents.items()],
             )
 
-    def checkpoint(self) -> bool:
-        """Move what readers allow from the WAL into the database file, waiting for nobody.
+    def checkpoint(self) -> Moved:
+        """Move what readers allow from the WAL into the database file, waiting for nobody."""
+        return move_wal(self._raw)
 
-        Returns:
-            Whether all of it was moved, so that the WAL begins anew.
-        """
-        busy, frames, moved = self._raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        return not busy and frames == moved
+    def finish(self) -> None:
+        """Leave the file such that a copy of it is whole without its -wal."""
+        finish(self._raw)

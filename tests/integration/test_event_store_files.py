@@ -122,7 +122,7 @@ async def test_settings_are_what_they_must_be(path: Path) -> None:
         assert await pragma("application_id") == APPLICATION_ID
         assert await pragma("user_version") == SCHEMA_VERSION
 
-        reads = writing(log)._reads._connection
+        reads = writing(log)._reads._opened.connection
         with pytest.raises(LogInaccessible):
             await reads.run(lambda raw: raw.execute("INSERT INTO stream VALUES (9, 'x')"))
 
@@ -622,7 +622,7 @@ def holed(path: Path) -> None:
         (text, NotALog, "is not an SQLite database"),
         (beheaded, NotALog, "is not an SQLite database"),
         (foreign, NotALog, "database of another program"),
-        (newer, LogTooNew, "has schema version 2, this program knows versions up to 1"),
+        (newer, LogTooNew, "has schema version 3, this program knows versions up to 2"),
         (truncated, LogCorrupt, "malformed"),
         (holed, LogCorrupt, "malformed"),
         (directory, LogInaccessible, "disk I/O error|unable to open"),
@@ -791,7 +791,7 @@ async def test_reading_does_not_take_a_hop_for_every_event(path: Path) -> None:
     async with open_log(path) as log:
         for _ in range(10):
             await log.append("s", [event(number) for number in range(1000)], expected=ANY)
-        connection = writing(log)._reads._connection
+        connection = writing(log)._reads._opened.connection
         hops = 0
         run = connection.run
 

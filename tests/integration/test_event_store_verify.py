@@ -215,7 +215,7 @@ def test_every_flipped_byte_of_every_row_is_noticed(path: Path, signer: Signer) 
 
 def judge(raw: sqlite3.Connection, signer: Signer) -> Verdict:
     try:
-        return verify(FileEvidence(raw), trusted=[signer.verifier]).verdict
+        return verify(FileEvidence(raw, str(path)), trusted=[signer.verifier]).verdict
     except (ValueError, TypeError, sqlite3.Error):  # as verify_log: it cannot be read
         return Verdict.BROKEN
 
@@ -319,7 +319,7 @@ def rewrite(path: Path, position: int, data: str) -> None:
     """Change an event and compute its leaf hash anew, as the format's description allows."""
     raw, triggers = unprotected(path)
     raw.execute("UPDATE event_record SET data = ? WHERE position = ?", (data, position))
-    for stored in FileEvidence(raw).events(10**9):
+    for stored in FileEvidence(raw, str(path)).events(10**9):
         digests = raw.execute(
             "SELECT digest FROM event_documents WHERE position = ? ORDER BY ordinal",
             (stored.position,),

@@ -1,0 +1,98 @@
+"""Whether a log's file holds all of the log: what is in its -wal only, a copy of the file lacks.
+
+The file's own word is the row in ``completeness``. As checkpoints move the newest version of it
+from the -wal into the file, it is written twice around each: 0 before, which gets into the file,
+and 1 after, which stays in the -wal. So with its -wal a log is always whole, and so it is if a
+foreign program moves all of the -wal into the file and removes it; the file alone is not.
+"""
+
+import os
+import sqlite3
+from contextlib import suppress
+from typing import Final
+
+from msgspec import Struct
+
+from eventstore.errors import LogIncomplete
+from eventstore.sqlite.schema import schema_version
+
+WAL_SUFFIX: Final = "-wal"
+COMPLETENESS_SINCE_VERSION: Final = 2
+
+
+class Moved(Struct, frozen=True):
+    """What a checkpoint came to.
+
+    Attributes:
+        frames: Pages in the WAL.
+        all: Whether each of them is in the database file.
+    """
+
+    frames: int
+    all: bool
+
+
+def move_wal(raw: sqlite3.Connection) -> Moved:
+    """Move what readers allow from the WAL into the database file, waiting for nobody.
+
+    Raises:
+        sqlite3.Error: As of a write. A full disk is no reason not to try: it makes room.
+    """
+    try:
+        _tell(raw, whole=False)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+    moved = _checkpoint(raw)
+    _tell(raw, whole=True)
+    return moved
+
+
+def finish(raw: sqlite3.Connection) -> None:
+    """Leave the file whole, unless a reader keeps something in the WAL: then leave it in both."""
+    _tell(raw, whole=False)
+    moved = _checkpoint(raw)
+    _tell(raw, whole=True)
+    if moved.all:
+        _checkpoint(raw)
+
+
+def check_whole(raw: sqlite3.Connection, path: str) -> None:
+    """Refuse a file that was copied without its -wal.
+
+    Raises:
+        LogIncomplete: It was.
+    """
+    if not is_whole(raw) and not wal_bytes(path):
+        raise LogIncomplete(path)
+
+
+def wal_bytes(path: str) -> int:
+    """The size of the -wal beside a log, 0 if there is none."""
+    with suppress(FileNotFoundError):
+        return os.stat(path + WAL_SUFFIX).st_size
+    return 0
+
+
+def is_whole(raw: sqlite3.Connection) -> bool:
+    """What the log says of itself, as far as it can be read."""
+    if schema_version(raw) < COMPLETENESS_SINCE_VERSION:
+        return True
+    row = raw.execute("SELECT whole FROM completeness").fetchone()
+    return row is None or bool(row[0])
+
+
+def _checkpoint(raw: sqlite3.Connection) -> Moved:
+    busy, frames, moved = raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return Moved(frames=frames, all=not busy and frames == moved)
+
+
+def _tell(raw: sqlite3.Connection, *, whole: bool) -> None:
+    # What waits for the disk is the checkpoint, and the next append. Losing this in a power cut
+    # changes nothing, as the -wal then loses its end.
+    # Source: sqlite.org/pragma.html, synchronous: NORMAL in WAL mode.
+    raw.execute("PRAGMA synchronous = NORMAL")
+    try:
+        raw.execute("UPDATE completeness SET whole = ?", (whole,))
+    finally:
+        raw.execute("PRAGMA synchronous = FULL")
