@@ -18,6 +18,7 @@ from eventstore.sqlite.schema import schema_version
 
 WAL_SUFFIX: Final = "-wal"
 COMPLETENESS_SINCE_VERSION: Final = 2
+SYNCHRONOUS_NORMAL: Final = 1
 
 
 class Moved(Struct, frozen=True):
@@ -91,8 +92,9 @@ def _tell(raw: sqlite3.Connection, *, whole: bool) -> None:
     # What waits for the disk is the checkpoint, and the next append. Losing this in a power cut
     # changes nothing, as the -wal then loses its end.
     # Source: sqlite.org/pragma.html, synchronous: NORMAL in WAL mode.
-    raw.execute("PRAGMA synchronous = NORMAL")
+    before = raw.execute("PRAGMA synchronous").fetchone()[0]
+    raw.execute(f"PRAGMA synchronous = {min(before, SYNCHRONOUS_NORMAL)}")
     try:
         raw.execute("UPDATE completeness SET whole = ?", (whole,))
     finally:
-        raw.execute("PRAGMA synchronous = FULL")
+        raw.execute(f"PRAGMA synchronous = {before}")

@@ -28,8 +28,15 @@ from manager.domain.effects import Effect
 from manager.domain.events import Event
 from manager.domain.react import react
 from manager.domain.state import Sandbox
-from manager.schema.events import decode_event, encode_event
-from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, FoldedSandbox, Origin, intent_key
+from manager.schema.events import encode_event
+from manager.schema.node_fold import (
+    STREAM_PREFIX,
+    UNKNOWN,
+    FoldedSandbox,
+    Origin,
+    decode_record,
+    intent_key,
+)
 
 T = TypeVar("T")
 
@@ -107,7 +114,7 @@ class LiveSandbox:
 
     def replay(self, record: RecordedEvent) -> None:
         """Fold one record of this sandbox's stream."""
-        self.folded = self.folded.after(decode_event(record.type, record.data), record)
+        self.folded = self.folded.after(decode_record(record), record)
 
     async def handle(
         self,

@@ -13,7 +13,7 @@ not know: a newer program may have added some.
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, Generic, TypeAlias, TypeVar, get_args
+from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, get_args
 
 import msgspec
 
@@ -28,7 +28,19 @@ _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class EventFormatError(Exception):
-    """Root of everything that reading an event raises."""
+    """Root of everything that reading an event raises.
+
+    Attributes:
+        position: Where in the log the event is, if that is known.
+    """
+
+    position: int | None = None
+
+    def at(self, position: int) -> Self:
+        """Say where in the log the event is."""
+        self.position = position
+        self.args = (f"#{position}: {self}",)
+        return self
 
 
 class UnknownEventType(EventFormatError):  # noqa: N818 - the tag is unknown, nothing is broken

@@ -13,6 +13,7 @@ from manager.domain import events as e
 from manager.domain.events import Event
 from manager.domain.evolve import evolve
 from manager.domain.state import ABSENT, Sandbox
+from manager.schema.codec import EventFormatError
 from manager.schema.events import decode_event
 
 STREAM_PREFIX: Final = "sandbox-"
@@ -93,7 +94,7 @@ class NodeFold:
         if record.stream.startswith(STREAM_PREFIX):
             sandbox_id = record.stream[len(STREAM_PREFIX) :]
             folded = self.live.get(sandbox_id) or self._before(sandbox_id, record)
-            after = folded.after(decode_event(record.type, record.data), record)
+            after = folded.after(decode_record(record), record)
             self.put(sandbox_id, after)
         self.position = record.position
 
@@ -119,6 +120,18 @@ class NodeFold:
         else:
             self.live.pop(sandbox_id, None)
             self._gone[sandbox_id] = _essence(folded)
+
+
+def decode_record(record: RecordedEvent) -> Event:
+    """Read what the log has of an event.
+
+    Raises:
+        EventFormatError: As :meth:`EventCodec.decode`, with the position.
+    """
+    try:
+        return decode_event(record.type, record.data)
+    except EventFormatError as error:
+        raise error.at(record.position) from None
 
 
 def _essence(folded: FoldedSandbox) -> FoldedSandbox:

@@ -18,8 +18,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from eventstore import EventLog, SnapshotFiles, SnapshotKind, SnapshotUnusable, load_newest
-from manager.schema.events import decode_event
-from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, FoldedSandbox, NodeFold
+from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, FoldedSandbox, NodeFold, decode_record
 
 SNAPSHOT_DIRECTORY: Final = "snapshots"
 """Beside the log."""
@@ -106,7 +105,7 @@ async def advance(fold: NodeFold, log: EventLog, *, until: int | None = None) ->
 async def _read_sandbox(log: EventLog, stream: str, version: int) -> FoldedSandbox:
     folded = UNKNOWN
     async for record in log.read(stream, limit=version):
-        folded = folded.after(decode_event(record.type, record.data), record)
+        folded = folded.after(decode_record(record), record)
     return folded
 
 

@@ -21,8 +21,10 @@ from eventstore import (
     read_checkpoint,
     verify_log,
 )
-from manager.application.registry import Registry
+from manager.domain.exit_status import Exited
 from manager.schema.events import UnknownEventType
+from manager.schema.node_fold import NodeFold
+from manager.schema.node_snapshot import open_fold
 
 LOGS = Path(__file__).parent / "logs"
 KEY = LOGS / "log.pub"
@@ -92,9 +94,15 @@ async def test_an_old_log_is_migrated_and_goes_on(copy: Path) -> None:
 
 
 async def test_an_old_log_replays_to_what_was_there() -> None:
-    registry = await folded(LOGS / "log_v1.db")
+    fold = await folded(LOGS / "log_v1.db")
 
-    assert sorted(each.id for each in registry.summaries()) == ["fails", "web"]
+    assert sorted(fold.live) == ["fails", "web"]
+    assert {key: each.state.phase for key, each in fold.live.items()} == {
+        "fails": "stopped",
+        "web": "stopped",
+    }
+    assert fold.live["fails"].state.containers["fails"].exit == Exited(code=3)
+    assert set(fold.live["web"].state.containers) == {"web", "side"}
 
 
 @pytest.mark.parametrize("migrated", [False, True])
@@ -109,4 +117,10 @@ async def test_an_event_of_a_newer_program_stops_a_strict_reader_with_its_positi
     with pytest.raises(UnknownEventType, match=r"container\.teleported") as caught:
         await folded(path)
 
-    assert "21" in str(caught.value)
+    assert caught.value.position == 21
+    assert str(caught.value).startswith("#21: ")
+
+
+async def folded(path: Path) -> NodeFold:
+    async with open_log(path, read_only=True) as log:
+        return await open_fold(log, None)

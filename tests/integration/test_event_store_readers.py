@@ -1,0 +1,334 @@
+"""Who only reads: makes no file, reads what cannot be written, and says what is missing."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from eventstore import (
+    ANY,
+    Exactly,
+    LogInaccessible,
+    LogIncomplete,
+    NewEvent,
+    RecordedEvent,
+    Verdict,
+    open_log,
+    verify_log,
+)
+from eventstore.sqlite import source
+from eventstore.sqlite.log import SqliteLog
+from tests.integration.event_store_processes import REPOSITORY, WRITER, child
+
+EVENTS = 5
+NOBODY = 65534
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and other users need root")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events.db"
+
+
+def event(number: int = 0) -> NewEvent:
+    return NewEvent(type="counted", data={"n": number})
+
+
+async def fill(path: Path) -> None:
+    async with open_log(path) as log:
+        for number in range(EVENTS):
+            await log.append("s", [event(number)], expected=Exactly(number))
+
+
+async def read(path: Path) -> list[RecordedEvent]:
+    async with open_log(path, read_only=True) as log:
+        return [record async for record in log.read()]
+
+
+def beside(path: Path) -> dict[str, int]:
+    """What lies there, with sizes: of a -shm only that it does."""
+    return {
+        each.name: 0 if each.name.endswith("-shm") else each.stat().st_size
+        for each in path.parent.iterdir()
+    }
+
+
+def kill_a_writer(path: Path) -> None:
+    with child(WRITER, path, "told") as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "open\n"
+        for number in range(EVENTS):
+            writer.stdin.write(f"{number}\n")
+            writer.stdin.flush()
+            writer.stdout.readline()
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+
+
+def closed(path: Path) -> None:
+    anyio.run(fill, path)
+
+
+def killed(path: Path) -> None:
+    kill_a_writer(path)
+
+
+def copied_with_wal(path: Path) -> None:
+    kill_a_writer(path)
+    path.with_name("events.db-shm").unlink()
+    path.with_name("events.db.lock").unlink()
+
+
+def left_by_a_reader(path: Path) -> None:
+    """Empty files, as a foreign program that reads as root leaves them."""
+    anyio.run(fill, path)
+    raw = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    raw.execute("SELECT count(*) FROM events").fetchone()
+    raw.close()
+    assert path.with_name("events.db-shm").exists()
+
+
+LEFT = [closed, killed, copied_with_wal, left_by_a_reader]
+
+
+@pytest.mark.parametrize("leave", LEFT)
+def test_a_reader_makes_no_files(path: Path, leave: Callable[[Path], None]) -> None:
+    leave(path)
+    before = beside(path)
+
+    assert len(anyio.run(read, path)) == EVENTS
+    assert verify_log(path).verdict is not Verdict.BROKEN
+
+    assert beside(path) == before
+
+
+def test_nothing_of_a_private_copy_is_left(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied_with_wal(path)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+
+    async def look() -> None:
+        async with open_log(path, read_only=True) as log:
+            assert list(temporary.iterdir()) == []
+            assert await log.head() == EVENTS
+
+    anyio.run(look)
+
+
+def test_a_private_copy_has_a_limit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied_with_wal(path)
+    monkeypatch.setattr(source, "PRIVATE_COPY_BYTES_MAX", 1000)
+
+    with pytest.raises(LogInaccessible, match="over the limit of 1,000: put both on a disk"):
+        anyio.run(read, path)
+
+
+READER = """
+import asyncio, os, sys
+from eventstore import newest_note, open_log
+
+async def main():
+    async with open_log(sys.argv[1], read_only=True) as log:
+        print(len([record async for record in log.read()]))
+
+if len(sys.argv) > 2:
+    os.setgroups([])
+    os.setgid(int(sys.argv[2]))
+    os.setuid(int(sys.argv[2]))
+asyncio.run(main())
+print(newest_note(sys.argv[1]))
+"""
+
+
+@AS_ROOT
+@pytest.mark.parametrize("user", [0, NOBODY])
+@pytest.mark.parametrize("leave", LEFT)
+def test_a_log_on_media_that_cannot_be_written(
+    path: Path, leave: Callable[[Path], None], user: int
+) -> None:
+    leave(path)
+    readable(path)
+    before = beside(path)
+
+    script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+    inside = ("unshare", "-m", "sh", "-c", script, "sh", path.parent)
+    done = run_reader(path, user, *inside)
+
+    assert (done.returncode, done.stdout) == (0, f"{EVENTS}\nNone\n"), done.stderr
+    assert beside(path) == before
+
+
+@AS_ROOT
+@pytest.mark.parametrize("leave", LEFT)
+def test_somebody_elses_log(path: Path, leave: Callable[[Path], None]) -> None:
+    leave(path)
+    readable(path)
+    before = beside(path)
+
+    done = run_reader(path, NOBODY)
+
+    assert (done.returncode, done.stdout) == (0, f"{EVENTS}\nNone\n"), done.stderr
+    assert beside(path) == before
+
+
+def run_reader(path: Path, user: int, *inside: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*map(str, inside), sys.executable, "-c", READER, path, *([str(user)] if user else [])],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def readable(path: Path) -> None:
+    for each in path.parent.iterdir():
+        each.chmod(0o644)
+    for each in path.parents:
+        if each.name.startswith("pytest-"):
+            each.chmod(0o755)
+    path.parent.chmod(0o755)
+
+
+# --- writers come and go -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leave", LEFT)
+def test_a_reader_that_was_first_sees_what_a_writer_appends(
+    path: Path, leave: Callable[[Path], None]
+) -> None:
+    leave(path)
+
+    async def follow() -> None:
+        async with open_log(path, read_only=True) as reader:
+            assert await reader.head() == EVENTS
+            for number in range(3):
+                async with open_log(path) as log:
+                    await log.append("s", [event(number)], expected=ANY)
+                    assert await reader.head() == EVENTS + number + 1
+                found = [record.position async for record in reader.read()]
+                assert found == list(range(1, EVENTS + number + 2))
+
+    anyio.run(follow)
+
+
+def test_many_tasks_may_find_that_a_writer_has_come(path: Path) -> None:
+    closed(path)
+
+    async def main() -> None:
+        heads = []
+
+        async def look() -> None:
+            heads.append(await reader.head())
+
+        async with open_log(path, read_only=True) as reader, open_log(path) as log:
+            await log.append("s", [event()], expected=ANY)
+            async with anyio.create_task_group() as tasks:
+                for _ in range(10):
+                    tasks.start_soon(look)
+        assert heads == [EVENTS + 1] * 10
+
+    anyio.run(main)
+
+
+# --- a copy without its -wal ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("empty_wal", [False, True])
+async def test_a_copy_without_its_wal_is_not_the_log(
+    path: Path, tmp_path: Path, empty_wal: bool
+) -> None:
+    copy = tmp_path / "copy.db"
+    async with open_log(path) as log:
+        await log.append("s", [event()], expected=ANY)
+        shutil.copy(path, copy)
+        if empty_wal:
+            copy.with_name("copy.db-wal").touch()
+
+    with pytest.raises(LogIncomplete, match=r"Copy both, or make the copy with"):
+        await read(copy)
+    before = copy.read_bytes()
+    with pytest.raises(LogIncomplete):
+        async with open_log(copy):
+            pass
+    assert copy.read_bytes() == before
+    found = verify_log(copy)
+    assert found.verdict is not Verdict.INTACT
+    assert [each.layer for each in found.findings][-1] == "complete"
+    assert "without" in found.findings[-1].text
+
+
+async def test_a_copy_between_two_checkpoints_is_not_the_log_either(
+    path: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.db"
+    async with open_log(path) as log:
+        for number in range(3):
+            await log.append("s", [event(number)], expected=ANY)
+            await checkpoint(log)
+        shutil.copy(path, copy)
+
+    with pytest.raises(LogIncomplete):
+        await read(copy)
+
+
+async def checkpoint(log: object) -> None:
+    assert isinstance(log, SqliteLog)
+    await log._checkpoint()
+
+
+def test_a_killed_writers_log_is_whole_with_its_wal_only(path: Path, tmp_path: Path) -> None:
+    kill_a_writer(path)
+    shutil.copy(path, tmp_path / "alone.db")
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", f"{tmp_path / 'both.db'}{suffix}")
+
+    assert len(anyio.run(read, tmp_path / "both.db")) == EVENTS
+    with pytest.raises(LogIncomplete):
+        anyio.run(read, tmp_path / "alone.db")
+
+
+def test_a_log_whose_wal_another_program_has_moved_in_is_whole(path: Path) -> None:
+    kill_a_writer(path)
+    raw = sqlite3.connect(path)
+    raw.execute("SELECT count(*) FROM events").fetchone()
+    raw.close()
+    assert not path.with_name("events.db-wal").exists()
+
+    assert len(anyio.run(read, path)) == EVENTS
+    anyio.run(fill_more, path)
+
+
+async def fill_more(path: Path) -> None:
+    async with open_log(path) as log:
+        await log.append("s", [event()], expected=ANY)
+
+
+async def test_a_writer_that_a_reader_outlives_leaves_a_file_that_says_so(
+    path: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.db"
+    async with open_log(path) as log:
+        await log.append("s", [event()], expected=ANY)
+        raw = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+        raw.execute("BEGIN")
+        assert raw.execute("SELECT count(*) FROM events").fetchone() == (1,)
+        await log.append("s", [event()], expected=ANY)
+    shutil.copy(path, copy)
+    raw.close()
+
+    with pytest.raises(LogIncomplete):
+        await read(copy)
+    assert len(await read(path)) == 2
