@@ -36,11 +36,12 @@ from manager.domain.state import ABSENT, Sandbox
 from manager.schema import worker as w
 from manager.schema.events import decode_event
 from manager.schema.node_events import ManagerStarted
+from manager.schema.node_fold import NodeFold
 from manager.schema.node_snapshot import (
     SNAPSHOT_DIRECTORY,
+    advance,
     encode_sandboxes,
     node_snapshots,
-    open_fold,
 )
 from manager.urpc.fds import FdBundle
 
@@ -206,8 +207,9 @@ async def prepare(root: Path, log: Path | None, events: int, live: int) -> dict[
     async with open_log(target, seal=SealPolicy(signer=load_signer(root / "log.key"))) as opened:
         head = await opened.head()
         facts: dict[str, Any] = {"events": head}
+        fold = NodeFold()
         for way, position in (("tail", head - SNAPSHOT_EVENTS), ("fresh", head)):
-            fold = await open_fold(opened, None, until=position)
+            await advance(fold, opened, until=position)
             last = await anext(aiter(opened.read(after=position - 1, limit=1)))
             clock = time.perf_counter()
             body = encode_sandboxes(fold.live.items())
