@@ -40,6 +40,7 @@ from eventstore.errors import (
     StoreBusy,
     StoreClosed,
     StoreFull,
+    StoreHeld,
     StorePoisoned,
     WrongExpectedVersion,
 )
@@ -112,6 +113,7 @@ __all__ = [
     "StoreBusy",
     "StoreClosed",
     "StoreFull",
+    "StoreHeld",
     "StorePoisoned",
     "StreamState",
     "Verdict",

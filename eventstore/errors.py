@@ -10,6 +10,7 @@
     │       └── EventTooLarge                           keep large bodies in documents, or cut them
     ├── DocumentNotFound(digest)                        no event brought that document
     ├── StoreBusy(path)                                 retry as is: another program holds the file
+    │   └── StoreHeld(wal_bytes, pids)                  end that reader: appends go on by themselves
     ├── StoreFull(path)                                 make room, retry as is: the store goes on
     ├── StorePoisoned(path, problem)                    close, reopen, re-read: the disk failed
     ├── StoreClosed()                                   programming error: open it again
@@ -122,6 +123,27 @@ class StoreBusy(EventStoreError):
     def __init__(self, path: str) -> None:
         super().__init__(f"{path} is locked by another program that writes to it; try again")
         self.path = path
+
+
+class StoreHeld(StoreBusy):
+    """A reader in another program keeps the WAL from being used anew, and it has grown too much.
+
+    Nothing was stored. Once that reader has ended its transaction, appends go on by themselves.
+
+    Attributes:
+        wal_bytes: How much there is in the WAL.
+        pids: Processes that read the log right now, as far as they can be seen.
+    """
+
+    def __init__(self, path: str, wal_bytes: int, pids: tuple[int, ...]) -> None:
+        super().__init__(path)
+        who = f"process {', '.join(map(str, pids))}" if pids else "another program"
+        self.args = (
+            f"appends to {path} are refused: {who} has kept a read transaction open while its -wal "
+            f"grew to {wal_bytes:,} bytes; end that transaction, and appends go on by themselves",
+        )
+        self.wal_bytes = wal_bytes
+        self.pids = pids
 
 
 class StoreFull(EventStoreError):

@@ -39,6 +39,8 @@ class EventLog(Protocol):
             EventIdReused: Some of the ids belong to other events. Use new ids.
             InvalidAppend: Cannot be stored; LimitExceeded, EventTooLarge if it is too much.
             StoreBusy: Another program holds the file. Retry as is.
+            StoreHeld: A reader in another program has kept a transaction open for so long that the
+                WAL has grown too much. End that one; appends go on by themselves.
             StoreFull: No space. Make room, retry as is; nothing was stored, the log goes on.
             StorePoisoned: The disk failed. Close, open again, read what is there.
             LogReadOnly: The log was opened to be read.

@@ -1,8 +1,9 @@
 """When the WAL is moved into the database file.
 
 Only the writer's connection does it, between two batches: SQLite before 3.51.3 can corrupt a log
-if two connections write or checkpoint at the same time. It is always a PASSIVE checkpoint, which
-waits for no reader.
+if two connections write or checkpoint at the same time. It never waits for a
+reader; if one keeps the WAL from beginning anew until it is over a limit, appends are refused until
+that reader ends, for a disk that is full would hurt more than the service.
 
 Source: sqlite.org/wal.html, section 11 (the WAL-reset bug).
 """
@@ -11,6 +12,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from eventstore.errors import StoreHeld
+from eventstore.sqlite.completeness import Moved
+from eventstore.sqlite.wal_readers import wal_readers
 from eventstore.submission import Submission
 
 WAL_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -26,11 +30,14 @@ class Checkpoints:
     """Decides when to checkpoint.
 
     Args:
-        checkpoint: Does it. Must not raise.
+        checkpoint: Does it, told how it went the last time. Must not raise.
+        path: The log's file.
     """
 
-    def __init__(self, checkpoint: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, checkpoint: Callable[[Moved], Awaitable[Moved]], path: str) -> None:
         self._checkpoint = checkpoint
+        self._path = path
+        self._moved = Moved(all=True)
         self._written_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._running: asyncio.Task[None] | None = None
@@ -44,9 +51,15 @@ class Checkpoints:
         self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._when_idle)
 
     async def run_if_due(self) -> None:
-        """Checkpoint if the WAL has grown enough. Called between two batches."""
-        if self._written_bytes > WAL_BYTES_MAX:
+        """Checkpoint if the WAL has grown enough. Called between two batches.
+
+        Raises:
+            StoreHeld: It has grown too much, and a reader keeps it from beginning anew.
+        """
+        if self._written_bytes > WAL_BYTES_MAX or self._moved.held_bytes:
             await self._run()
+        if self._moved.held_bytes:
+            raise StoreHeld(self._path, self._moved.held_bytes, wal_readers(self._path))
 
     async def close(self) -> None:
         """End what is under way. SQLite checkpoints by itself when the last connection closes."""
@@ -67,4 +80,4 @@ class Checkpoints:
         # From here on, even if readers keep the WAL from beginning anew: to try again after every
         # commit would cost a sync each time and move little.
         self._written_bytes = 0
-        await self._checkpoint()
+        self._moved = await self._checkpoint(self._moved)

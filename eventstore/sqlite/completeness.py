@@ -19,42 +19,55 @@ from eventstore.sqlite.schema import schema_version
 WAL_SUFFIX: Final = "-wal"
 COMPLETENESS_SINCE_VERSION: Final = 2
 SYNCHRONOUS_NORMAL: Final = 1
+FRAME_BYTES: Final = 4096 + 24
+"""A page in the WAL. Source: sqlite.org/fileformat2.html, section 4.1."""
+WAL_LIMIT_BYTES: Final = 256 * 1024 * 1024
+"""Bytes in a WAL that a reader keeps from beginning anew, at which appends are refused."""
 
 
 class Moved(Struct, frozen=True):
     """What a checkpoint came to.
 
     Attributes:
-        frames: Pages in the WAL.
-        all: Whether each of them is in the database file.
+        all: Whether all of the WAL is in the database file.
+        held_bytes: Size of a WAL that is over WAL_LIMIT_BYTES and cannot begin anew, as a reader
+            is in it; else 0.
     """
 
-    frames: int
     all: bool
+    held_bytes: int = 0
 
 
-def move_wal(raw: sqlite3.Connection) -> Moved:
+def move_wal(raw: sqlite3.Connection, *, held: bool = False) -> Moved:
     """Move what readers allow from the WAL into the database file, waiting for nobody.
+
+    Args:
+        raw: The writing connection.
+        held: The last time there was too much in the WAL: if it still cannot begin anew, leave it
+            as it is, or else each try would add to it.
 
     Raises:
         sqlite3.Error: As of a write. A full disk is no reason not to try: it makes room.
     """
+    if held and not _begin_anew(raw):
+        return Moved(all=False, held_bytes=_checkpoint(raw)[1])
     try:
         _tell(raw, whole=False)
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
             raise
-    moved = _checkpoint(raw)
+    moved, wal = _checkpoint(raw)
+    too_much = wal > WAL_LIMIT_BYTES and not _begin_anew(raw)
     _tell(raw, whole=True)
-    return moved
+    return Moved(all=moved, held_bytes=wal if too_much else 0)
 
 
 def finish(raw: sqlite3.Connection) -> None:
     """Leave the file whole, unless a reader keeps something in the WAL: then leave it in both."""
     _tell(raw, whole=False)
-    moved = _checkpoint(raw)
+    moved, _ = _checkpoint(raw)
     _tell(raw, whole=True)
-    if moved.all:
+    if moved:
         _checkpoint(raw)
 
 
@@ -83,9 +96,20 @@ def is_whole(raw: sqlite3.Connection) -> bool:
     return row is None or bool(row[0])
 
 
-def _checkpoint(raw: sqlite3.Connection) -> Moved:
+def _checkpoint(raw: sqlite3.Connection) -> tuple[bool, int]:
+    """Whether all was moved, and how many bytes the WAL has."""
     busy, frames, moved = raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    return Moved(frames=frames, all=not busy and frames == moved)
+    return not busy and frames == moved, frames * FRAME_BYTES
+
+
+def _begin_anew(raw: sqlite3.Connection) -> bool:
+    """Have the next write begin the WAL anew, if no reader is in it; waits for none."""
+    patience = raw.execute("PRAGMA busy_timeout").fetchone()[0]
+    raw.execute("PRAGMA busy_timeout = 0")
+    try:
+        return not raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0]
+    finally:
+        raw.execute(f"PRAGMA busy_timeout = {patience}")
 
 
 def _tell(raw: sqlite3.Connection, *, whole: bool) -> None:

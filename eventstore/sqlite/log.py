@@ -23,6 +23,7 @@ from eventstore.group_commit import GroupCommit, Outcome
 from eventstore.seal_policy import SealPolicy
 from eventstore.selection import ReadOptions, select
 from eventstore.sqlite.checkpoint import Checkpoints
+from eventstore.sqlite.completeness import Moved
 from eventstore.sqlite.connection import Connection
 from eventstore.sqlite.reads import LogReads
 from eventstore.sqlite.sealer import Sealer
@@ -52,7 +53,7 @@ class SqliteLog:
         self._clock = clock
         self._head = CommittedHead(writer.head)
         self._commits = GroupCommit(self._commit)
-        self._checkpoints = Checkpoints(self._checkpoint)
+        self._checkpoints = Checkpoints(self._checkpoint, path)
         self._sealing: Sealing | None = None
         self._failure: EventStoreError | None = None
         self._closed = False
@@ -129,11 +130,12 @@ class SqliteLog:
             self._sealing.note_head()
         return outcomes
 
-    async def _checkpoint(self) -> None:
+    async def _checkpoint(self, before: Moved) -> Moved:
         try:
-            await self._connection.run(lambda _: self._writer.checkpoint())
+            return await self._connection.run(lambda _: self._writer.checkpoint(before))
         except EventStoreError as error:
             logger.warning("checkpoint.failed reason=%s", self._judge(error))
+        return before
 
     async def _finish(self) -> None:
         if self._failure is not None:

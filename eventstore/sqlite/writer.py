@@ -90,9 +90,9 @@ class LogWriter:
                 [(digest, each.media_type, each.body) for digest, each in documents.items()],
             )
 
-    def checkpoint(self) -> Moved:
+    def checkpoint(self, before: Moved) -> Moved:
         """Move what readers allow from the WAL into the database file, waiting for nobody."""
-        return move_wal(self._raw)
+        return move_wal(self._raw, held=before.held_bytes > 0)
 
     def finish(self) -> None:
         """Leave the file such that a copy of it is whole without its -wal."""

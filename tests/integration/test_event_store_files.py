@@ -537,7 +537,7 @@ async def test_a_checkpoint_that_finds_the_disk_failed_poisons_the_store(
 ) -> None:
     monkeypatch.setattr(checkpoint, "WAL_BYTES_MAX", 0)
 
-    def fail() -> bool:
+    def fail(_: object) -> bool:
         raise StorePoisoned("log", "disk I/O error")
 
     async with open_log(path) as log:
@@ -552,7 +552,7 @@ async def test_a_checkpoint_that_finds_no_room_is_put_off(
 ) -> None:
     monkeypatch.setattr(checkpoint, "WAL_BYTES_MAX", 0)
 
-    def fail() -> bool:
+    def fail(_: object) -> bool:
         raise StoreFull("log")
 
     async with open_log(path) as log:

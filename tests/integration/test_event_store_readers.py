@@ -14,16 +14,20 @@ import pytest
 
 from eventstore import (
     ANY,
+    EventLog,
     Exactly,
     LogInaccessible,
     LogIncomplete,
     NewEvent,
     RecordedEvent,
+    StoreHeld,
     Verdict,
     open_log,
     verify_log,
 )
-from eventstore.sqlite import source
+from eventstore.sqlite import checkpoint as checkpoints
+from eventstore.sqlite import completeness, source
+from eventstore.sqlite.completeness import Moved
 from eventstore.sqlite.log import SqliteLog
 from tests.integration.event_store_processes import REPOSITORY, WRITER, child
 
@@ -286,7 +290,7 @@ async def test_a_copy_between_two_checkpoints_is_not_the_log_either(
 
 async def checkpoint(log: object) -> None:
     assert isinstance(log, SqliteLog)
-    await log._checkpoint()
+    await log._checkpoint(Moved(all=True))
 
 
 def test_a_killed_writers_log_is_whole_with_its_wal_only(path: Path, tmp_path: Path) -> None:
@@ -332,3 +336,80 @@ async def test_a_writer_that_a_reader_outlives_leaves_a_file_that_says_so(
     with pytest.raises(LogIncomplete):
         await read(copy)
     assert len(await read(path)) == 2
+
+
+# --- readers that stay ---------------------------------------------------------------------------
+
+STAYS = """
+import sqlite3, sys
+raw = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True, isolation_level=None)
+raw.execute("BEGIN")
+print(raw.execute("SELECT count(*) FROM events").fetchone()[0], flush=True)
+sys.stdin.readline()
+raw.execute("COMMIT")
+print("ended", flush=True)
+sys.stdin.readline()
+"""
+LIMIT_BYTES = 1024 * 1024
+
+
+async def test_a_reader_that_stays_cannot_make_the_wal_grow_without_bound(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completeness, "WAL_LIMIT_BYTES", LIMIT_BYTES)
+    monkeypatch.setattr(checkpoints, "WAL_BYTES_MAX", LIMIT_BYTES // 8)
+    wal = path.with_name("events.db-wal")
+    big = NewEvent(type="t", data={"x": "y" * 10_000})
+
+    async with open_log(path) as log:
+        await log.append("s", [event()], expected=ANY)
+        with child(STAYS, path) as reader:
+            assert reader.stdin is not None
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "1\n"
+            with pytest.raises(StoreHeld) as caught:
+                await append_many(log, big, 1000)
+            acknowledged = await log.head()
+            assert caught.value.pids == (reader.pid,)
+            assert f"process {reader.pid} has kept a read transaction open" in str(caught.value)
+            assert caught.value.wal_bytes > LIMIT_BYTES
+            assert acknowledged > 20
+
+            size = wal.stat().st_size
+            assert size < 2 * LIMIT_BYTES
+            for _ in range(20):
+                with pytest.raises(StoreHeld):
+                    await log.append("s", [new_id(big)], expected=ANY)
+            assert wal.stat().st_size == size
+            assert await log.head() == acknowledged
+
+            reader.stdin.write("\n")
+            reader.stdin.flush()
+            assert reader.stdout.readline() == "ended\n"
+            await append_many(log, big, 500)
+        assert wal.stat().st_size == size
+        assert await log.head() == acknowledged + 500
+    assert [each.position for each in await read(path)] == list(range(1, acknowledged + 501))
+
+
+async def append_many(log: EventLog, given: NewEvent, how_many: int) -> None:
+    for _ in range(how_many):
+        await log.append("s", [new_id(given)], expected=ANY)
+
+
+def new_id(given: NewEvent) -> NewEvent:
+    return NewEvent(type=given.type, data=given.data)
+
+
+async def test_a_reader_of_ours_does_not_hold_the_wal_however_slow(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completeness, "WAL_LIMIT_BYTES", LIMIT_BYTES)
+    monkeypatch.setattr(checkpoints, "WAL_BYTES_MAX", LIMIT_BYTES // 8)
+    async with open_log(path) as log, open_log(path, read_only=True) as reader:
+        await log.append("s", [event(number) for number in range(1000)], expected=ANY)
+        records = reader.read()
+        assert (await anext(records)).position == 1
+        for _ in range(300):
+            await log.append("s", [NewEvent(type="t", data={"x": "y" * 10_000})], expected=ANY)
+        assert len([record async for record in records]) == 999
