@@ -14,6 +14,9 @@ need busybox busybox-static
 need mkfs.erofs erofs-utils
 need setsid util-linux
 need strace strace
+need go golang-go
+# A library has no command to look for.
+[ -d /usr/share/gocode/src/gvisor.dev/gvisor ] || missing="$missing golang-gvisor-gvisor-dev"
 
 [ -n "$missing" ] || exit 0
 

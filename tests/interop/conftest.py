@@ -1,0 +1,5 @@
+"""Clients that nobody here wrote, against the same service as all other tests."""
+
+from tests.integration.service.conftest import rootfs, service
+
+__all__ = ["rootfs", "service"]
