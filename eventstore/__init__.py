@@ -61,6 +61,7 @@ from eventstore.note import Checkpoint, Signer, Verifier, open_checkpoint, read_
 from eventstore.seal_policy import SealPolicy
 from eventstore.selection import ReadOptions
 from eventstore.snapshots import Snapshot, SnapshotFiles, SnapshotKind, load_newest
+from eventstore.sqlite.copying import copy_log
 from eventstore.sqlite.evidence import newest_note, verify_log
 from eventstore.sqlite.opening import open_log
 from eventstore.verification import Finding, Outcome, Verdict, Verification
@@ -121,6 +122,7 @@ __all__ = [
     "Verifier",
     "WrongExpectedVersion",
     "canonical_bytes",
+    "copy_log",
     "leaf_hash",
     "load_newest",
     "load_signer",

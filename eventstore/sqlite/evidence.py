@@ -6,18 +6,17 @@ log that is being written may be verified for hours without holding its WAL.
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
-from eventstore.errors import EventStoreError, LogCorrupt, LogIncomplete, StoreBusy
+from eventstore.errors import LogIncomplete
 from eventstore.note import Checkpoint, Verifier
 from eventstore.sqlite.completeness import check_whole
-from eventstore.sqlite.connection import configure_reader, in_our_terms
-from eventstore.sqlite.schema import check_schema, migrations, schema_version
-from eventstore.sqlite.source import OPEN_TRIES_MAX, Source, reading_source
+from eventstore.sqlite.reading import read_log_file
+from eventstore.sqlite.schema import migrations, schema_version
 from eventstore.verification import (
     Finding,
     Outcome,
@@ -188,14 +187,16 @@ def verify_log(
     Runs on the caller's thread for about 10 s for each million events; call it in one of its own.
     Memory: that of 256 events, the largest document, and what SQLite caches.
     """
+    name = os.path.realpath(path)
 
-    def job(evidence: FileEvidence) -> Verification:
+    def job(raw: sqlite3.Connection) -> Verification:
+        evidence = FileEvidence(raw, name)
         found = verify(evidence, trusted=trusted, pinned=pinned, progress=progress)
         return msgspec.structs.replace(
             found, findings=(*found.findings, *evidence.completeness_findings())
         )
 
-    return _read(os.path.realpath(path), job)
+    return read_log_file(name, job)
 
 
 def newest_note(path: str | os.PathLike[str]) -> str | None:
@@ -205,39 +206,9 @@ def newest_note(path: str | os.PathLike[str]) -> str | None:
         LogNotFound: No such file.
         LogUnusable: It cannot be read.
     """
-    note = _read(os.path.realpath(path), FileEvidence.newest_note)
+    name = os.path.realpath(path)
+    note = read_log_file(name, lambda raw: FileEvidence(raw, name).newest_note())
     return None if note is None else note.decode(errors="backslashreplace")
-
-
-def _read(path: str, job: Callable[[FileEvidence], T]) -> T:
-    """Do a job on a log that does not change under it but by appends."""
-    for _ in range(OPEN_TRIES_MAX):
-        with reading_source(path) as source:
-            try:
-                with _opened(path, source) as raw:
-                    result = job(FileEvidence(raw, path))
-            except EventStoreError:
-                if source.is_current():
-                    raise
-            else:
-                if source.is_current():
-                    return result
-    raise StoreBusy(path)
-
-
-@contextmanager
-def _opened(path: str, source: Source) -> Iterator[sqlite3.Connection]:
-    try:
-        with (
-            in_our_terms(path),
-            closing(sqlite3.connect(source.uri, uri=True, isolation_level=None)) as raw,
-        ):
-            configure_reader(raw)
-            check_schema(raw, path)
-            yield raw
-    except (ValueError, TypeError) as error:
-        # What a damaged file has SQLite say need not even be text.
-        raise LogCorrupt(path, f"holds what no log can: {error}") from error
 
 
 def _stored_event(row: EventRow) -> StoredEvent:

@@ -12,10 +12,12 @@ from eventstore import (
     Checkpoint,
     EventStoreError,
     KeyUnusable,
+    LogCorrupt,
     NoteRejected,
     Verdict,
     Verification,
     Verifier,
+    copy_log,
     load_verifier,
     newest_note,
     open_checkpoint,
@@ -42,6 +44,16 @@ log_option = click.option(
 )
 
 
+keys_option = click.option(
+    "--key",
+    "keys",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Verifier key that is trusted; repeatable. Default: the one in the state directory.",
+)
+
+
 @click.group("audit")
 def command() -> None:
     """Show that the log is what was sealed."""
@@ -50,14 +62,7 @@ def command() -> None:
 @command.command("verify")
 @root_option
 @log_option
-@click.option(
-    "--key",
-    "keys",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="Verifier key that is trusted; repeatable. Default: the one in the state directory.",
-)
+@keys_option
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
@@ -110,6 +115,53 @@ def checkpoint(root: Path, log: Path | None) -> None:
     if note is None:
         fail(f"{path} was never sealed: that is done by the service", EXIT_INCONCLUSIVE)
     click.echo(note, nl=False)
+
+
+@command.command("snapshot")
+@click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
+@root_option
+@log_option
+@keys_option
+@json_option
+def snapshot(
+    destination: Path, root: Path, log: Path | None, keys: tuple[Path, ...], as_json: bool
+) -> None:
+    r"""Make a whole, verified copy of the log; also while the service runs.
+
+    DEST must not exist: it appears at once, when it is verified and on disk. Keep it with a
+    checkpoint, to show later that it was not changed either.
+
+    \b
+    Exit codes: 0 made, 3 the log is broken and nothing was made, 4 the key is unusable,
+    5 not found, unreadable, or DEST cannot be made.
+    """
+    path = log or root / LOG_FILE
+    try:
+        trusted, _ = _trusted(root, log, keys)
+        with _progress() as progress:
+            found = copy_log(path, destination, trusted=trusted, progress=progress)
+    except KeyUnusable as error:
+        fail(str(error), EXIT_INCONCLUSIVE)
+    except LogCorrupt as error:
+        fail(str(error), EXIT_OF[Verdict.BROKEN])
+    except (EventStoreError, OSError) as error:
+        fail(str(error), EXIT_UNREADABLE)
+    if as_json:
+        print_json(
+            "snapshot",
+            log=str(path),
+            snapshot=str(destination),
+            verdict=found.verdict.value,
+            head=found.head,
+            sealed=found.sealed,
+        )
+        return
+    seal = (
+        f"sealed to #{found.sealed} by a key that is trusted"
+        if found.sealed
+        else "no seal of a trusted key"
+    )
+    click.echo(f"{destination}: #1 to #{found.head}, verified, {seal}")
 
 
 def _trusted(
