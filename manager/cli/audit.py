@@ -14,6 +14,7 @@ from eventstore import (
     KeyUnusable,
     LogCorrupt,
     NoteRejected,
+    Outcome,
     Verdict,
     Verification,
     Verifier,
@@ -236,7 +237,8 @@ def _conclusion(found: Verification) -> str:
             where = f" at #{found.first_bad}" if found.first_bad is not None else ""
             return f"BROKEN{where}. Keep the file as it is, with its -wal; work on a copy."
         case Verdict.INCONCLUSIVE:
-            return (
-                "INCONCLUSIVE: nothing wrong was found, but what was skipped above could hide it. "
-                "Give the key with --key."
+            told = (
+                "INCONCLUSIVE: nothing wrong was found, but what was skipped above could hide it."
             )
+            skipped = {each.layer for each in found.findings if each.outcome is Outcome.SKIP}
+            return told + (" Give the key with --key." if "signature" in skipped else "")

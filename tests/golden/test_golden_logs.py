@@ -1,6 +1,7 @@
 """Logs that older programs wrote: they open, verify, replay and migrate for ever.
 
 ``log_v1.db``: 43 events of a service that started, ran four sandboxes and stopped, sealed thrice.
+``log_v2.db``: the same events in a log of schema version 2.
 ``unknown_type_v1.db``: the same with an event of a newer program at position 21.
 """
 
@@ -29,19 +30,15 @@ from manager.schema.node_snapshot import open_fold
 LOGS = Path(__file__).parent / "logs"
 KEY = LOGS / "log.pub"
 CHECKPOINT = LOGS / "log_v1.checkpoint"
-V1 = ("log_v1.db", "unknown_type_v1.db")
-
-
-@pytest.fixture
-def copy(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    return Path(shutil.copy(LOGS / getattr(request, "param", "log_v1.db"), tmp_path / "events.db"))
+SERVICE = ("log_v1.db", "log_v2.db")
+LOGS_BY_NAME = (*SERVICE, "unknown_type_v1.db")
 
 
 def names(directory: Path) -> list[str]:
     return sorted(each.name for each in directory.iterdir())
 
 
-@pytest.mark.parametrize("name", V1)
+@pytest.mark.parametrize("name", LOGS_BY_NAME)
 def test_an_old_log_verifies_where_it_lies(name: str) -> None:
     before = names(LOGS)
 
@@ -52,19 +49,21 @@ def test_an_old_log_verifies_where_it_lies(name: str) -> None:
     assert names(LOGS) == before
 
 
-def test_an_old_log_extends_the_checkpoint_that_was_kept_of_it() -> None:
+@pytest.mark.parametrize("name", SERVICE)
+def test_an_old_log_extends_the_checkpoint_that_was_kept_of_it(name: str) -> None:
     kept = open_checkpoint(CHECKPOINT.read_bytes(), [load_verifier(KEY)])
     assert kept == read_checkpoint(CHECKPOINT.read_bytes())
 
-    found = verify_log(LOGS / "log_v1.db", trusted=[load_verifier(KEY)], pinned=kept)
+    found = verify_log(LOGS / name, trusted=[load_verifier(KEY)], pinned=kept)
 
     assert {each.layer: each.outcome for each in found.findings}["history"] is Outcome.PASS
 
 
-async def test_an_old_log_is_read_as_it_is() -> None:
+@pytest.mark.parametrize("name", SERVICE)
+async def test_an_old_log_is_read_as_it_is(name: str) -> None:
     before = names(LOGS)
 
-    async with open_log(LOGS / "log_v1.db", read_only=True) as log:
+    async with open_log(LOGS / name, read_only=True) as log:
         records = [record async for record in log.read()]
         digests = {digest for record in records for digest in record.documents}
         for digest in digests:
@@ -76,8 +75,10 @@ async def test_an_old_log_is_read_as_it_is() -> None:
     assert names(LOGS) == before
 
 
-async def test_an_old_log_is_migrated_and_goes_on(copy: Path) -> None:
-    async with open_log(LOGS / "log_v1.db", read_only=True) as log:
+@pytest.mark.parametrize("name", SERVICE)
+async def test_an_old_log_is_migrated_and_goes_on(tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copy(LOGS / name, tmp_path / "events.db"))
+    async with open_log(LOGS / name, read_only=True) as log:
         before = [record async for record in log.read()]
 
     async with open_log(copy) as log:
@@ -93,8 +94,9 @@ async def test_an_old_log_is_migrated_and_goes_on(copy: Path) -> None:
     raw.close()
 
 
-async def test_an_old_log_replays_to_what_was_there() -> None:
-    fold = await folded(LOGS / "log_v1.db")
+@pytest.mark.parametrize("name", SERVICE)
+async def test_an_old_log_replays_to_what_was_there(name: str) -> None:
+    fold = await folded(LOGS / name)
 
     assert sorted(fold.live) == ["fails", "web"]
     assert {key: each.state.phase for key, each in fold.live.items()} == {

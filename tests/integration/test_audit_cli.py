@@ -138,3 +138,20 @@ def test_a_person_sees_a_bar(root: Path) -> None:
         os.close(theirs)
     assert done.returncode == 0
     assert b"verifying" in shown
+
+
+def test_a_copy_without_its_wal_is_inconclusive(root: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+
+    async def take() -> None:
+        async with open_log(root / LOG_FILE) as log:
+            await log.append("s", [NewEvent(type="counted", data=b"{}")], expected=ANY)
+            copy.write_bytes((root / LOG_FILE).read_bytes())
+
+    anyio.run(take)
+    key = str(root / (SEAL_KEY_FILE + ".pub"))
+    done = audit(root, "verify", "--log", str(copy), "--key", key)
+
+    assert done.returncode == 4
+    assert "complete   SKIP   is not the whole log" in done.stdout
+    assert "Give the key" not in done.stdout
