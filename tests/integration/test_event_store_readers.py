@@ -138,6 +138,7 @@ def test_a_private_copy_has_a_limit(path: Path, monkeypatch: pytest.MonkeyPatch)
         anyio.run(read, path)
 
 
+READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
 READER = """
 import asyncio, os, sys
 from eventstore import newest_note, open_log
@@ -165,8 +166,7 @@ def test_a_log_on_media_that_cannot_be_written(
     readable(path)
     before = beside(path)
 
-    script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
-    inside = ("unshare", "-m", "sh", "-c", script, "sh", path.parent)
+    inside = ("unshare", "-m", "sh", "-c", READ_ONLY, "sh", path.parent)
     done = run_reader(path, user, *inside)
 
     assert (done.returncode, done.stdout) == (0, f"{EVENTS}\nNone\n"), done.stderr
@@ -184,6 +184,28 @@ def test_somebody_elses_log(path: Path, leave: Callable[[Path], None]) -> None:
 
     assert (done.returncode, done.stdout) == (0, f"{EVENTS}\nNone\n"), done.stderr
     assert beside(path) == before
+
+
+@AS_ROOT
+@pytest.mark.parametrize("user", [0, NOBODY])
+@pytest.mark.parametrize("mount", [False, True], ids=["as it is", "mounted read-only"])
+def test_a_log_that_is_being_written_by_somebody_else(path: Path, user: int, mount: bool) -> None:
+    with child(WRITER, path, "told") as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "open\n"
+        readable(path)
+        for number in range(EVENTS):
+            writer.stdin.write(f"{number}\n")
+            writer.stdin.flush()
+            assert writer.stdout.readline()
+        before = beside(path)
+
+        inside = ("unshare", "-m", "sh", "-c", READ_ONLY, "sh", path.parent) if mount else ()
+        done = run_reader(path, user, *inside)
+
+        assert (done.returncode, done.stdout) == (0, f"{EVENTS}\nNone\n"), done.stderr
+        assert beside(path) == before
 
 
 def run_reader(path: Path, user: int, *inside: object) -> "subprocess.CompletedProcess[str]":
