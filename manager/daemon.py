@@ -18,6 +18,7 @@ from manager.adapters.control_server import NODE_SOCKET, ControlServer
 from manager.adapters.descriptors import KernelDescriptors
 from manager.adapters.identity import SEAL_KEY_FILE, RandomIds, boot_id, load_env_key
 from manager.adapters.methods import Methods, node_methods, sandbox_methods
+from manager.adapters.runsc_root import RunscRoot
 from manager.adapters.transport import EmbeddedTransport
 from manager.adapters.worker_client import WorkerProcess
 from manager.application.calls import Calls
@@ -43,6 +44,7 @@ class Service(Struct, frozen=True, kw_only=True):
         key: The key that seals the log, made if it is missing; absent: SEAL_KEY_FILE in ``root``.
         seal_events: The log is sealed when so many events came,
         seal_seconds: or when the oldest unsealed one has waited so long, and at stop.
+        runsc_root: Directory that gVisor's `runsc` can be given as its `--root`; absent: none.
         snapshot_events: A snapshot, which makes the next start fast, is written when so many came.
     """
 
@@ -52,6 +54,7 @@ class Service(Struct, frozen=True, kw_only=True):
     key: Path | None = None
     seal_events: int = SEAL_EVENTS
     seal_seconds: float = SEAL_SECONDS
+    runsc_root: Path | None = None
     snapshot_events: int = SNAPSHOT_EVENTS
 
 
@@ -109,9 +112,15 @@ async def serve(
         server = ControlServer(node, service.root, told)
         async with anyio.create_task_group() as tasks:
             await tasks.start(server.serve)
+            runsc_root = None
+            if service.runsc_root is not None:
+                runsc_root = RunscRoot(node, service.runsc_root)
+                await tasks.start(runsc_root.serve)
             on_ready(told)
             await stop.wait()
             server.stop()
+            if runsc_root is not None:
+                runsc_root.stop()
             tasks.cancel_scope.deadline = anyio.current_time() + service.stop_grace_s
 
 

@@ -4,8 +4,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
 from eventstore import Actor
+from manager.adapters.gofers import replace_gofers
 from manager.application.arguments import from_wire
 from manager.application.calls import Calls
 from manager.application.errors import CallRefused, ManagerError
@@ -107,9 +109,17 @@ def node_methods(calls: Calls, version: dict[str, Any]) -> Methods:
     return Methods(calls, {f"sandboxManager.{name}": method for name, method in table.items()})
 
 
-def sandbox_methods(calls: Calls, sandbox_id: str) -> Methods:
-    """``containerManager``, on one sandbox's socket."""
-    manager = ContainerManager(calls, sandbox_id)
+def sandbox_methods(
+    calls: Calls, sandbox_id: str, *, gofers_stand_for_paths: bool = False
+) -> Methods:
+    """``containerManager``, on one sandbox's socket.
+
+    Args:
+        calls: What the methods call.
+        sandbox_id: Whose socket.
+        gofers_stand_for_paths: See :func:`manager.adapters.gofers.replace_gofers`.
+    """
+    manager = ContainerManager(calls, sandbox_id, gofers_stand_for_paths=gofers_stand_for_paths)
     table: dict[str, Method] = {
         "StartRoot": (STRING, manager.start_root),
         "CreateSubcontainer": (CREATE_ARGS, manager.create_subcontainer),
@@ -131,9 +141,10 @@ class ContainerManager:
     and returns the result.
     """
 
-    def __init__(self, calls: Calls, sandbox_id: str) -> None:
+    def __init__(self, calls: Calls, sandbox_id: str, *, gofers_stand_for_paths: bool) -> None:
         self._calls = calls
         self._id = sandbox_id
+        self._gofers_stand_for_paths = gofers_stand_for_paths
 
     async def start_root(self, _: Any, __: Request, origin: Origin) -> Any:
         """Run the root container; the argument names no other."""
@@ -152,6 +163,14 @@ class ContainerManager:
         """Run a subcontainer."""
         arguments = from_wire(argument, argument["CID"])
         files = request.files.take_all()
+        if self._gofers_stand_for_paths and arguments.spec is not None:
+            try:
+                paths, files = replace_gofers(arguments.spec, files)
+            except OSError as error:
+                raise CallRefused(
+                    f"a path of the spec cannot be opened: {error.filename}: {error.strerror}"
+                ) from error
+            arguments = structs.replace(arguments, host_paths=paths)
         await self._calls.start_subcontainer(self._id, arguments, files, origin)
         return EMPTY
 

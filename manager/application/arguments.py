@@ -12,6 +12,7 @@ class StartArguments(Struct, frozen=True, kw_only=True):
     """What a start or a create says, beside its descriptors.
 
     ``spec`` is the OCI spec as decoded JSON; ``None`` for a call without one, as is ``conf``.
+    ``host_paths`` as in :class:`manager.domain.request.StartRequest`.
     """
 
     cid: str
@@ -22,6 +23,7 @@ class StartArguments(Struct, frozen=True, kw_only=True):
     is_rootfs_upper_tar_file_present: bool = False
     gofer_mount_confs: tuple[GoferMountConf, ...] = ()
     request_id: str = ""
+    host_paths: tuple[str, ...] = ()
 
     @property
     def recorded_conf(self) -> dict[str, ConfValue] | None:

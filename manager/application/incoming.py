@@ -44,6 +44,7 @@ def read_start(
         is_rootfs_upper_tar_file_present=arguments.is_rootfs_upper_tar_file_present,
         gofer_mount_confs=arguments.gofer_mount_confs,
         files=descriptors.describe(files),
+        host_paths=arguments.host_paths,
         request_id=arguments.request_id,
     )
     if arguments.spec is None:

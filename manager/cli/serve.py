@@ -55,6 +55,12 @@ ENGINES = (AUTO, "bwrap", "crun", "runc", "runsc")
     show_default=True,
     help="Write a snapshot, which makes the next start fast, when so many events came.",
 )
+@click.option(
+    "--runsc-root",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Let gVisor's own command drive the sandboxes: runsc --root DIR ps|kill|start|…",
+)
 @click.option("--verbose", is_flag=True, help="Log more to stderr.")
 @json_option
 def command(  # noqa: PLR0913 - one for each option
@@ -65,6 +71,7 @@ def command(  # noqa: PLR0913 - one for each option
     key: Path | None,
     seal_events: int,
     seal_seconds: float,
+    runsc_root: Path | None,
     snapshot_events: int,
     verbose: bool,
     as_json: bool,
@@ -85,6 +92,7 @@ def command(  # noqa: PLR0913 - one for each option
         key=key,
         seal_events=seal_events,
         seal_seconds=seal_seconds,
+        runsc_root=runsc_root,
         snapshot_events=snapshot_events,
     )
 

@@ -80,7 +80,9 @@ class StartRequest(Struct, frozen=True, kw_only=True):
 
     ``spec_digest`` names the recorded body (env values masked) and is empty when the call had no
     spec; ``spec_bytes`` is the size of the body as received. ``conf`` is ``None`` when the call had
-    none. ``files`` are the donated descriptors in the order of the call.
+    none. ``files`` are the donated descriptors in the order of the call. ``host_paths`` is not
+    empty when a client donated connections to a gofer and was allowed to: the last of ``files``
+    were then opened at these paths of the spec instead, in this order.
     """
 
     cid: str
@@ -92,6 +94,7 @@ class StartRequest(Struct, frozen=True, kw_only=True):
     is_rootfs_upper_tar_file_present: bool = False
     gofer_mount_confs: tuple[GoferMountConf, ...] = ()
     files: tuple[FdFact, ...] = ()
+    host_paths: tuple[str, ...] = ()
     request_id: str = ""
 
 

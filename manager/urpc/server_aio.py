@@ -37,7 +37,7 @@ from manager.urpc.protocol import (
     parse_request,
 )
 from manager.urpc.stream_aio import MessageStream
-from manager.urpc.unix_address import UnixListener
+from manager.urpc.unix_address import AbstractListener, UnixListener
 
 CONNECTIONS_MAX: Final = 256
 """Connections that one server holds at once; one more is closed as soon as it is accepted."""
@@ -223,7 +223,7 @@ class UrpcServer:
 
     async def serve(
         self,
-        listener: UnixListener,
+        listener: UnixListener | AbstractListener,
         *,
         task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:

@@ -1,6 +1,7 @@
 """Unix socket addresses: of any length, bound for their owner only, never over a live one."""
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -58,6 +59,51 @@ class UnixListener:
         """Stop listening and remove the file, unless another one stands there; idempotent."""
         if self.sock.fileno() >= 0 and _identity(self.path) == self._file:
             self.path.unlink()
+        self.sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AbstractListener:
+    """A listening socket whose name is in no file system; made by `bind`.
+
+    There is no mode that could keep anybody out: look at who connects.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    @classmethod
+    def bind(cls, name: bytes) -> Self:
+        """Bind and listen.
+
+        Args:
+            name: What follows the first NUL; every byte counts, also NULs. At most PATH_BYTES_MAX.
+
+        Raises:
+            OSError: EADDRINUSE: somebody in this network namespace has it; EINVAL: it is too long.
+
+        Source: unix(7), "Abstract sockets".
+        """
+        if len(name) > PATH_BYTES_MAX:
+            raise OSError(
+                errno.EINVAL, f"a name of {len(name)} bytes, at most {PATH_BYTES_MAX} fit"
+            )
+        sock = _socket(socket.SOCK_STREAM)
+        try:
+            sock.bind(b"\0" + name)
+            sock.listen(BACKLOG_CONNECTIONS)
+            return cls(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    def close(self) -> None:
+        """Stop listening; idempotent."""
         self.sock.close()
 
     def __enter__(self) -> Self:
