@@ -16,6 +16,13 @@ class ByteBudget:
         self._free = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    def take(self, amount: int) -> bool:
+        """Take ``amount`` bytes if they are free and nobody waits for some; whether it was so."""
+        if amount > self._free or self._waiting:
+            return False
+        self._free -= amount
+        return True
+
     async def reserve(self, amount: int) -> None:
         """Take ``amount`` bytes, waiting for them behind those who asked before.
 
@@ -23,8 +30,7 @@ class ByteBudget:
         """
         if amount > self._size:
             raise ValueError(f"{amount} bytes in one piece, but there are {self._size} in all")
-        if amount <= self._free and not self._waiting:
-            self._free -= amount
+        if self.take(amount):
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((amount, granted))

@@ -3,7 +3,6 @@
 import secrets
 import time
 from typing import Final
-from uuid import UUID
 
 NS_PER_MS: Final = 1_000_000
 SUB_MS_STEPS: Final = 4096
@@ -21,7 +20,8 @@ def make_event_id(at_ns: int, random_bits: int) -> str:
     unix_ms, rest_ns = divmod(at_ns, NS_PER_MS)
     fraction = rest_ns * SUB_MS_STEPS // NS_PER_MS
     value = (unix_ms & (1 << 48) - 1) << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | random_bits
-    return str(UUID(int=value))
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def new_event_id() -> str:

@@ -8,6 +8,7 @@ which no caller's cancellation can reach.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
@@ -39,7 +40,7 @@ class GroupCommit:
     def __init__(self, commit: Commit, *, pending_bytes_max: int = PENDING_BYTES_MAX) -> None:
         self._commit = commit
         self._budget = ByteBudget(pending_bytes_max)
-        self._queue: deque[tuple[Submission, asyncio.Future[Records]]] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._drain: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -52,17 +53,25 @@ class GroupCommit:
 
         Cancellation: as :meth:`EventLog.append`.
         """
-        await self._budget.reserve(submission.size_bytes)
+        if not self._budget.take(submission.size_bytes):
+            await self._budget.reserve(submission.size_bytes)
         if self._closed:
             self._budget.release(submission.size_bytes)
             raise StoreClosed
-        answer: asyncio.Future[Records] = asyncio.get_running_loop().create_future()
-        self._queue.append((submission, answer))
+        waiting = _Waiting(submission, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
         if self._drain is None:
             self._drain = asyncio.create_task(self._drain_queue(), name="eventstore-group-commit")
-        with anyio.CancelScope(shield=True):
-            return await answer
-        raise AssertionError("nobody cancels this scope, so its body always returns or raises")
+        try:
+            return await waiting.answer
+        except asyncio.CancelledError:
+            # A scope of anyio asks again at the next wait; to shield each append from the start
+            # would cost as much as all of its way to the writer.
+            if anyio.current_effective_deadline() != -math.inf:
+                raise
+            with anyio.CancelScope(shield=True):
+                return await waiting.ask_again()
+            raise AssertionError("nobody cancels this scope: its body returns or raises") from None
 
     async def close(self) -> None:
         """Take no more appends; returns when those that are queued are answered."""
@@ -77,21 +86,21 @@ class GroupCommit:
                 try:
                     await self._commit_batch(batch)
                 finally:
-                    for submission, answer in batch:
-                        answer.cancel()
-                        self._budget.release(submission.size_bytes)
+                    for waiting in batch:
+                        waiting.answer.cancel()
+                        self._budget.release(waiting.submission.size_bytes)
         finally:
             self._drain = None
-            for _, answer in self._queue:
-                answer.cancel()
+            for waiting in self._queue:
+                waiting.answer.cancel()
             self._queue.clear()
 
-    def _next_batch(self) -> list[tuple[Submission, asyncio.Future[Records]]]:
+    def _next_batch(self) -> list["_Waiting"]:
         batch = [self._queue.popleft()]
-        events = len(batch[0][0].events)
-        size_bytes = batch[0][0].size_bytes
+        events = len(batch[0].submission.events)
+        size_bytes = batch[0].submission.size_bytes
         while self._queue:
-            submission = self._queue[0][0]
+            submission = self._queue[0].submission
             events += len(submission.events)
             size_bytes += submission.size_bytes
             if events > BATCH_EVENTS_MAX or size_bytes > BATCH_BYTES_MAX:
@@ -99,20 +108,39 @@ class GroupCommit:
             batch.append(self._queue.popleft())
         return batch
 
-    async def _commit_batch(
-        self, batch: Sequence[tuple[Submission, asyncio.Future[Records]]]
-    ) -> None:
+    async def _commit_batch(self, batch: Sequence["_Waiting"]) -> None:
+        outcomes: Sequence[Records | Exception]
         try:
-            outcomes = await self._commit([submission for submission, _ in batch])
-        except Exception as error:  # whatever it was, every caller must hear of it
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(error)
+            outcomes = await self._commit([waiting.submission for waiting in batch])
+        except Exception as error:  # noqa: BLE001 - whatever it was, every caller must hear of it
+            outcomes = [error] * len(batch)
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            waiting.settle(outcome)
+
+
+class _Waiting:
+    """An append in the queue, and the future that its caller waits for."""
+
+    __slots__ = ("_outcome", "answer", "submission")
+
+    def __init__(self, submission: Submission, answer: asyncio.Future[Records]) -> None:
+        self.submission = submission
+        self.answer = answer
+        self._outcome: Records | Exception | None = None
+
+    def settle(self, outcome: Records | Exception) -> None:
+        """Answer; it is remembered for a caller that was interrupted and asks again."""
+        self._outcome = outcome
+        if self.answer.done():
             return
-        for (_, answer), outcome in zip(batch, outcomes, strict=True):
-            if answer.done():
-                continue
-            if isinstance(outcome, EventStoreError):
-                answer.set_exception(outcome)
-            else:
-                answer.set_result(outcome)
+        if isinstance(outcome, Exception):
+            self.answer.set_exception(outcome)
+        else:
+            self.answer.set_result(outcome)
+
+    def ask_again(self) -> asyncio.Future[Records]:
+        """Make another future, as the first was cancelled with its caller's wait."""
+        self.answer = self.answer.get_loop().create_future()
+        if self._outcome is not None:
+            self.settle(self._outcome)
+        return self.answer

@@ -18,7 +18,7 @@ noticed
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from msgspec.structs import replace
+from msgspec.structs import force_setattr
 
 from eventstore.canonical import leaf_hash
 from eventstore.envelope import Document, RecordedEvent
@@ -157,9 +157,11 @@ class Round:
     ) -> RecordedEvent:
         event = prepared.event
         self.ids[event.event_id] = position
-        documents = tuple(document.digest for document in event.documents)
-        self.documents.update(zip(documents, event.documents, strict=True))
-        draft = RecordedEvent(
+        documents: tuple[str, ...] = ()
+        if event.documents:
+            documents = tuple(document.digest for document in event.documents)
+            self.documents.update(zip(documents, event.documents, strict=True))
+        record = RecordedEvent(
             position=position,
             stream=stream,
             version=version,
@@ -173,7 +175,9 @@ class Round:
             documents=documents,
             leaf_hash=b"",
         )
-        return replace(draft, leaf_hash=leaf_hash(draft))
+        # Nobody has seen it yet: to make it once more with its hash would take as long again.
+        force_setattr(record, "leaf_hash", leaf_hash(record))
+        return record
 
     def _find_repeated(self, submission: Submission) -> tuple[RecordedEvent, ...]:
         for index, each in enumerate(submission.events):

@@ -51,7 +51,7 @@ def prepare(stream: str, events: Sequence[NewEvent], expected: ExpectedVersion) 
         raise LimitExceeded("events in one append", len(events), limits.APPEND_EVENTS_MAX)
     check_name("stream name", stream, limits.STREAM_NAME_CHARS_MAX)
     prepared = tuple(_prepare_event(event) for event in events)
-    if len({event.event_id for event in events}) < len(events):
+    if len(events) > 1 and len({event.event_id for event in events}) < len(events):
         raise InvalidAppend("two events of one append have the same event id")
     size_bytes = sum(_weigh(each) for each in prepared)
     if size_bytes > limits.APPEND_BYTES_MAX:

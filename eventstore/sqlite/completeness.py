@@ -8,7 +8,8 @@ foreign program moves all of the -wal into the file and removes it; the file alo
 
 import os
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from msgspec import Struct
@@ -51,22 +52,22 @@ def move_wal(raw: sqlite3.Connection, *, held: bool = False) -> Moved:
     """
     if held and not _begin_anew(raw):
         return Moved(all=False, held_bytes=_checkpoint(raw)[1])
-    try:
-        _tell(raw, whole=False)
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
-            raise
-    moved, wal = _checkpoint(raw)
-    too_much = wal > WAL_LIMIT_BYTES and not _begin_anew(raw)
-    _tell(raw, whole=True)
+    with _told_whole_in_the_end(raw):
+        try:
+            _tell(raw, whole=False)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+        moved, wal = _checkpoint(raw)
+        too_much = wal > WAL_LIMIT_BYTES and not _begin_anew(raw)
     return Moved(all=moved, held_bytes=wal if too_much else 0)
 
 
 def finish(raw: sqlite3.Connection) -> None:
     """Leave the file whole, unless a reader keeps something in the WAL: then leave it in both."""
-    _tell(raw, whole=False)
-    moved, _ = _checkpoint(raw)
-    _tell(raw, whole=True)
+    with _told_whole_in_the_end(raw):
+        _tell(raw, whole=False)
+        moved, _ = _checkpoint(raw)
     if moved:
         _checkpoint(raw)
 
@@ -110,6 +111,22 @@ def _begin_anew(raw: sqlite3.Connection) -> bool:
         return not raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0]
     finally:
         raw.execute(f"PRAGMA busy_timeout = {patience}")
+
+
+@contextmanager
+def _told_whole_in_the_end(raw: sqlite3.Connection) -> Iterator[None]:
+    """Write 1 after the block, and try to, too, where the disk failed in it.
+
+    SQLite moves all that is in the -wal when the connection is closed, whatever happened before: if
+    the last word there were 0, a log that has everything would be taken for one that has not.
+    """
+    try:
+        yield
+        _tell(raw, whole=True)
+    except sqlite3.Error:
+        with suppress(sqlite3.Error):
+            _tell(raw, whole=True)
+        raise
 
 
 def _tell(raw: sqlite3.Connection, *, whole: bool) -> None:

@@ -21,7 +21,7 @@ from eventstore.errors import (
 from eventstore.expected_version import ExpectedVersion
 from eventstore.group_commit import GroupCommit, Outcome
 from eventstore.seal_policy import SealPolicy
-from eventstore.selection import ReadOptions, select
+from eventstore.selection import ReadOptions
 from eventstore.sqlite.checkpoint import Checkpoints
 from eventstore.sqlite.completeness import Moved
 from eventstore.sqlite.connection import Connection
@@ -86,13 +86,11 @@ class SqliteLog:
         self._check_open()
         return await self._commits.submit(prepare(stream, events, expected))
 
-    async def read(
+    def read(
         self, stream: str | None = None, **how: Unpack[ReadOptions]
     ) -> AsyncGenerator[RecordedEvent, None]:
         """As :meth:`EventLog.read`."""
-        selection = select(await self.head(), **how)
-        async for record in self._reads.read(stream, selection):
-            yield record
+        return self._reads.read(stream, self.head, how)
 
     def subscribe(
         self, *, after: int = 0, stream: str | None = None

@@ -9,7 +9,7 @@ import anyio
 from eventstore.envelope import Document, NewEvent, RecordedEvent
 from eventstore.errors import LogReadOnly
 from eventstore.expected_version import ExpectedVersion
-from eventstore.selection import ReadOptions, select
+from eventstore.selection import ReadOptions
 from eventstore.sqlite.reads import LogReads
 from eventstore.subscription import subscription
 
@@ -34,13 +34,11 @@ class SqliteReadLog:
         """Refuse."""
         raise LogReadOnly(self._path)
 
-    async def read(
+    def read(
         self, stream: str | None = None, **how: Unpack[ReadOptions]
     ) -> AsyncGenerator[RecordedEvent, None]:
         """As :meth:`EventLog.read`."""
-        selection = select(await self._reads.head(), **how)
-        async for record in self._reads.read(stream, selection):
-            yield record
+        return self._reads.read(stream, self._reads.head, how)
 
     def subscribe(
         self, *, after: int = 0, stream: str | None = None

@@ -145,7 +145,7 @@ class LogReader:
             if row is None:
                 raise LogCorrupt(
                     self._path,
-                    f"version {middle} of stream {self.streams.name(number)!r} is missing",
+                    f"version {middle} of stream {self.streams.by_number[number]!r} is missing",
                 )
             if row[0] <= position:
                 low = middle
@@ -197,10 +197,11 @@ class LogReader:
         """Records, and whether there are more than fit into one visit."""
         records: list[RecordedEvent] = []
         size_bytes = 0
+        streams, types = self.streams.by_number, self.types.by_number
         cursor = self._raw.execute(statement, arguments)
         row: Row
         for row in cursor:
-            record = to_record(row, self.streams, self.types)
+            record = to_record(row, streams, types)
             records.append(record)
             size_bytes += len(record.data)
             if size_bytes > bytes_max:

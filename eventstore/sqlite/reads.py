@@ -1,7 +1,7 @@
 """The reading half of a log, for the event loop: one hop for each chunk."""
 
 import sqlite3
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from msgspec import Struct
 from eventstore.envelope import Document, RecordedEvent
 from eventstore.errors import EventStoreError, StoreBusy, StoreClosed
 from eventstore.limits import READ_CHUNK_EVENTS
-from eventstore.selection import Selection
+from eventstore.selection import ReadOptions, Selection, select
 from eventstore.sqlite.completeness import check_whole
 from eventstore.sqlite.connection import Connection, configure_reader, connect
 from eventstore.sqlite.reader import LogReader, Stretch
@@ -71,9 +71,10 @@ class LogReads:
         return await self._visit(lambda reader: reader.document(digest))
 
     async def read(
-        self, stream: str | None, selection: Selection
+        self, stream: str | None, head: Callable[[], Awaitable[int]], how: ReadOptions
     ) -> AsyncGenerator[RecordedEvent, None]:
-        """As :meth:`eventstore.log.EventLog.read`, up to a position that is stored."""
+        """As :meth:`eventstore.log.EventLog.read`, up to the head that is told at its beginning."""
+        selection = select(await head(), **how)
         left = selection.limit
         if left <= 0 or selection.after >= selection.until:
             return

@@ -30,33 +30,43 @@ _decode_digests: Final = msgspec.json.Decoder(tuple[str, ...]).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
+class NamesByNumber(dict[int, str]):
+    """The names of one table by number: looked up once, then a dictionary and nothing more."""
+
+    def __init__(self, raw: sqlite3.Connection, table: str) -> None:
+        super().__init__()
+        self._raw = raw
+        self._select = f"SELECT name FROM {table} WHERE id = ?"
+
+    def __missing__(self, number: int) -> str:
+        """Look one up.
+
+        Raises:
+            ValueError: The number stands for none: the file is damaged.
+        """
+        row = self._raw.execute(self._select, (number,)).fetchone()
+        if row is None:
+            raise ValueError(f"the number {number} stands for no name")
+        if len(self) >= NAMES_CACHED_MAX:
+            self.clear()
+        name = self[number] = str(row[0])
+        return name
+
+
 class Names:
-    """The numbers that stand for names in one table, as one connection sees them."""
+    """The numbers that stand for names in one table, as one connection sees them.
+
+    Attributes:
+        by_number: The name that a stored number stands for.
+    """
 
     def __init__(self, raw: sqlite3.Connection, table: str) -> None:
         self._raw = raw
-        self._select_name = f"SELECT name FROM {table} WHERE id = ?"
         self._select_id = f"SELECT id FROM {table} WHERE name = ?"
         self._insert = f"INSERT INTO {table} (id, name) VALUES (?, ?)"
         self._select_last = f"SELECT coalesce(max(id), 0) FROM {table}"
-        self._names: dict[int, str] = {}
+        self.by_number = NamesByNumber(raw, table)
         self._ids: dict[str, int] = {}
-
-    def name(self, number: int) -> str:
-        """The name that a stored number stands for.
-
-        Raises:
-            ValueError: For none: the file is damaged.
-        """
-        name = self._names.get(number)
-        if name is None:
-            row = self._raw.execute(self._select_name, (number,)).fetchone()
-            if row is None:
-                raise ValueError(f"the number {number} stands for no name")
-            name = str(row[0])
-            self._trim()
-            self._names[number] = name
-        return name
 
     def find(self, name: str) -> int | None:
         """The number of a name, if it has one."""
@@ -66,7 +76,8 @@ class Names:
             if row is None:
                 return None
             number = int(row[0])
-            self._trim()
+            if len(self._ids) >= NAMES_CACHED_MAX:
+                self._ids.clear()
             self._ids[name] = number
         return number
 
@@ -90,11 +101,6 @@ class Names:
             numbers.update(added)
         return numbers
 
-    def _trim(self) -> None:
-        if len(self._names) + len(self._ids) > NAMES_CACHED_MAX:
-            self._names.clear()
-            self._ids.clear()
-
 
 def to_row(record: RecordedEvent, stream_id: int, type_id: int) -> tuple[object, ...]:
     """The parameters of :data:`INSERT`."""
@@ -114,13 +120,17 @@ def to_row(record: RecordedEvent, stream_id: int, type_id: int) -> tuple[object,
     )
 
 
-def to_record(row: Row, streams: Names, types: Names) -> RecordedEvent:
-    """One row of :data:`SELECT` as a record."""
+def to_record(row: Row, streams: NamesByNumber, types: NamesByNumber) -> RecordedEvent:
+    """One row of :data:`SELECT` as a record.
+
+    Raises:
+        ValueError: As :class:`NamesByNumber`.
+    """
     return RecordedEvent(
         position=row[0],
-        stream=streams.name(row[1]),
+        stream=streams[row[1]],
         version=row[2],
-        type=types.name(row[3]),
+        type=types[row[3]],
         event_id=row[4],
         recorded_at_ns=row[5],
         correlation_id=row[6],

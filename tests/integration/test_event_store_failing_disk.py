@@ -6,9 +6,11 @@ then looked for, in the child while the fault lasts and here, after it, in the f
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +80,25 @@ class Story:
         return {line[2]: line[1] for line in self.said if line[0] == "ack"}
 
 
+Opening = Counter[tuple[str, str]]
+"""How often opening a log makes a call on a file of it, by call and suffix of the file."""
+
+
+@pytest.fixture(scope="session")
+def opening(tmp_path_factory: pytest.TempPathFactory) -> Opening:
+    """What a log that exists needs to be opened; faults that come later meet an append."""
+    directory = tmp_path_factory.mktemp("opening")
+    path, trace = directory / "events.db", directory / "trace"
+    command = [sys.executable, "-c", FAULTY, path, path.with_name("log.key"), "0"]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    strace = ["strace", "-f", "-qqq", "-y", "-e", "trace=pwrite64,fdatasync,write", "-o", trace]
+    subprocess.run([*strace, *command], cwd=REPOSITORY, check=True, capture_output=True)
+    before, opened, _ = trace.read_text().partition("write(1<")
+    assert opened
+    found = re.findall(r"(pwrite64|fdatasync)\(\d+<[^>]*/events\.db(-wal)?>", before)
+    return Counter(found)
+
+
 def run(path: Path, fault: str, suffix: str) -> Story:
     trace = path.with_name("trace")
     done = subprocess.run(
@@ -126,14 +147,28 @@ async def check_file(path: Path, story: Story) -> None:
         assert verify_log(path, trusted=[signer.verifier]).verdict is Verdict.INTACT
 
 
+@pytest.mark.parametrize("call", ["pwrite64", "fdatasync"])
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+async def test_a_disk_that_fails_at_the_opening_lets_nobody_in(
+    filled: Path, call: str, suffix: str, opening: Opening
+) -> None:
+    assert opening[call, suffix]
+    for number in range(1, opening[call, suffix] + 1):
+        story = run(filled, f"{call}:error=EIO:when={number}", suffix)
+        assert story.failed_calls == 1
+        assert story.said == [["end", "LogInaccessible"]]
+        await check_file(filled, story)
+
+
 @pytest.mark.parametrize("call", [1, 2, 4, 7])
 @pytest.mark.parametrize(
     "fault",
     ["fdatasync:error=EIO", "fdatasync:error=ENOSPC", "pwrite64:error=EIO"],
 )
 async def test_a_disk_that_fails_the_wal_poisons_the_store(
-    filled: Path, fault: str, call: int
+    filled: Path, fault: str, call: int, opening: Opening
 ) -> None:
+    call += opening[fault.partition(":")[0], "-wal"]
     story = run(filled, f"{fault}:when={call}", "-wal")
 
     assert story.failed_calls == 1
@@ -146,8 +181,9 @@ async def test_a_disk_that_fails_the_wal_poisons_the_store(
 
 @pytest.mark.parametrize("call", [1, 2, 3, 6, 20])
 async def test_a_write_that_finds_no_room_rejects_one_append_and_nothing_else(
-    filled: Path, call: int
+    filled: Path, call: int, opening: Opening
 ) -> None:
+    call += opening["pwrite64", "-wal"]
     story = run(filled, f"pwrite64:error=ENOSPC:when={call}", "-wal")
 
     assert story.failed_calls == 1
@@ -167,8 +203,11 @@ async def test_a_disk_that_stays_full_rejects_every_append(filled: Path) -> None
 
 
 @pytest.mark.parametrize("fault", ["pwrite64:error=EIO", "fdatasync:error=EIO"])
-async def test_a_disk_that_fails_a_checkpoint_poisons_the_store(filled: Path, fault: str) -> None:
-    story = run(filled, f"{fault}:when=1", "")
+async def test_a_disk_that_fails_a_checkpoint_poisons_the_store(
+    filled: Path, fault: str, opening: Opening
+) -> None:
+    call = 1 + opening[fault.partition(":")[0], ""]
+    story = run(filled, f"{fault}:when={call}", "")
 
     assert story.failed_calls == 1
     assert "checkpoint.failed reason=writing" in story.warnings
@@ -177,8 +216,11 @@ async def test_a_disk_that_fails_a_checkpoint_poisons_the_store(filled: Path, fa
     await check_file(filled, story)
 
 
-async def test_a_checkpoint_that_finds_no_room_costs_nothing(filled: Path) -> None:
-    story = run(filled, "pwrite64:error=ENOSPC:when=1", "")
+async def test_a_checkpoint_that_finds_no_room_costs_nothing(
+    filled: Path, opening: Opening
+) -> None:
+    call = 1 + opening["pwrite64", ""]
+    story = run(filled, f"pwrite64:error=ENOSPC:when={call}", "")
 
     assert story.failed_calls == 1
     assert "checkpoint.failed reason=no space left" in story.warnings
