@@ -39,6 +39,8 @@ golden: $(VENV)/.ready
 	$(BIN)/pytest -q tests/golden --update-golden
 
 bench: setup
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks.bench_log
 	$(BIN)/python -m benchmarks.bench_urpc
 	$(BIN)/python -m benchmarks.bench_start
 	$(BIN)/python -m benchmarks.bench_open

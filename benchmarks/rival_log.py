@@ -23,7 +23,7 @@ if AVAILABLE:
             self.count = 0
 
         @event("Happened")
-        def happen(self, cid: str, code: int, source: str) -> None:
+        def happen(self, cid: str, code: int, source: str) -> None:  # noqa: ARG002 - its payload
             """Count what happened."""
             self.count += 1
 

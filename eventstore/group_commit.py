@@ -112,7 +112,7 @@ class GroupCommit:
         outcomes: Sequence[Records | Exception]
         try:
             outcomes = await self._commit([waiting.submission for waiting in batch])
-        except Exception as error:  # noqa: BLE001 - whatever it was, every caller must hear of it
+        except Exception as error:
             outcomes = [error] * len(batch)
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.settle(outcome)

@@ -20,8 +20,8 @@ from eventstore.submission import Submission
 WAL_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes written to the WAL after which a busy log stops for a checkpoint, by estimate.
 
-About what SQLite takes by itself. To sync what overwrites the WAL is cheaper than to sync what makes
-it longer, so the sooner it begins anew the better.
+About what SQLite takes by itself. To sync what overwrites the WAL is cheaper than to sync what
+makes it longer, so the sooner it begins anew the better.
 """
 IDLE_S: Final = 1.0
 """A log that was not appended to for so long is checkpointed."""

@@ -1,0 +1,23 @@
+"""The bench of the log runs, and prints every row that it promises."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.bench_log import ABSOLUTE, RATIOS
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_a_quick_run_prints_every_figure() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench_log", "--quick"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert result.returncode == 0, result.stderr
+    for name in (*ABSOLUTE, *(ratio.name for ratio in RATIOS)):
+        assert any(line.startswith(name) for line in result.stdout.splitlines()), name
