@@ -4,9 +4,9 @@ A call carries a request id, so that one whose answer was lost can be asked agai
 twice; the client does that by itself while the service restarts.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Unpack
+from typing import Any, Final, TypedDict, Unpack
 
 from eventstore import ReadOptions, RecordedEvent, new_event_id, open_log
 from manager.adapters.donation import Donation
@@ -19,6 +19,10 @@ from manager.urpc.fds import HasFileno
 LOG_FILE: Final = "events.db"
 SIGNAL_PROCESS: Final = 0
 SIGNAL_ALL: Final = 1
+SIGNAL_FOREGROUND: Final = 2
+SIGNAL_GROUP: Final = 3
+DEFAULT_PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Environment of an executed process that names none."""
 
 
 class ManagerClient:
@@ -83,6 +87,30 @@ class ManagerClient:
         return read_events(path, stream, follow=follow, after=after)
 
 
+class ExecOptions(TypedDict, total=False):
+    """What an executed process is given beside its program and descriptors.
+
+    Attributes:
+        env: Its whole environment, ``NAME=value``; only a PATH if absent. HOME is added.
+        cwd: Its working directory, ``/`` if absent.
+        uid: Its user, 0 if absent.
+        gid: Its group, 0 if absent.
+        extra_gids: Its other groups.
+        no_new_privileges: As in a spec; what the container has, holds anyway.
+        terminal: Its streams are one terminal, which becomes its controlling terminal.
+        request_id: Same id, same call: acted upon once. A new one if absent.
+    """
+
+    env: Sequence[str]
+    cwd: str
+    uid: int
+    gid: int
+    extra_gids: Sequence[int]
+    no_new_privileges: bool
+    terminal: bool
+    request_id: str
+
+
 class SandboxClient:
     """One sandbox."""
 
@@ -138,17 +166,66 @@ class SandboxClient:
         cid: str | None = None,
         *,
         everyone: bool = False,
+        pid: int = 0,
+        mode: int = SIGNAL_PROCESS,
         request_id: str | None = None,
     ) -> None:
-        """Send a signal to a container's init, or to every process in it."""
+        """Send a signal to a container's init, or to every process in it.
+
+        Args:
+            signo: Its number; 0 asks whether one could be sent, and leaves no event.
+            cid: The container; the root if absent.
+            everyone: To all of its processes.
+            pid: To this one instead of init, as the container numbers it.
+            mode: As gVisor's, see ``SIGNAL_*`` in this module.
+            request_id: Same id, same call: acted upon once. A new one if absent.
+        """
         arg = {
             "CID": cid or self.id,
             "Signo": signo,
-            "PID": 0,
-            "Mode": SIGNAL_ALL if everyone else SIGNAL_PROCESS,
+            "PID": pid,
+            "Mode": SIGNAL_ALL if everyone else mode,
             "RequestID": request_id or new_event_id(),
         }
         await self._call("Signal", arg)
+
+    async def execute(
+        self,
+        cid: str,
+        argv: Sequence[str],
+        files: Mapping[int, int | HasFileno],
+        **options: Unpack[ExecOptions],
+    ) -> int:
+        """Run one more process in a container that runs; returns its PID there.
+
+        Args:
+            cid: The container.
+            argv: The program and its arguments.
+            files: Its descriptors by number, lent; of 0, 1 and 2 what is missing is /dev/null.
+            **options: See :class:`ExecOptions`.
+
+        Raises:
+            CallRefused: Refused, or it never ran; the text says why.
+        """
+        arg = {
+            "argv": list(argv),
+            "envv": list(options.get("env", (DEFAULT_PATH,))),
+            "wd": options.get("cwd", "/"),
+            "KUID": options.get("uid", 0),
+            "KGID": options.get("gid", 0),
+            "ExtraKGIDs": list(options.get("extra_gids", ())),
+            "NoNewPrivileges": options.get("no_new_privileges", False),
+            "StdioIsPty": options.get("terminal", False),
+            "GuestFDs": list(files),
+            "ContainerID": cid,
+            "RequestID": options.get("request_id") or new_event_id(),
+        }
+        return int(await self._call("ExecuteAsync", arg, tuple(files.values())))
+
+    async def wait_process(self, cid: str, pid: int) -> Exited | Signaled:
+        """Wait for the end of an executed process; the same answer until destroy."""
+        arg = {"PID": pid, "CID": cid}
+        return from_wait_status(int(await self._call("WaitPID", arg)))
 
     async def destroy(self, cid: str) -> None:
         """End every process of a container; returns when nothing of it is left."""

@@ -11,18 +11,22 @@ from manager.adapters.gofers import replace_gofers
 from manager.application.arguments import from_wire
 from manager.application.calls import Calls
 from manager.application.errors import CallRefused, ManagerError
+from manager.application.exec_arguments import from_wire as exec_from_wire
+from manager.application.exec_calls import ExecCalls
 from manager.domain.state import Sandbox
 from manager.schema.node_fold import Origin
 from manager.urpc.errors import UnknownMethod, UrpcError
 from manager.urpc.gojson import GoBool, GoString, GoStruct, Shape, field
 from manager.urpc.gotypes import (
     CREATE_ARGS,
+    EXEC_ARGS,
     NO_ARGUMENT,
     SANDBOX_CREATE_ARGS,
     SANDBOX_DELETE_ARGS,
     SIGNAL_ARGS,
     START_ARGS,
     STRING,
+    WAIT_PID_ARGS,
 )
 from manager.urpc.protocol import Reply, Request
 from manager.urpc.server_aio import while_asked
@@ -128,7 +132,9 @@ def sandbox_methods(
         "Restore": (RESTORE_OPTS, manager.restore),
         "DestroySubcontainer": (STRING, manager.destroy_subcontainer),
         "Wait": (STRING, manager.wait),
+        "WaitPID": (WAIT_PID_ARGS, manager.wait_pid),
         "Signal": (SIGNAL_ARGS, manager.signal),
+        "ExecuteAsync": (EXEC_ARGS, manager.execute_async),
         "ContainerRuntimeState": (STRING, manager.container_runtime_state),
     }
     return Methods(calls, {f"containerManager.{name}": method for name, method in table.items()})
@@ -143,6 +149,7 @@ class ContainerManager:
 
     def __init__(self, calls: Calls, sandbox_id: str, *, gofers_stand_for_paths: bool) -> None:
         self._calls = calls
+        self._processes = ExecCalls(calls)
         self._id = sandbox_id
         self._gofers_stand_for_paths = gofers_stand_for_paths
 
@@ -196,8 +203,24 @@ class ContainerManager:
         """Wait for a container's raw wait status."""
         return await while_asked(request, lambda: self._calls.wait(self._id, argument))
 
+    async def wait_pid(self, argument: Any, request: Request, _: Origin) -> Any:
+        """Wait for the raw wait status of an executed process."""
+        cid, pid = argument["CID"], argument["PID"]
+        return await while_asked(request, lambda: self._processes.wait_pid(self._id, cid, pid))
+
+    async def execute_async(self, argument: Any, request: Request, origin: Origin) -> Any:
+        """Run one more process in a container; its PID in there."""
+        files = request.files.take_all()
+        return await self._processes.execute(
+            self._id, exec_from_wire(argument, len(files)), files, origin
+        )
+
     async def signal(self, argument: Any, _: Request, origin: Origin) -> Any:
-        """Send a signal."""
+        """Send a signal; signal 0 asks whether one could be sent."""
+        if argument["Signo"] == 0:
+            cid, pid, mode = argument["CID"], argument["PID"], argument["Mode"]
+            await self._processes.probe(self._id, cid, pid=pid, mode=mode)
+            return EMPTY
         await self._calls.signal(
             self._id,
             argument["CID"],

@@ -45,7 +45,7 @@ class Calls:
     """Every call that a client can make on a node."""
 
     def __init__(self, node: Node) -> None:
-        self._node = node
+        self.node = node
         self._ids = node.ports.ids
         self._descriptors = node.ports.descriptors
 
@@ -72,7 +72,7 @@ class Calls:
         """
         with files:
             asked = replace(arguments, cid=sandbox_id)
-            incoming = read_start(asked, files, self._descriptors, self._node.ports.env_key)
+            incoming = read_start(asked, files, self._descriptors, self.node.ports.env_key)
             request, tty = incoming.request, None
             has_terminal = incoming.spec is not None and uses_terminal(incoming.spec)
             if has_terminal and files:
@@ -83,7 +83,7 @@ class Calls:
                     sandbox_id=sandbox_id,
                     request=request,
                     spec=incoming.spec,
-                    engine=self._node.engines.chosen(),
+                    engine=self.node.engines.chosen(),
                     launch_id=launch_id,
                     engine_id=engine_id_of(launch_id),
                     hold_id=f"fds-{launch_id}",
@@ -97,9 +97,9 @@ class Calls:
                 async def prepare(events: Sequence[Event]) -> c.Command:
                     return await self._hold_root(command, events, incoming.luggage, terminal)
 
-                async with self._node.registry.borrow(sandbox_id) as sandbox:
+                async with self.node.registry.borrow(sandbox_id) as sandbox:
                     try:
-                        await self._call(
+                        await self.call(
                             sandbox, command, origin, documents=incoming.documents, prepare=prepare
                         )
                     finally:
@@ -113,7 +113,7 @@ class Calls:
         """Record a refusal that has no stream of its own, because its id cannot name one."""
         for event in decide(ABSENT, command):
             tag, data = encode_event(event)
-            await self._node.record(tag, data, origin, documents)
+            await self.node.record(tag, data, origin, documents)
             _raise_refusal((event,))
 
     async def _hold_root(
@@ -131,9 +131,9 @@ class Calls:
             prepared = self._descriptors.prepare(accepted.intent.plan, luggage.files.take_all())
         except OSError as problem:
             return replace(command, hold_error=f"a donated file cannot be used: {problem.strerror}")
-        error = await self._node.hold(command.hold_id, luggage.spec, prepared)
+        error = await self.node.hold(command.hold_id, luggage.spec, prepared)
         if terminal and not error:
-            error = await self._node.hold(command.tty_hold_id, b"", terminal.take_all())
+            error = await self.node.hold(command.tty_hold_id, b"", terminal.take_all())
         return replace(command, hold_error=error)
 
     async def _release_unless_kept(self, sandbox: LiveSandbox, *hold_ids: str) -> None:
@@ -141,7 +141,7 @@ class Calls:
         kept = holds(sandbox.state)
         for hold_id in hold_ids:
             if hold_id and hold_id not in kept:
-                await self._node.release(hold_id)
+                await self.node.release(hold_id)
 
     async def delete(
         self, sandbox_id: str, origin: Origin, *, force: bool = False, request_id: str = ""
@@ -154,9 +154,9 @@ class Calls:
         """
         if not is_valid_id(sandbox_id):
             raise CallRefused(f"sandbox {quote(sandbox_id)} not found")
-        async with self._node.registry.borrow(sandbox_id) as sandbox:
+        async with self.node.registry.borrow(sandbox_id) as sandbox:
             command = c.DeleteSandbox(sandbox_id=sandbox_id, force=force, request_id=request_id)
-            await self._call(sandbox, command, origin)
+            await self.call(sandbox, command, origin)
             await sandbox.until(lambda state: None if state.deleting else True)
 
     def state(self, sandbox_id: str) -> Sandbox:
@@ -165,11 +165,11 @@ class Calls:
         Raises:
             CallRefused: There is none of that id.
         """
-        return self._live(sandbox_id).state
+        return self.live(sandbox_id).state
 
     def sandboxes(self) -> list[Sandbox]:
         """The derived states of all live sandboxes, oldest first."""
-        return [sandbox.state for sandbox in self._node.registry.all().values()]
+        return [sandbox.state for sandbox in self.node.registry.all().values()]
 
     # --- containerManager ------------------------------------------------------------------------
 
@@ -180,8 +180,8 @@ class Calls:
             CallRefused: Refused, or the start failed.
             NotRecorded: The log refused; nothing was started.
         """
-        sandbox = self._live(sandbox_id)
-        for event in await self._call(sandbox, c.StartRoot(request_id=request_id), origin):
+        sandbox = self.live(sandbox_id)
+        for event in await self.call(sandbox, c.StartRoot(request_id=request_id), origin):
             if isinstance(event, e.SandboxStartRequested):
                 await _until_started(sandbox, event.launch_id)
 
@@ -201,12 +201,12 @@ class Calls:
             async def prepare(events: Sequence[Event]) -> c.Command:
                 if not files or not isinstance(events[-1], e.ContainerCreated):
                     return command
-                error = await self._node.hold(command.hold_id, b"", files.take_all())
+                error = await self.node.hold(command.hold_id, b"", files.take_all())
                 return replace(command, hold_error=error)
 
-            sandbox = self._live(sandbox_id)
+            sandbox = self.live(sandbox_id)
             try:
-                await self._call(sandbox, command, origin, prepare=prepare)
+                await self.call(sandbox, command, origin, prepare=prepare)
             finally:
                 await self._release_unless_kept(sandbox, hold_id)
 
@@ -220,18 +220,18 @@ class Calls:
             NotRecorded: The log refused; nothing was started.
         """
         with files:
-            sandbox = self._live(sandbox_id)
-            incoming = read_start(arguments, files, self._descriptors, self._node.ports.env_key)
+            sandbox = self.live(sandbox_id)
+            incoming = read_start(arguments, files, self._descriptors, self.node.ports.env_key)
             launch_id = self._ids.new_id()
             root = sandbox.state.containers[sandbox_id].intent
             command = c.StartSubcontainer(
                 request=incoming.request,
                 spec=incoming.spec,
-                engine=self._node.engines.named(root.engine if root is not None else ""),
+                engine=self.node.engines.named(root.engine if root is not None else ""),
                 launch_id=launch_id,
                 engine_id=engine_id_of(launch_id),
             )
-            events = await self._call(
+            events = await self.call(
                 sandbox, command, origin, luggage=incoming.luggage, documents=incoming.documents
             )
         if events:
@@ -242,9 +242,9 @@ class Calls:
     ) -> None:
         """Register one container of a checkpoint image; refused for now, on record."""
         with files:
-            incoming = read_start(arguments, files, self._descriptors, self._node.ports.env_key)
+            incoming = read_start(arguments, files, self._descriptors, self.node.ports.env_key)
             command = c.RestoreSubcontainer(request=incoming.request, spec=incoming.spec)
-            await self._call(self._live(sandbox_id), command, origin, documents=incoming.documents)
+            await self.call(self.live(sandbox_id), command, origin, documents=incoming.documents)
 
     async def restore(
         self, sandbox_id: str, files: FdBundle, origin: Origin, request_id: str = ""
@@ -253,15 +253,15 @@ class Calls:
         with files:
             facts = self._descriptors.describe(files)
             command = c.Restore(files=facts, request_id=request_id)
-            await self._call(self._live(sandbox_id), command, origin)
+            await self.call(self.live(sandbox_id), command, origin)
 
     async def destroy(
         self, sandbox_id: str, cid: str, origin: Origin, request_id: str = ""
     ) -> None:
         """End every process of a container; returns when nothing of it is left."""
-        sandbox = self._live(sandbox_id)
+        sandbox = self.live(sandbox_id)
         before = sandbox.state.containers.get(cid)
-        await self._call(sandbox, c.DestroySubcontainer(cid=cid, request_id=request_id), origin)
+        await self.call(sandbox, c.DestroySubcontainer(cid=cid, request_id=request_id), origin)
 
         def gone(state: Sandbox) -> bool | None:
             found = state.containers.get(cid)
@@ -286,13 +286,13 @@ class Calls:
         Raises:
             CallRefused: Refused, or the kernel could not deliver it.
         """
-        sandbox = self._live(sandbox_id)
+        sandbox = self.live(sandbox_id)
         kill_id = self._ids.new_id()
         command = c.Signal(
             cid=cid, signo=signo, pid=pid, mode=mode, kill_id=kill_id, request_id=request_id
         )
         with sandbox.expect_signal(kill_id) as expectation:
-            if await self._call(sandbox, command, origin):
+            if await self.call(sandbox, command, origin):
                 _raise_refusal((await expectation.wait(),))
 
     async def wait(self, sandbox_id: str, cid: str) -> int:
@@ -308,24 +308,25 @@ class Calls:
             answer = wait_answer(state, cid)
             return None if isinstance(answer, Pending) else answer
 
-        answer: Ended | Refused = await self._live(sandbox_id).until(ended)
+        answer: Ended | Refused = await self.live(sandbox_id).until(ended)
         if isinstance(answer, Refused):
             raise CallRefused(answer.error)
         return answer.wait_status
 
     def runtime_state(self, sandbox_id: str, cid: str) -> int:
         """Tell ContainerRuntimeState of gVisor; never an error for an unknown cid."""
-        return runtime_state(self._live(sandbox_id).state, cid)
+        return runtime_state(self.live(sandbox_id).state, cid)
 
     # --- what they share -------------------------------------------------------------------------
 
-    def _live(self, sandbox_id: str) -> LiveSandbox:
-        sandbox = self._node.registry.get(sandbox_id)
+    def live(self, sandbox_id: str) -> LiveSandbox:
+        """The sandbox of that id; raises CallRefused if there is none."""
+        sandbox = self.node.registry.get(sandbox_id)
         if sandbox is None:
             raise CallRefused(f"sandbox {quote(sandbox_id)} not found")
         return sandbox
 
-    async def _call(
+    async def call(
         self,
         sandbox: LiveSandbox,
         command: c.ClientCommand,
@@ -336,7 +337,7 @@ class Calls:
         prepare: Prepare | None = None,
     ) -> tuple[Event, ...]:
         """Carry a client's command out; a request id that is on record is answered from there."""
-        events = await self._node.handle(
+        events = await self.node.handle(
             sandbox, command, origin, luggage=luggage, documents=documents, prepare=prepare
         )
         _raise_refusal(events)

@@ -7,7 +7,14 @@ from msgspec import Struct
 from manager.application.ports import Descriptors
 from manager.application.worker_link import WorkerLink
 from manager.domain import commands as c
-from manager.domain.effects import DestroyLaunch, Effect, Launch, ReleaseHold, SendSignal
+from manager.domain.effects import (
+    DestroyLaunch,
+    Effect,
+    ExecuteProcess,
+    Launch,
+    ReleaseHold,
+    SendSignal,
+)
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle
 
@@ -15,10 +22,12 @@ from manager.urpc.fds import FdBundle
 class Luggage(Struct, kw_only=True):
     """What a start brings along that no event may hold: the real spec and the descriptors.
 
-    ``files`` belongs to whoever made the luggage until a launch takes it.
+    ``files`` belongs to whoever made the luggage until a launch takes it. ``process`` is that of an
+    exec.
     """
 
     spec: bytes = b""
+    process: w.ExecProcess | None = None
     files: FdBundle
 
 
@@ -39,9 +48,12 @@ class EffectRunner:
                     kill_id=effect.kill_id,
                     launch_id=effect.launch_id,
                     signo=effect.signo,
-                    everyone=effect.everyone,
+                    pid=effect.pid,
+                    mode=effect.mode,
                 )
                 await self._link.send(kill)
+            case ExecuteProcess():
+                return await self._execute(effect, luggage)
             case DestroyLaunch(launch_id=launch_id):
                 await self._link.send(w.Destroy(launch_id=launch_id))
             case ReleaseHold(hold_id=hold_id):
@@ -78,3 +90,15 @@ class EffectRunner:
                 launch_id=intent.launch_id, stage="interrupted", reason="the worker is gone"
             )
         return None
+
+    async def _execute(self, effect: ExecuteProcess, luggage: Luggage | None) -> c.Report | None:
+        if luggage is None or luggage.process is None:
+            reason = "what was donated to it is gone"
+        else:
+            message = w.Execute(
+                exec_id=effect.exec_id, launch_id=effect.launch_id, process=luggage.process
+            )
+            if await self._link.send(message, luggage.files.take_all()):
+                return None
+            reason = "the worker is gone"
+        return c.ReportExecFailed(exec_id=effect.exec_id, stage="interrupted", reason=reason)

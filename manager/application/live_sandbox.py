@@ -175,7 +175,8 @@ class LiveSandbox:
 
     def origin_of(self, report: c.Command, default: Origin) -> Origin:
         """The request that a report of the worker answers, as far as the log tells."""
-        key = getattr(report, "launch_id", None) or getattr(report, "kill_id", None)
+        names = ("exec_id", "launch_id", "kill_id")
+        key = next((key for name in names if (key := getattr(report, name, ""))), "")
         return self.folded.origins.get(key, default) if key else default
 
     async def _record(

@@ -145,6 +145,10 @@ class Node:
             return ""
         return "the donated files cannot be kept: the worker does not answer, try again"
 
+    async def probe(self, message: w.Kill) -> w.Killed | None:
+        """Ask the worker whether a signal could be delivered; see :meth:`WorkerLink.probe`."""
+        return await self.link.probe(message)
+
     async def release(self, hold_id: str) -> None:
         """Have the worker close what it keeps under that name, if anything."""
         with anyio.CancelScope(shield=True):
@@ -169,12 +173,20 @@ class Node:
             )
         )
         known = frozenset(fact.launch_id for fact in welcome.launches)
+        executions = frozenset(welcome.executions)
         held = frozenset(welcome.held)
         why = "the worker that knew it is gone"
         settled: dict[str, list[str]] = {"adopted": [], "interrupted": [], "lost": []}
         async with anyio.create_task_group() as tasks:
             for sandbox in self.registry.all().values():
-                tasks.start_soon(self._resume, sandbox, known | sent.ids, held, why, settled)
+                tasks.start_soon(
+                    self._resume,
+                    sandbox,
+                    (known | sent.ids, executions | sent.ids),
+                    held,
+                    why,
+                    settled,
+                )
         needed = frozenset[str]().union(
             *(holds(sandbox.state) for sandbox in self.registry.all().values())
         )
@@ -191,12 +203,13 @@ class Node:
     async def _resume(
         self,
         sandbox: LiveSandbox,
-        launches: frozenset[str],
+        known: tuple[frozenset[str], frozenset[str]],
         held: frozenset[str],
         why: str,
         settled: dict[str, list[str]],
     ) -> None:
-        plan = resume(sandbox.state, launches=launches, held=held, why=why)
+        launches, executions = known
+        plan = resume(sandbox.state, launches=launches, held=held, why=why, executions=executions)
         for report in plan.reports:
             match report:
                 case c.ReportStartFailed(launch_id=launch_id):
@@ -230,19 +243,34 @@ class Node:
                 tasks.start_soon(self._take_in_order, sandbox, reports)
 
     def living(self) -> frozenset[int]:
-        """Pids of the containers whose end is not on record."""
-        return frozenset(
-            container.launched.pid
+        """Pids of the containers and executed processes whose end is not on record."""
+        containers = [
+            container
             for sandbox in self.registry.all().values()
             for container in sandbox.state.containers.values()
+        ]
+        inits = (
+            container.launched.pid
+            for container in containers
             if container.launched is not None and container.status in ALIVE
         )
+        executed = (
+            execution.host_pid
+            for container in containers
+            for execution in container.executions.values()
+            if execution.status == "running"
+        )
+        return frozenset((*inits, *executed))
 
     def _reap(self, sandbox: LiveSandbox, report: c.Report) -> None:
         if isinstance(report, c.ReportExited):
             found = sandbox.state.by_launch(report.launch_id)
             if found is not None and found.launched is not None:
                 self.ports.workers.reap(found.launched.pid)
+        elif isinstance(report, c.ReportProcessExited):
+            found = sandbox.state.by_execution(report.exec_id)
+            if found is not None and (pid := found.executions[report.exec_id].host_pid):
+                self.ports.workers.reap(pid)
 
     async def _take_in_order(self, sandbox: LiveSandbox, reports: Sequence[c.Report]) -> None:
         for report in reports:

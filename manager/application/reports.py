@@ -9,18 +9,10 @@ from manager.schema import worker as w
 def to_report(outcome: w.Outcome) -> c.Report | None:
     """Translate an outcome; one that concerns no sandbox gives ``None``."""
     match outcome:
-        case w.Started(identity=identity):
+        case w.Started():
             return c.ReportStarted(
                 launch_id=outcome.launch_id,
-                launched=Launched(
-                    pid=identity.pid,
-                    start_ticks=identity.start_ticks,
-                    pidfd_inode=identity.pidfd_inode,
-                    boot_id=identity.boot_id,
-                    engine=outcome.engine,
-                    engine_version=outcome.engine_version,
-                    started_at_ns=outcome.started_at_ns,
-                ),
+                launched=_launched(outcome),
                 phases_us=outcome.phases_us,
             )
         case w.StartFailed():
@@ -39,14 +31,53 @@ def to_report(outcome: w.Outcome) -> c.Report | None:
                 oom=outcome.oom,
             )
         case w.Killed():
-            return c.ReportKilled(kill_id=outcome.kill_id, errno=outcome.errno)
+            return c.ReportKilled(
+                kill_id=outcome.kill_id, errno=outcome.errno, why=outcome.why, owner=outcome.owner
+            )
         case w.Destroyed():
             return c.ReportDestroyed(launch_id=outcome.launch_id, leftovers=outcome.leftovers)
+        case w.Executed() | w.ExecFailed() | w.ProcessExited():
+            return _of_execution(outcome)
         case w.Held():
             return None
 
 
-def _exit_status(outcome: w.Exited) -> ExitStatus:
+def _of_execution(outcome: w.Executed | w.ExecFailed | w.ProcessExited) -> c.Report:
+    match outcome:
+        case w.Executed():
+            return c.ReportExecuted(
+                exec_id=outcome.exec_id, pid=outcome.pid, launched=_launched(outcome)
+            )
+        case w.ExecFailed():
+            return c.ReportExecFailed(
+                exec_id=outcome.exec_id,
+                stage=outcome.stage,
+                reason=outcome.reason,
+                errno=outcome.errno,
+            )
+        case w.ProcessExited():
+            return c.ReportProcessExited(
+                exec_id=outcome.exec_id,
+                exit=_exit_status(outcome),
+                source=outcome.source,
+                exited_at_ns=outcome.exited_at_ns,
+            )
+
+
+def _launched(outcome: w.Started | w.Executed) -> Launched:
+    identity = outcome.identity
+    return Launched(
+        pid=identity.pid,
+        start_ticks=identity.start_ticks,
+        pidfd_inode=identity.pidfd_inode,
+        boot_id=identity.boot_id,
+        engine=outcome.engine,
+        engine_version=outcome.engine_version,
+        started_at_ns=outcome.started_at_ns,
+    )
+
+
+def _exit_status(outcome: w.Exited | w.ProcessExited) -> ExitStatus:
     if outcome.status is None:
         return Unknown(reason="the kernel could not tell any more")
     return from_wait_status(outcome.status)

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -30,12 +31,13 @@ def masked_document(spec: SpecObject, key: bytes) -> Document:
     """
     process = spec.get("process")
     if isinstance(process, dict) and process.get("env"):
-        env = [_mask(entry, key) for entry in process["env"]]
+        env = [mask_entry(entry, key) for entry in process["env"]]
         spec = {**spec, "process": {**process, "env": env}}
     return Document(media_type=SPEC_MEDIA_TYPE, body=_encode(spec))
 
 
-def _mask(entry: str, key: bytes) -> str:
+def mask_entry(entry: str, key: bytes) -> str:
+    """Replace the value of an environment entry by its keyed digest."""
     name, separator, value = entry.partition("=")
     if not separator:
         return entry
@@ -60,5 +62,10 @@ def effective_spec(spec: SpecObject, conf: dict[str, ConfValue] | None) -> SpecO
             for name, members in capabilities.items()
         }
     if process.get("env"):
-        changed["env"] = list({entry.partition("=")[0]: entry for entry in process["env"]}.values())
+        changed["env"] = last_of_each(process["env"])
     return {**spec, "process": changed}
+
+
+def last_of_each(env: Iterable[str]) -> list[str]:
+    """Of a variable that is given twice the last value, in the place of the first."""
+    return list({entry.partition("=")[0]: entry for entry in env}.values())

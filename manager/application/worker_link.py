@@ -19,6 +19,9 @@ from manager.urpc.fds import FdBundle
 HOLD_TIMEOUT_S: Final = 10.0
 """How long the worker may take to say that it has descriptors; it does nothing but keep them."""
 
+PROBE_PREFIX: Final = "probe-"
+"""Begins the kill ids of signals that only ask, and leave nothing."""
+
 RECONNECT_PAUSES_S: Final = (0.0, 0.1, 0.5, 1.0, 2.0)
 """Pauses before attempts to get a worker; the last one repeats."""
 
@@ -46,7 +49,7 @@ class WorkerEvents(Protocol):
 
 
 class SentLaunches:
-    """Launch ids that went out over this connection: they are known to the worker, too."""
+    """What was launched and executed over this connection: the worker knows it, too."""
 
     def __init__(self) -> None:
         self.ids: set[str] = set()
@@ -60,6 +63,7 @@ class WorkerLink:
         self._connection: WorkerConnection | None = None
         self._sent = SentLaunches()
         self._holds: dict[str, anyio.Event] = {}
+        self._probes: dict[str, _Probe] = {}
         self._broken = anyio.Event()
 
     async def run(
@@ -111,7 +115,10 @@ class WorkerLink:
             for outcome in outcomes:
                 if isinstance(outcome, w.Held) and outcome.hold_id in self._holds:
                     self._holds[outcome.hold_id].set()
-            await events.take([each for each in outcomes if not isinstance(each, w.Held)])
+                elif isinstance(outcome, w.Killed) and outcome.kill_id in self._probes:
+                    self._probes[outcome.kill_id].answer = outcome
+                    self._probes[outcome.kill_id].arrived.set()
+            await events.take([each for each in outcomes if not self._is_private(each)])
             # One that was asked for again comes out of order; those before the highest are durable.
             await connection.send(w.Ack(seq=max(outcome.seq for outcome in outcomes)))
 
@@ -137,11 +144,44 @@ class WorkerLink:
             return False
         if isinstance(message, w.Launch):
             self._sent.ids.add(message.launch_id)
+        elif isinstance(message, w.Execute):
+            self._sent.ids.add(message.exec_id)
         try:
             await self._connection.send(message, files)
         except WorkerGone:
             return False
         return True
+
+    def _is_private(self, outcome: w.Outcome) -> bool:
+        """Whether an outcome answers a question of this process, and belongs in no log."""
+        if isinstance(outcome, w.Killed):
+            return outcome.kill_id.startswith(PROBE_PREFIX)
+        return isinstance(outcome, w.Held)
+
+    async def probe(self, message: w.Kill) -> w.Killed | None:
+        """Ask whether a signal could be delivered; ``None`` if the worker does not answer.
+
+        Args:
+            message: Of signal 0, its kill id begins with :data:`PROBE_PREFIX`.
+        """
+        probe = self._probes[message.kill_id] = _Probe()
+        try:
+            await self._ask(message, probe.arrived)
+        finally:
+            del self._probes[message.kill_id]
+        return probe.answer
+
+    async def _ask(
+        self, message: w.ToWorker, arrived: anyio.Event, files: FdBundle | None = None
+    ) -> None:
+        """Send, and wait until it is answered, the connection ends, or it takes too long."""
+        broken = self._broken
+        if not await self.send(message, files):
+            return
+        with anyio.move_on_after(HOLD_TIMEOUT_S):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_then_cancel, arrived.wait, tasks.cancel_scope)
+                tasks.start_soon(_then_cancel, broken.wait, tasks.cancel_scope)
 
     async def hold(self, message: w.Hold, files: FdBundle) -> bool:
         """Have the worker keep descriptors; returns whether it has them.
@@ -149,17 +189,19 @@ class WorkerLink:
         Ownership of ``files`` moves in.
         """
         arrived = self._holds[message.hold_id] = anyio.Event()
-        broken = self._broken
         try:
-            if not await self.send(message, files):
-                return False
-            with anyio.move_on_after(HOLD_TIMEOUT_S):
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(_then_cancel, arrived.wait, tasks.cancel_scope)
-                    tasks.start_soon(_then_cancel, broken.wait, tasks.cancel_scope)
+            await self._ask(message, arrived, files)
         finally:
             del self._holds[message.hold_id]
         return arrived.is_set()
+
+
+class _Probe:
+    """A signal that is no signal: its answer is for one caller, and for no log."""
+
+    def __init__(self) -> None:
+        self.arrived = anyio.Event()
+        self.answer: w.Killed | None = None
 
 
 async def _then_cancel(wait: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from manager.domain.execution import ExecRequest
 from manager.domain.exit_status import ExitStatus
 from manager.domain.request import EngineFacts, FdFact, StartRequest
 from manager.domain.spec import Spec
@@ -84,7 +85,10 @@ class DestroySubcontainer(Struct, frozen=True, kw_only=True):
 
 
 class Signal(Struct, frozen=True, kw_only=True):
-    """Send a signal. Modes: 0 process, 1 all, 2 foreground process group, 3 process group."""
+    """Send a signal. Modes: 0 process, 1 all, 2 foreground process group, 3 process group.
+
+    ``pid`` is a number of the container's PID namespace; 0 stands for its init.
+    """
 
     cid: str
     signo: int
@@ -92,6 +96,18 @@ class Signal(Struct, frozen=True, kw_only=True):
     mode: int
     kill_id: str
     request_id: str = ""
+
+
+class Execute(Struct, frozen=True, kw_only=True):
+    """Run one more process in a container that runs.
+
+    ``env_error`` is what is wrong with the environment, whose values no command carries.
+    """
+
+    request: ExecRequest
+    exec_id: str
+    engine: EngineFacts
+    env_error: str = ""
 
 
 class DeleteSandbox(Struct, frozen=True, kw_only=True):
@@ -136,10 +152,12 @@ class ReportExited(Struct, frozen=True, kw_only=True):
 
 
 class ReportKilled(Struct, frozen=True, kw_only=True):
-    """A signal was delivered, or not (``errno``)."""
+    """A signal was delivered, or not (``errno``); ``why`` and ``owner`` as in ``worker.Killed``."""
 
     kill_id: str
     errno: int | None = None
+    why: str = ""
+    owner: str = ""
 
 
 class ReportDestroyed(Struct, frozen=True, kw_only=True):
@@ -163,6 +181,39 @@ class ReportHoldLost(Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class ReportExecuted(Struct, frozen=True, kw_only=True):
+    """An executed process runs; ``pid`` is its number in the container's PID namespace."""
+
+    exec_id: str
+    pid: int
+    launched: Launched
+
+
+class ReportExecFailed(Struct, frozen=True, kw_only=True):
+    """A process that was to be executed never ran."""
+
+    exec_id: str
+    stage: str
+    reason: str
+    errno: int | None = None
+
+
+class ReportProcessExited(Struct, frozen=True, kw_only=True):
+    """An executed process is gone; ``source`` says who told."""
+
+    exec_id: str
+    exit: ExitStatus
+    source: str
+    exited_at_ns: int
+
+
+class ReportProcessLost(Struct, frozen=True, kw_only=True):
+    """Nobody can tell any more what became of an executed process."""
+
+    exec_id: str
+    reason: str
+
+
 ClientCommand: TypeAlias = (
     CreateSandbox
     | StartRoot
@@ -172,6 +223,7 @@ ClientCommand: TypeAlias = (
     | Restore
     | DestroySubcontainer
     | Signal
+    | Execute
     | DeleteSandbox
 )
 Report: TypeAlias = (
@@ -182,5 +234,9 @@ Report: TypeAlias = (
     | ReportDestroyed
     | ReportLost
     | ReportHoldLost
+    | ReportExecuted
+    | ReportExecFailed
+    | ReportProcessExited
+    | ReportProcessLost
 )
 Command: TypeAlias = ClientCommand | Report

@@ -9,6 +9,7 @@ from typing import assert_never
 
 from manager.domain import commands as c
 from manager.domain import events as e
+from manager.domain.decide_exec import decide_exec_report, decide_execute
 from manager.domain.decide_life import (
     decide_create_subcontainer,
     decide_delete,
@@ -35,7 +36,9 @@ from manager.domain.state import LaunchIntent, Sandbox
 NOT_YET = "not supported by sandtrail yet"
 
 
-def decide(state: Sandbox, command: c.Command) -> tuple[Event, ...]:  # noqa: C901 - one arm a command
+def decide(  # noqa: C901, PLR0912 - one arm a command
+    state: Sandbox, command: c.Command
+) -> tuple[Event, ...]:
     """Answer one command.
 
     Args:
@@ -65,6 +68,8 @@ def decide(state: Sandbox, command: c.Command) -> tuple[Event, ...]:  # noqa: C9
             return decide_destroy(state, command)
         case c.Signal():
             return (decide_signal(state, command),)
+        case c.Execute():
+            return (decide_execute(state, command),)
         case c.DeleteSandbox():
             return decide_delete(state, command)
         case (
@@ -77,6 +82,13 @@ def decide(state: Sandbox, command: c.Command) -> tuple[Event, ...]:  # noqa: C9
             | c.ReportHoldLost()
         ):
             return decide_report(state, command)
+        case (
+            c.ReportExecuted()
+            | c.ReportExecFailed()
+            | c.ReportProcessExited()
+            | c.ReportProcessLost()
+        ):
+            return decide_exec_report(state, command)
         case _:
             assert_never(command)
 

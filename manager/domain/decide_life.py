@@ -15,6 +15,7 @@ SIGNAL_PROCESS: Final = 0
 SIGNAL_ALL: Final = 1
 SIGNAL_FOREGROUND: Final = 2
 SIGNAL_PROCESS_GROUP: Final = 3
+SIGNAL_MODES: Final = range(4)
 
 ROOT_DESTROYED: Final = "its root container was destroyed"
 
@@ -58,7 +59,7 @@ def decide_create_subcontainer(
 def decide_signal(
     state: Sandbox, command: c.Signal
 ) -> e.ContainerSignalRequested | e.ContainerSignalRejected:
-    """Send a signal to a container's init (mode 0) or to all of its processes (mode 1)."""
+    """Send a signal to one process of a container, to all, or to a process group."""
     if error := _signal_error(state, command):
         return e.ContainerSignalRejected(
             container=command.cid,
@@ -94,9 +95,7 @@ def _signal_mode_error(command: c.Signal) -> str:
         return f"PID ({pid}) cannot be set when signaling all processes"
     if mode == SIGNAL_PROCESS_GROUP and pid == 0:
         return "PGID must be set when signaling a process group"
-    if mode in {SIGNAL_FOREGROUND, SIGNAL_PROCESS_GROUP}:
-        return f"signal delivery mode {mode} is not supported by sandtrail yet"
-    if mode not in {SIGNAL_PROCESS, SIGNAL_ALL}:
+    if mode not in SIGNAL_MODES:
         return f"unknown signal delivery mode {mode}"
     return ""
 
@@ -106,12 +105,7 @@ def _signal_target_error(state: Sandbox, command: c.Signal) -> str:
     prefix = signal_prefix(cid, pid, mode)
     found = state.container(cid)
     if found is None or found.status in {"creating", "starting", "failed"}:
-        if mode == SIGNAL_PROCESS:
-            return f"{prefix}no such process with PID {pid}"
-        missing = "not found" if found is None else "not started"
-        return f"container {quote(cid)} {missing}"
-    if mode == SIGNAL_PROCESS and pid != 0:
-        return f"{prefix}choosing a process by its PID is not supported by sandtrail yet"
+        return _not_running_error(command, "not found" if found is None else "not started")
     if mode == SIGNAL_PROCESS and found.status not in ALIVE:
         return f"{prefix}no such process"
     if not 0 <= command.signo <= SIGNO_MAX:
@@ -119,11 +113,33 @@ def _signal_target_error(state: Sandbox, command: c.Signal) -> str:
     return ""
 
 
+def _not_running_error(command: c.Signal, missing: str) -> str:
+    cid, pid, mode = command.cid, command.pid, command.mode
+    prefix = signal_prefix(cid, pid, mode)
+    match mode:
+        case 0:  # SIGNAL_PROCESS
+            return f"{prefix}no such process with PID {pid}"
+        case 1:  # SIGNAL_ALL
+            return f"container {quote(cid)} {missing}"
+        case 2 if missing == "not found":  # SIGNAL_FOREGROUND
+            return f"{prefix}no thread group found: container {quote(cid)} {missing}"
+        case 2:
+            return f"{prefix}container {quote(cid)} {missing}"
+        case _:
+            return f"{prefix}no such process group with PGID {pid}"
+
+
 def signal_prefix(cid: str, pid: int, mode: int) -> str:
     """What stands before the reason why a signal was not delivered."""
-    if mode == SIGNAL_ALL:
-        return f"signaling all processes in container {quote(cid)}: "
-    return f"signaling process in container {quote(cid)} PID {pid}: "
+    match mode:
+        case 1:  # SIGNAL_ALL
+            return f"signaling all processes in container {quote(cid)}: "
+        case 2:  # SIGNAL_FOREGROUND
+            return f"signaling foreground process group in container {quote(cid)} PID {pid}: "
+        case 3:  # SIGNAL_PROCESS_GROUP
+            return f"signaling process group {pid}: "
+        case _:
+            return f"signaling process in container {quote(cid)} PID {pid}: "
 
 
 def deleting_error(state: Sandbox) -> str:

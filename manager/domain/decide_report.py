@@ -1,10 +1,16 @@
 """What follows from the worker's reports. They may come late, twice, or about the long gone."""
 
-from typing import Final, assert_never
+from typing import Final, TypeAlias, assert_never
 
 from manager.domain import commands as c
 from manager.domain import events as e
-from manager.domain.decide_life import ROOT_DESTROYED, signal_prefix
+from manager.domain.decide_exec import close_executions
+from manager.domain.decide_life import (
+    ROOT_DESTROYED,
+    SIGNAL_FOREGROUND,
+    SIGNAL_PROCESS_GROUP,
+    signal_prefix,
+)
 from manager.domain.events import Event
 from manager.domain.gotext import quote, slice_text
 from manager.domain.state import ALIVE, Container, Failure, LaunchIntent, Sandbox, SignalIntent
@@ -14,7 +20,18 @@ ERRNO_NO_SUCH_PROCESS: Final = 3
 ERRNO_ACCESS: Final = 13
 
 
-def decide_report(state: Sandbox, report: c.Report) -> tuple[Event, ...]:
+ContainerReport: TypeAlias = (
+    c.ReportStarted
+    | c.ReportStartFailed
+    | c.ReportExited
+    | c.ReportKilled
+    | c.ReportDestroyed
+    | c.ReportLost
+    | c.ReportHoldLost
+)
+
+
+def decide_report(state: Sandbox, report: ContainerReport) -> tuple[Event, ...]:
     """Record what a report tells, if the log does not know it yet."""
     match report:
         case c.ReportStarted():
@@ -127,12 +144,36 @@ def _killed(state: Sandbox, report: c.ReportKilled) -> tuple[Event, ...]:
                 request_id=intent.request_id,
             ),
         )
-    why = (
-        "no such process"
-        if report.errno == ERRNO_NO_SUCH_PROCESS
-        else f"the kernel refused with errno {report.errno}"
-    )
+    why = signal_problem(state, intent, report)
     return (_signal_rejected(report.kill_id, intent, why),)
+
+
+def signal_problem(state: Sandbox, intent: SignalIntent, report: c.ReportKilled) -> str:
+    """Why a signal was not delivered, in gVisor's words where it has any."""
+    match report.why:
+        case "no-process" if intent.mode == SIGNAL_FOREGROUND:
+            return f"no thread group found: container {quote(intent.cid)} not found"
+        case "no-process":
+            return f"no such process with PID {intent.pid}"
+        case "no-group":
+            return f"no such process group with PGID {intent.pid}"
+        case "no-terminal":
+            return "no TTY attached"
+        case "other-container" if intent.mode == SIGNAL_PROCESS_GROUP:
+            return f"process group {intent.pid} does not belong to container {quote(intent.cid)}"
+        case "other-container":
+            owner = state.by_launch(report.owner)
+            cid = owner.cid if owner is not None else ""
+            return f"process {intent.pid} belongs to a different container: {quote(cid)}"
+        case "unsupported":
+            found = state.containers.get(intent.cid)
+            engine = found.intent.engine if found is not None and found.intent is not None else ""
+            return f"{engine} cannot signal a process group"
+        case _:
+            pass
+    if report.errno == ERRNO_NO_SUCH_PROCESS:
+        return "no such process"
+    return f"the kernel refused with errno {report.errno}"
 
 
 def _signal_rejected(kill_id: str, intent: SignalIntent, why: str) -> e.ContainerSignalRejected:
@@ -165,10 +206,14 @@ def _destroyed(state: Sandbox, report: c.ReportDestroyed) -> tuple[Event, ...]:
 
 def _before_destroyed(state: Sandbox, found: Container, launch_id: str) -> tuple[Event, ...]:
     """Outcomes that the worker owed and that nobody can give any more."""
+    processes = close_executions(state, found)
     signals = (
-        _signal_rejected(kill_id, intent, "the container was destroyed")
-        for kill_id, intent in state.signals.items()
-        if intent.cid == found.cid
+        *processes,
+        *(
+            _signal_rejected(kill_id, intent, "the container was destroyed")
+            for kill_id, intent in state.signals.items()
+            if intent.cid == found.cid
+        ),
     )
     if found.status == "starting":
         aborted = c.ReportStartFailed(launch_id=launch_id, stage="aborted", reason="destroyed")
@@ -177,7 +222,7 @@ def _before_destroyed(state: Sandbox, found: Container, launch_id: str) -> tuple
         why = "it was destroyed before anybody saw its exit status"
         lost = e.ContainerLost(container=found.cid, launch_id=launch_id, reason=why)
         return (lost, *signals)
-    return tuple(signals)
+    return signals
 
 
 def _lost(state: Sandbox, report: c.ReportLost) -> tuple[Event, ...]:

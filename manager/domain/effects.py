@@ -21,12 +21,20 @@ class Launch(Struct, frozen=True, kw_only=True):
 
 
 class SendSignal(Struct, frozen=True, kw_only=True):
-    """Have the worker deliver a signal to a launch's init, or to everyone in the container."""
+    """Have the worker deliver a signal within a launch; ``pid`` and ``mode`` as in a Signal."""
 
     kill_id: str
     launch_id: str
     signo: int
-    everyone: bool
+    pid: int = 0
+    mode: int = 0
+
+
+class ExecuteProcess(Struct, frozen=True, kw_only=True):
+    """Have the worker run one more process in a container that runs."""
+
+    exec_id: str
+    launch_id: str
 
 
 class DestroyLaunch(Struct, frozen=True, kw_only=True):
@@ -41,4 +49,4 @@ class ReleaseHold(Struct, frozen=True, kw_only=True):
     hold_id: str
 
 
-Effect: TypeAlias = Launch | SendSignal | DestroyLaunch | ReleaseHold
+Effect: TypeAlias = Launch | SendSignal | ExecuteProcess | DestroyLaunch | ReleaseHold

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from manager.domain.execution import ExecRequest
 from manager.domain.exit_status import ExitStatus
 from manager.domain.request import EngineFacts, FdFact, StartRequest
 from manager.domain.state import Failure, Launched, LaunchIntent
@@ -240,6 +241,63 @@ class ContainerHoldLost(Struct, frozen=True, kw_only=True, tag="container.hold_l
     reason: str
 
 
+# --- executed processes --------------------------------------------------------------------------
+
+
+class ProcessExecAccepted(Struct, frozen=True, kw_only=True, tag="process.exec_accepted"):
+    """A process is about to be executed: the intent, durable before the effect."""
+
+    container: str
+    exec_id: str
+    launch_id: str
+    request: ExecRequest
+
+
+class ProcessExecRejected(Struct, frozen=True, kw_only=True, tag="process.exec_rejected"):
+    """An ExecuteAsync was refused."""
+
+    container: str
+    request: ExecRequest
+    error: str
+
+
+class ProcessExecuted(Struct, frozen=True, kw_only=True, tag="process.executed"):
+    """An executed process runs; ``pid`` is its number in the container's PID namespace."""
+
+    container: str
+    exec_id: str
+    pid: int
+    launched: Launched
+
+
+class ProcessExecFailed(Struct, frozen=True, kw_only=True, tag="process.exec_failed"):
+    """A process that was to be executed never ran."""
+
+    container: str
+    exec_id: str
+    failure: Failure
+
+
+class ProcessExited(Struct, frozen=True, kw_only=True, tag="process.exited"):
+    """An executed process is gone."""
+
+    container: str
+    exec_id: str
+    pid: int
+    exit: ExitStatus
+    source: str
+    exited_at_ns: int
+
+
+class ProcessLost(Struct, frozen=True, kw_only=True, tag="process.lost"):
+    """Nobody can tell any more what became of an executed process."""
+
+    container: str
+    exec_id: str
+    pid: int
+    reason: str
+
+
 # --- restore -------------------------------------------------------------------------------------
 
 
@@ -286,6 +344,12 @@ Event: TypeAlias = (
     | ContainerDestroyed
     | ContainerLost
     | ContainerHoldLost
+    | ProcessExecAccepted
+    | ProcessExecRejected
+    | ProcessExecuted
+    | ProcessExecFailed
+    | ProcessExited
+    | ProcessLost
     | RestoreRejected
     | ContainerRestoreRejected
 )

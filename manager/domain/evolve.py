@@ -10,6 +10,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from manager.domain import events as e
+from manager.domain import evolve_exec
 from manager.domain.events import Event
 from manager.domain.ids import REQUEST_ID_CHARS_MAX
 from manager.domain.state import (
@@ -87,6 +88,13 @@ def evolve(state: Sandbox, event: Event) -> Sandbox:  # noqa: C901, PLR0912 - on
             return _update(state, cid, status="lost")
         case e.ContainerHoldLost(container=cid):
             return _update(state, cid, tty_hold=None, fds_hold=None)
+        case e.ProcessExecAccepted(container=cid, request=request):
+            asked = _ask(state, request.request_id, "ExecuteAsync", cid)
+            return evolve_exec.accepted(asked, event)
+        case e.ProcessExecRejected(container=cid, request=request, error=error):
+            return _answer(state, request.request_id, "ExecuteAsync", cid, error)
+        case e.ProcessExecuted() | e.ProcessExecFailed() | e.ProcessExited() | e.ProcessLost():
+            return _executed(state, event)
         case e.ContainerStartTranslated(container=cid, request_id=request_id):
             return _ask(state, request_id, "StartSubcontainer", cid)
         case e.RestoreRejected(request_id=request_id, error=error):
@@ -149,6 +157,7 @@ def _intend(state: Sandbox, cid: str, intent: LaunchIntent) -> Sandbox:
         intent=intent,
         failure=None,
         start_request_id=request_id,
+        executions={},
     )
 
 
@@ -199,6 +208,27 @@ def _signal_done(state: Sandbox, kill_id: str) -> Sandbox:
     return replace(state, signals=signals)
 
 
+def _executed(
+    state: Sandbox,
+    event: e.ProcessExecuted | e.ProcessExecFailed | e.ProcessExited | e.ProcessLost,
+) -> Sandbox:
+    """A process may exit before anybody said that it runs; then it did run."""
+    error, changes = "", dict[str, object]()
+    match event:
+        case e.ProcessExecuted(pid=pid, launched=launched):
+            changes = {"status": "running", "pid": pid, "host_pid": launched.pid}
+        case e.ProcessExecFailed(failure=failure):
+            error = failure.error
+            changes = {"status": "failed", "error": error}
+        case e.ProcessExited(exit=exit_status, exited_at_ns=at_ns):
+            changes = {"status": "exited", "exit": exit_status, "exited_at_ns": at_ns}
+        case e.ProcessLost():
+            changes = {"status": "lost"}
+    cid, exec_id = event.container, event.exec_id
+    request_id = evolve_exec.request_of(state, cid, exec_id)
+    return _settle(evolve_exec.update(state, cid, exec_id, **changes), request_id, error)
+
+
 def _destroyed(state: Sandbox, event: e.ContainerDestroyed) -> Sandbox:
     cid = event.container
     names = {name: owner for name, owner in state.names.items() if owner != cid}
@@ -209,6 +239,7 @@ def _destroyed(state: Sandbox, event: e.ContainerDestroyed) -> Sandbox:
         destroying=False,
         tty_hold=None,
         fds_hold=None,
+        executions={},
     )
     answered = _answer(gone, event.request_id, "DestroySubcontainer", cid)
     return _settle_all(answered, "DestroySubcontainer", cid)

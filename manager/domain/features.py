@@ -19,6 +19,7 @@ Feature: TypeAlias = Literal[
     "devices",
     "domainname",
     "erofs",
+    "exec-extra-files",
     "idmapped-mounts",
     "intel-rdt",
     "masked-paths",

@@ -62,19 +62,20 @@ def check_stdio(request: StartRequest, spec: Spec) -> str:
     if uses_terminal(spec):
         return ""
     for name, fact in zip(STDIO, request.files, strict=False):
-        if error := _stdio_error(name, fact):
+        if error := stream_error(name, fact):
             return f"importing fds: {error}"
     return ""
 
 
-def _stdio_error(name: str, fact: FdFact) -> str:
+def stream_error(name: str, fact: FdFact) -> str:
+    """Refuse what cannot be a process's open file; ``name`` says which, and what it is for."""
     if fact.access == "path" or fact.kind not in _STDIO_KINDS:
         kind = "an O_PATH descriptor" if fact.access == "path" else a_kind(fact)
         return (
             f"{name} must be a pipe, a connected socket, a terminal, /dev/null or a regular file, "
             f"but is {kind}"
         )
-    wanted = "r" if name == "stdin" else "w"
+    wanted = {"stdin": "r", "stdout": "w", "stderr": "w"}.get(name, "")
     if wanted not in fact.access:
         direction = "reading" if wanted == "r" else "writing"
         return f"{name} must be open for {direction}, but its access mode is {fact.access}"

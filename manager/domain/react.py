@@ -8,9 +8,16 @@ from manager.domain import commands as c
 from manager.domain import events as e
 from manager.domain.decide_life import SIGNAL_ALL
 from manager.domain.decide_report import ERRNO_NO_SUCH_PROCESS
-from manager.domain.effects import DestroyLaunch, Effect, Launch, ReleaseHold, SendSignal
+from manager.domain.effects import (
+    DestroyLaunch,
+    Effect,
+    ExecuteProcess,
+    Launch,
+    ReleaseHold,
+    SendSignal,
+)
 from manager.domain.events import Event
-from manager.domain.state import ALIVE, Container, Sandbox
+from manager.domain.state import ALIVE, Container, Sandbox, SignalIntent
 
 SIGKILL: Final = 9
 
@@ -31,6 +38,8 @@ def react(before: Sandbox, event: Event) -> tuple[Effect, ...]:
             return (_launch(before, event, found), *unused)
         case e.ContainerSignalRequested():
             return _signal(before, event)
+        case e.ProcessExecAccepted(exec_id=exec_id, launch_id=launch_id):
+            return (ExecuteProcess(exec_id=exec_id, launch_id=launch_id),)
         case e.ContainerDestroyRequested(launch_id=launch_id):
             return (DestroyLaunch(launch_id=launch_id),)
         case e.SandboxStartFailed():
@@ -57,7 +66,12 @@ class Resumption(Struct, frozen=True, kw_only=True):
 
 
 def resume(
-    state: Sandbox, *, launches: frozenset[str], held: frozenset[str], why: str
+    state: Sandbox,
+    *,
+    launches: frozenset[str],
+    held: frozenset[str],
+    why: str,
+    executions: frozenset[str] = frozenset(),
 ) -> Resumption:
     """Leave every state that a crash can have left behind.
 
@@ -66,6 +80,7 @@ def resume(
         launches: Launch ids that the worker knows; it will report their outcomes itself.
         held: Hold ids that the worker still keeps.
         why: What happened to the rest, in words for a person.
+        executions: Exec ids that the worker knows; it will report their outcomes itself.
     """
     reports: list[c.Report] = []
     effects: list[Effect] = []
@@ -82,6 +97,7 @@ def resume(
             effects.append(DestroyLaunch(launch_id=launch_id))
         elif found.destroying:
             reports.append(c.ReportDestroyed(launch_id=launch_id))
+        reports += _resume_executions(found, executions, why)
     if state.phase == "stopped":
         effects += [effect for effect in _end_others(state) if effect.launch_id in launches]
     signal_reports, signal_effects = _resume_signals(state, launches)
@@ -96,10 +112,23 @@ def _resume_signals(
     for kill_id, intent in state.signals.items():
         target = _launch_id(state, intent.cid)
         if target is not None and target in launches:
-            effects.append(_send(kill_id, target, intent.signo, intent.mode))
+            effects.append(_send(kill_id, target, intent))
         else:
             reports.append(c.ReportKilled(kill_id=kill_id, errno=ERRNO_NO_SUCH_PROCESS))
     return reports, effects
+
+
+def _resume_executions(found: Container, known: frozenset[str], why: str) -> list[c.Report]:
+    reports: list[c.Report] = []
+    for exec_id, execution in found.executions.items():
+        if exec_id in known:
+            continue
+        if execution.status == "starting":
+            failed = c.ReportExecFailed(exec_id=exec_id, stage="interrupted", reason=why)
+            reports.append(failed)
+        elif execution.status == "running":
+            reports.append(c.ReportProcessLost(exec_id=exec_id, reason=why))
+    return reports
 
 
 def _cut_short(found: Container, launch_id: str, why: str) -> c.Report:
@@ -152,12 +181,18 @@ def _signal(before: Sandbox, event: e.ContainerSignalRequested) -> tuple[Effect,
     launch_id = _launch_id(before, event.container)
     if launch_id is None:
         return ()
-    return (_send(event.kill_id, launch_id, event.signo, event.mode),)
+    return (_send(event.kill_id, launch_id, event),)
 
 
-def _send(kill_id: str, launch_id: str, signo: int, mode: int) -> SendSignal:
+def _send(
+    kill_id: str, launch_id: str, wanted: SignalIntent | e.ContainerSignalRequested
+) -> SendSignal:
     return SendSignal(
-        kill_id=kill_id, launch_id=launch_id, signo=signo, everyone=mode == SIGNAL_ALL
+        kill_id=kill_id,
+        launch_id=launch_id,
+        signo=wanted.signo,
+        pid=wanted.pid,
+        mode=wanted.mode,
     )
 
 
@@ -185,5 +220,5 @@ def _kill_everyone(launch_id: str) -> SendSignal:
     The worker acts once on a kill id, so this is sent only to what runs.
     """
     return SendSignal(
-        kill_id=f"sandbox-stopped-{launch_id}", launch_id=launch_id, signo=SIGKILL, everyone=True
+        kill_id=f"sandbox-stopped-{launch_id}", launch_id=launch_id, signo=SIGKILL, mode=SIGNAL_ALL
     )

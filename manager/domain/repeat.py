@@ -11,7 +11,7 @@ Named: TypeAlias = tuple[str, str, str]
 """Request id (may be empty), method, cid."""
 
 
-def naming(state: Sandbox, command: c.Command) -> Named:
+def naming(state: Sandbox, command: c.Command) -> Named:  # noqa: C901 - one arm a command
     """How a client's command is remembered; reports have no name."""
     match command:
         case c.CreateSandbox(request=request, sandbox_id=cid):
@@ -30,6 +30,8 @@ def naming(state: Sandbox, command: c.Command) -> Named:
             return request_id, "DestroySubcontainer", cid
         case c.Signal(request_id=request_id, cid=cid):
             return request_id, "Signal", cid
+        case c.Execute(request=request):
+            return request.request_id, "ExecuteAsync", request.cid
         case c.DeleteSandbox(request_id=request_id):
             return request_id, "Delete", state.id
         case _:

@@ -20,6 +20,7 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
+from manager.domain.execution import Execution
 from manager.domain.exit_status import ExitStatus
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import StartRequest
@@ -90,6 +91,7 @@ class Container(Struct, frozen=True, kw_only=True):
     """One container, from its creation until long after its destruction.
 
     ``tty_hold`` and ``fds_hold`` name descriptors that wait in the worker for the start.
+    ``executions`` maps exec ids to the processes that were executed in it, oldest first.
     """
 
     cid: str
@@ -105,6 +107,7 @@ class Container(Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     destroying: bool = False
     start_request_id: str = ""
+    executions: dict[str, Execution] = {}
 
     @property
     def exists(self) -> bool:
@@ -160,6 +163,13 @@ class Sandbox(Struct, frozen=True, kw_only=True):
         """The container whose latest start has that id."""
         for found in self.containers.values():
             if found.intent is not None and found.intent.launch_id == launch_id:
+                return found
+        return None
+
+    def by_execution(self, exec_id: str) -> Container | None:
+        """The container that a process was executed in, while its state remembers it."""
+        for found in self.containers.values():
+            if exec_id in found.executions:
                 return found
         return None
 

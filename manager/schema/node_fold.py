@@ -47,13 +47,16 @@ class FoldedSandbox(Struct, frozen=True, kw_only=True):
         return self.state.phase not in {"absent", "deleted"}
 
     def effect_keys(self) -> set[str]:
-        """Every launch id and kill id by which a worker may still name it."""
+        """Every launch id, kill id and exec id by which a worker may still name it."""
         launches = {
             found.intent.launch_id
             for found in self.state.containers.values()
             if found.intent is not None
         }
-        return launches | self.state.signals.keys()
+        executions = {
+            exec_id for found in self.state.containers.values() for exec_id in found.executions
+        }
+        return launches | executions | self.state.signals.keys()
 
     def after(self, event: Event, record: RecordedEvent) -> "FoldedSandbox":
         """Fold one more event; ``record`` is what the log has of it."""
@@ -161,6 +164,8 @@ def _settled_key(event: Event) -> str:
     match event:
         case e.ContainerSignalSent(kill_id=key) | e.ContainerSignalRejected(kill_id=key):
             return key
+        case e.ProcessExited(exec_id=key) | e.ProcessExecFailed(exec_id=key):
+            return key
         case (
             e.ContainerDestroyed(launch_id=key)
             | e.ContainerStartFailed(launch_id=key)
@@ -178,7 +183,7 @@ def intent_key(event: Event) -> str:
             return key
         case e.ContainerStartAccepted(intent=intent) | e.SandboxCreated(intent=intent):
             return intent.launch_id
-        case e.ContainerSignalRequested(kill_id=key):
+        case e.ContainerSignalRequested(kill_id=key) | e.ProcessExecAccepted(exec_id=key):
             return key
         case _:
             return ""

@@ -4,8 +4,8 @@ One message is one msgpack frame on the private socket; descriptors ride on the 
 The manager sends commands, the worker answers with *outcomes*. An outcome carries a sequence number
 and is kept by the worker, across manager restarts, until the manager has acknowledged it with
 :class:`Ack`, which it does only once the event that records it is durable. Commands are idempotent:
-the worker acts once on a ``launch_id``, ``hold_id``, ``kill_id`` or ``destroy`` and answers a
-repeated one with the outcome that it already has.
+the worker acts once on a ``launch_id``, ``hold_id``, ``kill_id``, ``exec_id`` or ``destroy`` and
+answers a repeated one with the outcome that it already has.
 
 Conversation::
 
@@ -13,6 +13,7 @@ Conversation::
     manager -> Hold + FDs            worker -> Held
     manager -> Launch + FDs          worker -> Started | StartFailed ... later Exited
     manager -> Kill                  worker -> Killed
+    manager -> Execute + FDs         worker -> Executed | ExecFailed ... later ProcessExited
     manager -> Destroy               worker -> Exited (if it lived), Destroyed
     manager -> Release, Ack, Stop    (no answer)
 """
@@ -24,7 +25,11 @@ from msgspec import Struct
 
 from manager.domain.payload import LaunchPlan
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
+
+SignalProblem: TypeAlias = Literal[
+    "", "no-process", "no-group", "no-terminal", "other-container", "unsupported"
+]
 
 
 class PidIdentity(Struct, frozen=True, kw_only=True):
@@ -116,12 +121,47 @@ class Launch(Struct, frozen=True, kw_only=True, tag="launch"):
 
 
 class Kill(Struct, frozen=True, kw_only=True, tag="kill"):
-    """Send a signal to a container's init, or to every process of the container."""
+    """Send a signal within a container.
+
+    ``mode`` is gVisor's: 0 one process, 1 every process of the container, 2 the foreground process
+    group of a process's terminal, 3 a process group. ``pid`` names the process or the group by its
+    number in the container's PID namespace; 0 is the container's init.
+    """
 
     kill_id: str
     launch_id: str
     signo: int
-    everyone: bool = False
+    pid: int = 0
+    mode: int = 0
+
+
+class ExecProcess(Struct, frozen=True, kw_only=True):
+    """What a process that is executed in a container is made of; has env values.
+
+    ``capabilities`` maps the names of the five sets, as in the OCI spec, to names of capabilities;
+    ``None``: those of the container's init. ``executable`` is what ``args`` runs as, if it is not
+    ``args[0]``. ``guest_fds`` are the numbers that the frame's descriptors have in it.
+    """
+
+    args: tuple[str, ...]
+    executable: str = ""
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    uid: int = 0
+    gid: int = 0
+    extra_gids: tuple[int, ...] = ()
+    no_new_privileges: bool = False
+    capabilities: dict[str, tuple[str, ...]] | None = None
+    terminal: bool = False
+    guest_fds: tuple[int, ...] = ()
+
+
+class Execute(Struct, frozen=True, kw_only=True, tag="execute"):
+    """Run one more process in a container that runs. Ownership of the descriptors passes."""
+
+    exec_id: str
+    launch_id: str
+    process: ExecProcess
 
 
 class Destroy(Struct, frozen=True, kw_only=True, tag="destroy"):
@@ -165,6 +205,8 @@ class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
     """Probed kernel facility -> the path taken, e.g. ``{"exit-status": "PIDFD_GET_INFO"}``."""
     held: tuple[str, ...] = ()
     launches: tuple[LaunchFact, ...] = ()
+    executions: tuple[str, ...] = ()
+    """Exec ids of the processes that it will yet report of."""
 
 
 class Held(Struct, frozen=True, kw_only=True, tag="held"):
@@ -218,11 +260,52 @@ class Exited(Struct, frozen=True, kw_only=True, tag="exited"):
 
 
 class Killed(Struct, frozen=True, kw_only=True, tag="killed"):
-    """Answer to :class:`Kill`: delivered, or the errno of the failure (``ESRCH``: none left)."""
+    """Answer to :class:`Kill`: delivered, or the errno of the failure (``ESRCH``: none left).
+
+    ``why`` says which process was not there; ``owner`` is the launch that a process of another
+    container belongs to.
+    """
 
     seq: int
     kill_id: str
     errno: int | None = None
+    why: SignalProblem = ""
+    owner: str = ""
+
+
+class Executed(Struct, frozen=True, kw_only=True, tag="executed"):
+    """An executed process runs; ``pid`` is its number in the container's PID namespace."""
+
+    seq: int
+    exec_id: str
+    launch_id: str
+    pid: int
+    identity: PidIdentity
+    engine: str
+    engine_version: str
+    started_at_ns: int
+
+
+class ExecFailed(Struct, frozen=True, kw_only=True, tag="exec_failed"):
+    """A process that was to be executed never ran; ``reason`` and ``errno`` as for a start."""
+
+    seq: int
+    exec_id: str
+    launch_id: str
+    stage: str
+    reason: str
+    errno: int | None = None
+
+
+class ProcessExited(Struct, frozen=True, kw_only=True, tag="process_exited"):
+    """An executed process is gone; ``status`` and ``source`` as in :class:`Exited`."""
+
+    seq: int
+    exec_id: str
+    launch_id: str
+    status: int | None
+    source: Literal["waitid", "pidfd-info", "proc-stat", "engine", "unknown"]
+    exited_at_ns: int
 
 
 class Destroyed(Struct, frozen=True, kw_only=True, tag="destroyed"):
@@ -233,8 +316,18 @@ class Destroyed(Struct, frozen=True, kw_only=True, tag="destroyed"):
     leftovers: tuple[str, ...] = ()
 
 
-ToWorker: TypeAlias = Hello | Hold | Release | Launch | Kill | Destroy | Ack | Stop
-Outcome: TypeAlias = Held | Started | StartFailed | Exited | Killed | Destroyed
+ToWorker: TypeAlias = Hello | Hold | Release | Launch | Kill | Execute | Destroy | Ack | Stop
+Outcome: TypeAlias = (
+    Held
+    | Started
+    | StartFailed
+    | Exited
+    | Killed
+    | Destroyed
+    | Executed
+    | ExecFailed
+    | ProcessExited
+)
 FromWorker: TypeAlias = Welcome | Outcome
 
 encode = msgspec.msgpack.Encoder().encode

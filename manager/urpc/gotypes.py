@@ -102,6 +102,42 @@ SIGNAL_ARGS: Final = GoStruct(
 WAIT_PID_ARGS: Final = GoStruct("boot.WaitPIDArgs", [field("PID", _INT32), _CID, _REQUEST_ID])
 """WaitPID."""
 
+_CAPABILITY_SET: Final = GoInt(64, signed=False, name="auth.CapabilitySet")
+
+EXEC_ARGS: Final = GoStruct(
+    "control.ExecArgs",
+    [
+        field("filename", GoString()),
+        field("argv", GoSlice(GoString())),
+        field("envv", GoSlice(GoString())),
+        field("wd", GoString()),
+        field("KUID", GoInt(32, signed=False, name="auth.KUID")),
+        field("KGID", GoInt(32, signed=False, name="auth.KGID")),
+        field("ExtraKGIDs", GoSlice(GoInt(32, signed=False, name="auth.KGID"))),
+        field("NoNewPrivileges", GoBool()),
+        field(
+            "Capabilities",
+            GoPointer(
+                GoStruct(
+                    "auth.TaskCapabilities",
+                    [
+                        field("PermittedCaps", _CAPABILITY_SET),
+                        field("InheritableCaps", _CAPABILITY_SET),
+                        field("EffectiveCaps", _CAPABILITY_SET),
+                        field("BoundingCaps", _CAPABILITY_SET),
+                        field("AmbientCaps", _CAPABILITY_SET),
+                    ],
+                )
+            ),
+        ),
+        field("StdioIsPty", GoBool()),
+        field("GuestFDs", GoSlice(_INT)),
+        field("ContainerID", GoString()),
+        _REQUEST_ID,
+    ],
+)
+"""ExecuteAsync. A client of 2022 sends no GuestFDs: its files are 0, 1 and 2."""
+
 SANDBOX_CREATE_ARGS: Final = GoStruct(
     "sandtrail.CreateSandboxArgs", [field("ID", GoString()), *_START_FIELDS]
 )

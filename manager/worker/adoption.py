@@ -84,7 +84,11 @@ def kill_engine_processes(engine_id: str) -> None:
 
     They are found by the id in their arguments, 128 random bits that mean nothing else.
     """
-    wanted = engine_id.encode()
+    kill_processes_with(engine_id.encode())
+
+
+def kill_processes_with(wanted: bytes) -> None:
+    """End every process that has this among its arguments."""
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue

@@ -23,8 +23,10 @@ from manager.kernel.namespaces import entered
 from manager.urpc.fds import OwnedFd
 from manager.worker import commands
 from manager.worker.bwrap_args import later_mounts, sandbox_arguments
+from manager.worker.bwrap_exec import execute
 from manager.worker.cgroups import Cgroup
 from manager.worker.completing import complete
+from manager.worker.delivery import Delivery, Target
 from manager.worker.engine import (
     ExitReport,
     Host,
@@ -32,10 +34,12 @@ from manager.worker.engine import (
     Running,
     observe,
     signal_running,
+    wait_as_a_parent,
     wait_as_a_stranger,
 )
 from manager.worker.engine_messages import explain
 from manager.worker.errors import LaunchFailed
+from manager.worker.exec_order import ExecOrder
 from manager.worker.loop import Child, Pause, Steps
 from manager.worker.processes import STOP_SECONDS, Processes
 from manager.worker.program import check_program
@@ -129,6 +133,8 @@ class BwrapEngine:
 
     def wait(self, running: Running) -> Steps[ExitReport]:
         """See :class:`manager.worker.engine.Engine`."""
+        if running.monitor is None and running.init is not None:
+            return (yield from wait_as_a_parent(running, self._host.processes))
         if running.monitor is None:
             by_pidfd = self._host.exit_status_by_pidfd
             return (yield from wait_as_a_stranger(running, by_pidfd=by_pidfd))
@@ -156,9 +162,13 @@ class BwrapEngine:
             status=running.init.status, source="waitid", at_ns=running.init.reaped_at_ns
         )
 
-    def signal(self, running: Running, signo: int, *, everyone: bool) -> Steps[int | None]:
+    def execute(self, order: ExecOrder) -> Steps[tuple[Running, int]]:
         """See :class:`manager.worker.engine.Engine`."""
-        return signal_running(running, signo, everyone=everyone)
+        return (yield from execute(self._host, order))
+
+    def signal(self, running: Running, signo: int, target: Target) -> Steps[Delivery]:
+        """See :class:`manager.worker.engine.Engine`."""
+        return signal_running(running, signo, target)
         yield  # a generator, as others have to wait here
 
     def clean_up(self, engine_id: str) -> Steps[list[str]]:  # noqa: ARG002 - it keeps nothing
@@ -178,7 +188,7 @@ class BwrapEngine:
             job.cgroup.limit(job.limits)
             job.phases.lap("cgroup")
         except BaseException:
-            signal_running(running, signal.SIGKILL, everyone=False)
+            signal_running(running, signal.SIGKILL)
             running.close()
             raise
         return running

@@ -6,13 +6,20 @@ One small file each, written before the outcome is sent and removed when it is a
 import hashlib
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
 from manager.schema import worker as w
 
 _FILE_MODE: Final = 0o600
+
+End: TypeAlias = w.Exited | w.ProcessExited
+
+
+def subject_of(end: End) -> str:
+    """The launch or the exec that has ended."""
+    return end.exec_id if isinstance(end, w.ProcessExited) else end.launch_id
 
 
 class Ends:
@@ -26,27 +33,27 @@ class Ends:
         self._directory = directory
         directory.mkdir(mode=0o700, exist_ok=True)
 
-    def put(self, end: w.Exited) -> None:
+    def put(self, end: End) -> None:
         """Write one. Not synced: it is for a worker that is killed, not for a machine that is."""
-        path = self._path(end.launch_id)
+        path = self._path(subject_of(end))
         draft = path.with_suffix(".new")
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _FILE_MODE), "wb") as file:
             file.write(msgspec.json.encode(end))
         draft.rename(path)
 
-    def remove(self, end: w.Exited) -> None:
+    def remove(self, end: End) -> None:
         """Forget one."""
-        self._path(end.launch_id).unlink(missing_ok=True)
+        self._path(subject_of(end)).unlink(missing_ok=True)
 
-    def read(self) -> list[w.Exited]:
+    def read(self) -> list[End]:
         """What a former worker left, oldest first; a file that was not finished says nothing."""
         ends = []
         for path in self._directory.iterdir():
             try:
-                ends.append(msgspec.json.decode(path.read_bytes(), type=w.Exited))
+                ends.append(msgspec.json.decode(path.read_bytes(), type=End))
             except (msgspec.MsgspecError, OSError):
                 path.unlink(missing_ok=True)
         return sorted(ends, key=lambda end: end.exited_at_ns)
 
-    def _path(self, launch_id: str) -> Path:
-        return self._directory / hashlib.sha256(launch_id.encode()).hexdigest()
+    def _path(self, subject: str) -> Path:
+        return self._directory / hashlib.sha256(subject.encode()).hexdigest()

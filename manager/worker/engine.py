@@ -1,8 +1,6 @@
 """What the worker asks of an engine, whichever it is."""
 
 import contextlib
-import errno
-import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +14,18 @@ from manager.kernel import pidfd
 from manager.kernel.namespaces import open_namespace
 from manager.urpc.fds import OwnedFd
 from manager.worker.cgroups import Cgroup
+from manager.worker.delivery import (
+    DELIVERED,
+    EVERYONE,
+    INIT,
+    NOBODY,
+    Delivery,
+    Inhabitants,
+    Target,
+    deliver,
+    send,
+)
+from manager.worker.exec_order import ExecOrder
 from manager.worker.loop import Child, Pause, Steps
 from manager.worker.phases import Phases
 from manager.worker.processes import Processes
@@ -34,6 +44,9 @@ REAPED_ROUNDS_MAX: Final = 250
 
 ZOMBIE_ROUNDS_MAX: Final = 5
 """The same for one whose status stands in /proc already: its parent may never reap it."""
+
+RELAY_SECONDS: Final = 1.0
+"""Longest wait for a terminal's last bytes, where somebody else still has it open."""
 
 ExitSource: TypeAlias = Literal["waitid", "pidfd-info", "proc-stat", "engine", "unknown"]
 
@@ -161,18 +174,16 @@ def observe(engine_id: str, pid: int, handle: OwnedFd | None, cgroup: Cgroup) ->
     return running
 
 
-def signal_running(running: Running, signo: int, *, everyone: bool) -> int | None:
-    """Signal a container whose processes are the kernel's own; returns the errno of a failure."""
-    if everyone:
+def signal_running(running: Running, signo: int, target: Target = INIT) -> Delivery:
+    """Signal within a container whose processes are the kernel's own."""
+    if target.mode == EVERYONE:
         spared = () if running.monitor is None else (running.monitor.pid,)
-        return None if running.cgroup.signal_everyone(signo, spared=spared) else errno.ESRCH
+        return DELIVERED if running.cgroup.signal_everyone(signo, spared=spared) else NOBODY
     if running.pidfd is None:
-        return errno.ESRCH
-    try:
-        signal.pidfd_send_signal(running.pidfd.number, signo)
-    except OSError as error:
-        return error.errno
-    return None
+        return NOBODY
+    if target == INIT:
+        return send(running.pidfd, signo)
+    return deliver(Inhabitants(running.pid, running.cgroup), signo, target)
 
 
 class Engine(Protocol):
@@ -224,8 +235,19 @@ class Engine(Protocol):
         """Wait, for as long as it takes, until init is gone."""
         ...
 
-    def signal(self, running: Running, signo: int, *, everyone: bool) -> Steps[int | None]:
-        """Signal init, or every process of the container; returns the errno of a failure."""
+    def signal(self, running: Running, signo: int, target: Target) -> Steps[Delivery]:
+        """Signal one process of the container, all of them, or a process group."""
+        ...
+
+    def execute(self, order: ExecOrder) -> Steps[tuple[Running, int]]:
+        """Execute one more process in a container that runs.
+
+        Returns:
+            The process, for `wait`, and its number in the container's PID namespace.
+
+        Raises:
+            LaunchFailed: Stage `create`, `exec` or `cgroup`: it did not run.
+        """
         ...
 
     def clean_up(self, engine_id: str) -> Steps[list[str]]:
@@ -253,3 +275,14 @@ def wait_as_a_stranger(running: Running, *, by_pidfd: bool) -> Steps[ExitReport]
     if as_zombie is not None:
         return ExitReport(status=as_zombie, source="proc-stat", at_ns=at_ns)
     return ExitReport(status=None, source="unknown", at_ns=at_ns)
+
+
+def wait_as_a_parent(running: Running, processes: Processes) -> Steps[ExitReport]:
+    """Wait for a child of this process, and for the last bytes of its terminal."""
+    assert running.init is not None
+    yield Pause(child=running.init)
+    if running.relay is not None:
+        # So that the last words are there when the end is told.
+        yield Pause(child=running.relay, seconds=RELAY_SECONDS)
+        processes.forget(running.relay)
+    return ExitReport(status=running.init.status, source="waitid", at_ns=running.init.reaped_at_ns)

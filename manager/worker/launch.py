@@ -1,8 +1,8 @@
 """One container's life, from the descriptors that arrived to the last trace removed."""
 
 import contextlib
-import errno
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias
 from manager.kernel import pidfd
 from manager.schema import worker as w
 from manager.urpc.fds import OwnedFd
+from manager.worker.delivery import GROUP, NOBODY, Delivery, Inhabitants, Target
 from manager.worker.engine import Engine, ExitReport, Running
 from manager.worker.errors import LaunchFailed
 from manager.worker.loop import Pause, Steps
@@ -36,6 +37,9 @@ class Launch:
         machine: Shared by all launches.
         reports: Told what happens.
         settled: Called once, when the start has succeeded or failed.
+
+    Attributes:
+        executing: How many executed processes of it are being made, or run.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Launch:
         self.identity: w.PidIdentity | None = None
         self.gone = False
         self.destroy_wanted = False
+        self.executing = 0
         self._starting = False
         self._machine = machine
         self._reports = reports
@@ -125,11 +130,38 @@ class Launch:
             raise LaunchFailed("namespaces", reason)
         return self._running.namespaces[name].dup()
 
-    def signal(self, signo: int, *, everyone: bool) -> Steps[int | None]:
-        """Signal init, or everybody in the container; returns the errno of a failure."""
+    @property
+    def inside(self) -> tuple[Engine, Running] | None:
+        """The container's init and what runs it, while it runs."""
         if self._running is None or self._engine is None or self.phase != "running":
-            return errno.ESRCH
-        return (yield from self._engine.signal(self._running, signo, everyone=everyone))
+            return None
+        return self._engine, self._running
+
+    def signal(self, signo: int, target: Target) -> Steps[Delivery]:
+        """Signal one process of the container, all of them, or a process group."""
+        if self.inside is None:
+            return NOBODY
+        engine, running = self.inside
+        return (yield from engine.signal(running, signo, target))
+
+    def shares_numbers(self, other: "Launch") -> bool:
+        """Whether both containers number processes alike: they share a PID namespace."""
+        if self.inside is None or other.inside is None:
+            return False
+        mine, theirs = (each[1].namespaces.get("pid") for each in (self.inside, other.inside))
+        if mine is None or theirs is None:
+            return False
+        return os.path.sameopenfile(mine.number, theirs.number)
+
+    def has(self, target: Target) -> bool:
+        """Whether the process or the group that a signal is for lives here."""
+        if self.inside is None:
+            return False
+        running = self.inside[1]
+        inside = Inhabitants(running.pid, running.cgroup)
+        if target.mode == GROUP:
+            return bool(inside.in_group(target.pid))
+        return inside.by_number(target.pid) is not None
 
     def end(self) -> None:
         """Kill every process of the container; its exit and its removal follow by themselves."""
@@ -208,6 +240,7 @@ class Launch:
         leftovers: list[str] = []
         try:
             leftovers += yield from self._empty_cgroup()
+            yield from self._executions_ended()
             if self._engine is not None:
                 leftovers += yield from self._engine.clean_up(self.command.engine_id)
             leftovers += self._stage.remove()
@@ -226,6 +259,13 @@ class Launch:
                 return []
             yield Pause(seconds=EMPTY_POLL_SECONDS)
         return [f"process {pid} does not die" for pid in self._cgroup.pids()]
+
+    def _executions_ended(self) -> Steps[None]:
+        """Let what was executed in it, and is dead by now, be told before its container is gone."""
+        for _ in range(EMPTY_ROUNDS_MAX):
+            if not self.executing:
+                return
+            yield Pause(seconds=EMPTY_POLL_SECONDS)
 
     def _remove_cgroup(self) -> Steps[list[str]]:
         # A cgroup stays busy for a moment after its last process has gone.

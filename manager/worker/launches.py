@@ -14,7 +14,9 @@ from manager.kernel.donated import make_portable
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.adoption import bare_command, remaining_life
+from manager.worker.delivery import NOBODY, Delivery, Target
 from manager.worker.errors import LaunchAborted, LaunchFailed
+from manager.worker.execs import Execs
 from manager.worker.holds import Holds
 from manager.worker.launch import Launch
 from manager.worker.loop import Loop, Steps, Task
@@ -36,9 +38,6 @@ KILLS_REMEMBERED_MAX: Final = 10_000
 SANDBOX_NAMESPACES: Final = ("net", "ipc", "uts")
 """What a subcontainer shares with the root container of its sandbox."""
 
-_UNDER_WAY: Final = -1
-"""Stands for the errno of a signal that is being delivered."""
-
 _ENGINE_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -59,6 +58,9 @@ class Launches:
         holds: Where held descriptors are.
         outbox: Where outcomes go.
         changed: Called when something ended, so that a worker that is to stop can.
+
+    Attributes:
+        execs: What is executed in them.
     """
 
     def __init__(
@@ -75,17 +77,22 @@ class Launches:
         self._outbox = outbox
         self._reports = Reports(outbox)
         self._changed = changed
+        self.execs = Execs(loop, machine, self, outbox, changed)
         self._known: dict[str, Launch] = {}
         self._tasks: dict[str, Task] = {}
         self._queue: deque[tuple[Launch, FdBundle]] = deque()
         self._in_flight = 0
         self._over: OrderedDict[str, None] = OrderedDict()
-        self._kills: OrderedDict[str, int | None] = OrderedDict()
+        self._kills: OrderedDict[str, Delivery | None] = OrderedDict()
 
     @property
     def idle(self) -> bool:
         """Whether nothing runs, starts or waits."""
-        return not self._known
+        return not self._known and self.execs.idle
+
+    def running(self, launch_id: str) -> Launch | None:
+        """The launch of that id, if it is known, whatever its phase."""
+        return self._known.get(launch_id)
 
     def facts(self) -> tuple[w.LaunchFact, ...]:
         """Every launch that is not over."""
@@ -106,10 +113,10 @@ class Launches:
         """Deliver a signal."""
         if command.kill_id in self._kills:
             result = self._kills[command.kill_id]
-            if result != _UNDER_WAY and not self._outbox.send_again(command.kill_id):
+            if result is not None and not self._outbox.send_again(command.kill_id):
                 self._reports.killed(command.kill_id, result)
             return
-        self._kills[command.kill_id] = _UNDER_WAY
+        self._kills[command.kill_id] = None
         if len(self._kills) > KILLS_REMEMBERED_MAX:
             self._kills.popitem(last=False)
         self._loop.start(self._kill(command))
@@ -137,6 +144,7 @@ class Launches:
         Args:
             kept: Pidfds that it had kept, by launch; ownership moves in.
         """
+        self.execs.retell()
         told = self._outbox.inherit()
         for record in self._machine.records.read():
             is_trial = record.launch_id.startswith(TRIAL_PREFIX)
@@ -151,9 +159,10 @@ class Launches:
                 steps = remaining_life(launch, record, self._machine, handle)
             self._known[launch.launch_id] = launch
             self._begin(launch, steps)
-        for launch_id, handle in kept.items():
+        self.execs.adopt_all(kept, told)
+        for name, handle in kept.items():
             handle.close()
-            self._machine.keeping.drop(launch_id)
+            self._machine.keeping.drop(name)
 
     def _start_next(self) -> None:
         while self._queue and self._in_flight < LAUNCHES_IN_FLIGHT_MAX:
@@ -192,11 +201,21 @@ class Launches:
 
     def _kill(self, command: w.Kill) -> Steps[None]:
         launch = self._known.get(command.launch_id)
-        number: int | None = errno.ESRCH
+        delivery = NOBODY
         if launch is not None:
-            number = yield from launch.signal(command.signo, everyone=command.everyone)
-        self._kills[command.kill_id] = number
-        self._reports.killed(command.kill_id, number)
+            target = Target(pid=command.pid, mode=command.mode)
+            delivery = yield from launch.signal(command.signo, target)
+            if delivery.why in {"no-process", "no-group"}:
+                delivery = self._find_owner(launch, target) or delivery
+        self._kills[command.kill_id] = delivery
+        self._reports.killed(command.kill_id, delivery)
+
+    def _find_owner(self, launch: Launch, target: Target) -> Delivery | None:
+        """Look among those who share a PID namespace for whom a number really belongs to."""
+        for other in self._known.values():
+            if other is not launch and other.shares_numbers(launch) and other.has(target):
+                return Delivery(errno=errno.ESRCH, why="other-container", owner=other.launch_id)
+        return None
 
     def _look_up(self, command: w.Launch, fds: FdBundle) -> Request:
         """Find what a command names.

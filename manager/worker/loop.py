@@ -29,14 +29,18 @@ WRITE: Final = selectors.EVENT_WRITE
 
 
 class Child:
-    """A process that this one reaps. `status` is its raw wait status once it has been reaped."""
+    """A process that this one reaps. `status` is its raw wait status once it has been reaped.
 
-    __slots__ = ("pid", "reaped_at_ns", "status", "waiter")
+    `numbers` are those of an inherited one, in each level of PID namespaces from ours down.
+    """
+
+    __slots__ = ("numbers", "pid", "reaped_at_ns", "status", "waiter")
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.status: int | None = None
         self.reaped_at_ns = 0
+        self.numbers: tuple[int, ...] = ()
         self.waiter: Callable[[], None] | None = None
 
     def settle(self, status: int, at_ns: int) -> None:

@@ -8,6 +8,7 @@ from manager.urpc.fds import OwnedFd
 from manager.worker.cgroups import Cgroups
 from manager.worker.ends import Ends
 from manager.worker.engine import Engine
+from manager.worker.exec_records import ExecRecords
 from manager.worker.keeping import Keeping
 from manager.worker.processes import Processes
 from manager.worker.records import Records
@@ -23,6 +24,7 @@ class Machine(Struct, kw_only=True):
         rootless: Whether this is an ordinary user's, root of a user namespace only.
         boot_id: This boot of the machine.
         records: Launches on disk, for the next worker.
+        exec_records: Executed processes on disk, for the same.
         ends: Exits on disk, for the same.
         keeping: Has their pidfds kept, for the same.
     """
@@ -35,6 +37,7 @@ class Machine(Struct, kw_only=True):
     rootless: bool
     boot_id: str
     records: Records
+    exec_records: ExecRecords
     ends: Ends
     keeping: Keeping
     engines: Mapping[str, Engine]

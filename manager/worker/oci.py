@@ -17,6 +17,7 @@ from msgspec import Struct
 from manager.domain.features import Feature
 from manager.worker import commands
 from manager.worker.console import ConsoleSocket, start_relay
+from manager.worker.delivery import Delivery, Target
 from manager.worker.engine import (
     ExitReport,
     Host,
@@ -24,20 +25,20 @@ from manager.worker.engine import (
     Running,
     observe,
     signal_running,
+    wait_as_a_parent,
     wait_as_a_stranger,
 )
 from manager.worker.engine_messages import explain
 from manager.worker.errors import LaunchFailed, one_line
-from manager.worker.loop import Child, Pause, Steps
+from manager.worker.exec_order import ExecOrder
+from manager.worker.loop import Child, Steps
 from manager.worker.oci_config import Changes, build_config
+from manager.worker.oci_exec import ExecDialect, execute
 
 CREATE_SECONDS: Final = 20.0
 START_SECONDS: Final = 20.0
 DELETE_SECONDS: Final = 10.0
 """Longest time for each command of an engine; after it the engine is killed."""
-
-RELAY_SECONDS: Final = 1.0
-"""Longest wait for a terminal's last bytes, where somebody else still has it open."""
 
 CONFIG_MODE: Final = 0o600
 
@@ -55,6 +56,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
             its own, which makes mount points there, and takes a read-only root for a read-only
             everything.
         lacks: Features of a spec that it cannot give.
+        exec: How its `exec` is asked.
     """
 
     name: str
@@ -64,10 +66,12 @@ class Dialect(Struct, frozen=True, kw_only=True):
     delete: tuple[str, ...] = ("delete", "--force")
     serves_files: bool = False
     lacks: frozenset[Feature] = frozenset()
+    exec: ExecDialect = ExecDialect()
 
 
 CRUN: Final = Dialect(
     name="crun",
+    exec=ExecDialect(name="crun"),
     global_options=("--cgroup-manager=disabled",),
     lacks=frozenset(
         {
@@ -82,6 +86,7 @@ CRUN: Final = Dialect(
 )
 RUNC: Final = Dialect(
     name="runc",
+    exec=ExecDialect(name="runc"),
     applies_resources=True,
     lacks=frozenset(
         {"domainname", "idmapped-mounts", "personality", "time-namespace", "user-namespace"}
@@ -147,18 +152,15 @@ class OciEngine:
         if running.init is None:
             by_pidfd = self._host.exit_status_by_pidfd
             return (yield from wait_as_a_stranger(running, by_pidfd=by_pidfd))
-        yield Pause(child=running.init)
-        if running.relay is not None:
-            # So that the last words are there when the end is told.
-            yield Pause(child=running.relay, seconds=RELAY_SECONDS)
-            self._host.processes.forget(running.relay)
-        return ExitReport(
-            status=running.init.status, source="waitid", at_ns=running.init.reaped_at_ns
-        )
+        return (yield from wait_as_a_parent(running, self._host.processes))
 
-    def signal(self, running: Running, signo: int, *, everyone: bool) -> Steps[int | None]:
+    def execute(self, order: ExecOrder) -> Steps[tuple[Running, int]]:
         """See :class:`manager.worker.engine.Engine`."""
-        return signal_running(running, signo, everyone=everyone)
+        return (yield from execute(self._host, order, self._command("exec"), self._dialect.exec))
+
+    def signal(self, running: Running, signo: int, target: Target) -> Steps[Delivery]:
+        """See :class:`manager.worker.engine.Engine`."""
+        return signal_running(running, signo, target)
         yield  # a generator, as others have to wait here
 
     def clean_up(self, engine_id: str) -> Steps[list[str]]:
@@ -252,7 +254,7 @@ class OciEngine:
     def _let_go(self, running: Running) -> None:
         if running.init is not None:
             self._host.processes.forget(running.init)
-        signal_running(running, signal.SIGKILL, everyone=False)
+        signal_running(running, signal.SIGKILL)
         running.close()
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from manager.schema import worker as w
-from manager.worker.ends import Ends
+from manager.worker.ends import End, Ends, subject_of
 
 
 class Outbox:
@@ -30,7 +30,7 @@ class Outbox:
 
     def put(self, outcome: w.Outcome) -> None:
         """Keep and send; `outcome.seq` comes from `next_seq`."""
-        if self._ends is not None and isinstance(outcome, w.Exited):
+        if self._ends is not None and isinstance(outcome, End):
             self._ends.put(outcome)
         self._kept[outcome.seq] = outcome
         self._send(outcome)
@@ -39,18 +39,18 @@ class Outbox:
         """Keep the exits that a former worker saw and could not get acknowledged.
 
         Returns:
-            The launches that ended so.
+            The launches and execs that ended so.
         """
         inherited = [] if self._ends is None else self._ends.read()
         for end in inherited:
             self.put(msgspec.structs.replace(end, seq=self.next_seq()))
-        return frozenset(end.launch_id for end in inherited)
+        return frozenset(subject_of(end) for end in inherited)
 
     def acknowledge(self, seq: int) -> None:
         """Forget everything up to and including `seq`."""
         for outcome in [each for number, each in self._kept.items() if number <= seq]:
             del self._kept[outcome.seq]
-            if self._ends is not None and isinstance(outcome, w.Exited):
+            if self._ends is not None and isinstance(outcome, End):
                 self._ends.remove(outcome)
 
     def send_again(self, about: str | None = None, kind: type[w.Outcome] | None = None) -> bool:
@@ -77,6 +77,14 @@ class Outbox:
                 phases[outcome.launch_id] = "failed" if failed else "exited"
         return [w.LaunchFact(launch_id=key, phase=phase) for key, phase in phases.items()]
 
+    def executions(self) -> list[str]:
+        """The execs of which the manager has not made everything durable yet."""
+        return [
+            outcome.exec_id
+            for outcome in self._kept.values()
+            if isinstance(outcome, w.Executed | w.ExecFailed | w.ProcessExited)
+        ]
+
     def __len__(self) -> int:
         return len(self._kept)
 
@@ -84,6 +92,10 @@ class Outbox:
 def _subject(outcome: w.Outcome) -> str:
     match outcome:
         case w.Held(hold_id=subject) | w.Killed(kill_id=subject):
+            return subject
+        case w.Executed(exec_id=subject) | w.ExecFailed(exec_id=subject):
+            return subject
+        case w.ProcessExited(exec_id=subject):
             return subject
         case _:
             return outcome.launch_id

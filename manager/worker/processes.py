@@ -15,6 +15,7 @@ from typing import Final
 from manager.kernel import pidfd
 from manager.urpc.fds import OwnedFd
 from manager.worker.loop import Child, Loop
+from manager.worker.process_numbers import numbers
 
 STRAYS_MAX: Final = 1024
 """Reaped processes that nobody had asked for, remembered in case somebody does."""
@@ -38,7 +39,7 @@ class Processes:
 
     def __init__(self, loop: Loop) -> None:
         self._expected: dict[int, Child] = {}
-        self._strays: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        self._strays: OrderedDict[int, tuple[int, int, tuple[int, ...]]] = OrderedDict()
         read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wakeup = OwnedFd(read_end)
         self._wakeup_write = OwnedFd(write_end)
@@ -53,6 +54,7 @@ class Processes:
         stdio: tuple[int, int, int] | None = None,
         pass_fds: Sequence[int] = (),
         environment: dict[str, str] = ENGINE_ENVIRONMENT,
+        executable: str | None = None,
     ) -> Child:
         """Start a program by vfork; every descriptor but the named ones is closed in it.
 
@@ -61,6 +63,7 @@ class Processes:
             stdio: Descriptors to become 0, 1, 2; lent. `None`: /dev/null.
             pass_fds: Descriptors to keep under their own numbers; lent.
             environment: The whole environment.
+            executable: What is executed in truth, if it is not the first of `argv`.
 
         Raises:
             OSError: The program cannot be executed.
@@ -68,6 +71,7 @@ class Processes:
         stdin, stdout, stderr = stdio or (subprocess.DEVNULL,) * 3
         process = subprocess.Popen(
             argv,
+            executable=executable,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -100,13 +104,16 @@ class Processes:
             if stray is None:
                 return None
             child = Child(pid)
-            child.settle(*stray)
+            child.numbers = stray[2]
+            child.settle(*stray[:2])
             return child, None
         if pidfd.parent(pid) != os.getpid():
             # The number was given to a stranger meanwhile.
             handle.close()
             return None
-        return self.expect(pid), handle
+        child = self.expect(pid)
+        child.numbers = numbers(pid)
+        return child, handle
 
     def forget(self, child: Child) -> None:
         """No longer keep the status of a child that has not ended; it is reaped all the same."""
@@ -117,12 +124,16 @@ class Processes:
         """Reap everything that has ended."""
         while True:
             try:
-                info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
+                info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
             if info is None:
                 return
-            self._settle(info.si_pid, _raw_status(info.si_code, info.si_status))
+            pid = info.si_pid
+            # Once it is reaped, nobody can tell what its own PID namespace called it.
+            own = () if pid in self._expected else numbers(pid)
+            os.waitid(os.P_PID, pid, os.WEXITED)
+            self._settle(pid, _raw_status(info.si_code, info.si_status), own)
 
     def close(self) -> None:
         """Stop listening for SIGCHLD."""
@@ -134,13 +145,13 @@ class Processes:
         os.read(self._wakeup.number, 4096)
         self.reap()
 
-    def _settle(self, pid: int, status: int) -> None:
+    def _settle(self, pid: int, status: int, own: tuple[int, ...]) -> None:
         now = time.time_ns()
         child = self._expected.pop(pid, None)
         if child is not None:
             child.settle(status, now)
             return
-        self._strays[pid] = (status, now)
+        self._strays[pid] = (status, now, own)
         if len(self._strays) > STRAYS_MAX:
             self._strays.popitem(last=False)
 

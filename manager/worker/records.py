@@ -8,7 +8,7 @@ happened is the manager's log.
 import contextlib
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -22,13 +22,17 @@ _FILE_MODE: Final = 0o600
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """One launch. `identity` is absent while it was being started. No spec: it has secrets."""
+    """One launch. `identity` is absent while it was being started. No spec: it has secrets.
+
+    `process` is what of the spec holds for processes that are executed in it later.
+    """
 
     launch_id: str
     engine_id: str
     engine: str
     boot_id: str
     identity: w.PidIdentity | None = None
+    process: dict[str, Any] = {}
 
 
 class Records:
@@ -37,18 +41,25 @@ class Records:
     def __init__(self, directory: Path, boot_id: str) -> None:
         self._directory = directory
         self._boot_id = boot_id
+        self._process: dict[str, dict[str, Any]] = {}
         directory.mkdir(mode=0o700, exist_ok=True)
 
-    def starting(self, command: w.Launch) -> None:
+    def starting(self, command: w.Launch, process: dict[str, Any]) -> None:
         """A process of this launch may exist from now on."""
+        self._process[command.engine_id] = process
         self._write(command, None)
 
     def running(self, command: w.Launch, identity: w.PidIdentity) -> None:
         """The container's init is this process."""
         self._write(command, identity)
 
+    def process_of(self, engine_id: str) -> dict[str, Any]:
+        """What of a container's spec holds for what is executed in it."""
+        return self._process.get(engine_id, {})
+
     def remove(self, engine_id: str) -> None:
         """Nothing is left of it."""
+        self._process.pop(engine_id, None)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._directory / engine_id)
 
@@ -60,6 +71,7 @@ class Records:
                 records.append(msgspec.json.decode(path.read_bytes(), type=Record))
             except (msgspec.MsgspecError, OSError):
                 path.unlink(missing_ok=True)
+        self._process |= {each.engine_id: each.process for each in records if each.process}
         return records
 
     def _write(self, command: w.Launch, identity: w.PidIdentity | None) -> None:
@@ -69,6 +81,7 @@ class Records:
             engine=command.engine,
             boot_id=self._boot_id,
             identity=identity,
+            process=self.process_of(command.engine_id),
         )
         # Replaced as a whole: a killed writer leaves the old record. Not synced: after a crash of
         # the machine no container runs.

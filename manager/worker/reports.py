@@ -3,8 +3,10 @@
 import time
 
 from manager.schema import worker as w
+from manager.worker.delivery import Delivery
 from manager.worker.engine import Engine, ExitReport
 from manager.worker.errors import LaunchFailed
+from manager.worker.exec_records import ExecRecord
 from manager.worker.outbox import Outbox
 from manager.worker.phases import Phases
 
@@ -60,9 +62,71 @@ class Reports:
             )
         )
 
-    def killed(self, kill_id: str, errno: int | None) -> None:
+    def killed(self, kill_id: str, delivery: Delivery) -> None:
         """A signal was delivered, or not."""
-        self._outbox.put(w.Killed(seq=self._outbox.next_seq(), kill_id=kill_id, errno=errno))
+        self._outbox.put(
+            w.Killed(
+                seq=self._outbox.next_seq(),
+                kill_id=kill_id,
+                errno=delivery.errno,
+                why=delivery.why,
+                owner=delivery.owner,
+            )
+        )
+
+    def executed(self, record: ExecRecord, engine: Engine | None) -> None:
+        """An executed process runs."""
+        assert record.identity is not None
+        self._outbox.put(
+            w.Executed(
+                seq=self._outbox.next_seq(),
+                exec_id=record.exec_id,
+                launch_id=record.launch_id,
+                pid=record.pid,
+                identity=record.identity,
+                engine=engine.name if engine is not None else "",
+                engine_version=engine.version if engine is not None else "",
+                started_at_ns=record.started_at_ns,
+            )
+        )
+
+    def exec_failed(self, command: w.Execute, failure: LaunchFailed) -> None:
+        """A process that was to be executed never ran."""
+        self._outbox.put(
+            w.ExecFailed(
+                seq=self._outbox.next_seq(),
+                exec_id=command.exec_id,
+                launch_id=command.launch_id,
+                stage=failure.stage,
+                reason=failure.reason,
+                errno=failure.errno,
+            )
+        )
+
+    def exec_abandoned(self, record: ExecRecord, reason: str) -> None:
+        """A former worker was killed while it executed a process."""
+        self._outbox.put(
+            w.ExecFailed(
+                seq=self._outbox.next_seq(),
+                exec_id=record.exec_id,
+                launch_id=record.launch_id,
+                stage="interrupted",
+                reason=reason,
+            )
+        )
+
+    def process_exited(self, record: ExecRecord, report: ExitReport) -> None:
+        """An executed process is gone."""
+        self._outbox.put(
+            w.ProcessExited(
+                seq=self._outbox.next_seq(),
+                exec_id=record.exec_id,
+                launch_id=record.launch_id,
+                status=report.status,
+                source=report.source,
+                exited_at_ns=report.at_ns,
+            )
+        )
 
     def destroyed(self, launch_id: str, leftovers: tuple[str, ...] = ()) -> None:
         """Nothing of the launch is left."""

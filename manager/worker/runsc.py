@@ -12,11 +12,13 @@ from typing import Final
 
 from typing_extensions import override
 
-from manager.worker import commands
+from manager.worker.delivery import DELIVERED, GROUP, Delivery, Target
 from manager.worker.engine import ExitReport, Job, Running
 from manager.worker.errors import LaunchFailed
 from manager.worker.loop import Steps
 from manager.worker.oci import Dialect, OciEngine
+from manager.worker.oci_exec import ExecDialect
+from manager.worker.runsc_socket import signal_by_socket
 
 KILL_SECONDS: Final = 5.0
 """Longest time for delivering a signal."""
@@ -27,6 +29,7 @@ SIGNAL_MAX: Final = 64
 
 RUNSC: Final = Dialect(
     name="runsc",
+    exec=ExecDialect(name="runsc", tells_own_number=True),
     global_options=("--platform=ptrace", "--network=none", "--ignore-cgroups"),
     serves_files=True,
     lacks=frozenset(
@@ -34,6 +37,7 @@ RUNSC: Final = Dialect(
             "apparmor",
             "devices",
             "domainname",
+            "exec-extra-files",
             "idmapped-mounts",
             "intel-rdt",
             "mount-label",
@@ -78,15 +82,16 @@ class RunscEngine(OciEngine):
         return ExitReport(status=status, source="engine", at_ns=report.at_ns)
 
     @override
-    def signal(self, running: Running, signo: int, *, everyone: bool) -> Steps[int | None]:
-        options = ["--all"] if everyone else []
-        result = yield from commands.run(
-            self._host.processes,
-            self._command("kill", *options, "--", running.engine_id, str(signo)),
-            seconds=KILL_SECONDS,
-            nothing=self._host.nothing.number,
-        )
-        return None if result.code == os.EX_OK else errno.ESRCH
+    def signal(self, running: Running, signo: int, target: Target) -> Steps[Delivery]:
+        # By its socket: its command knows neither signal 0 nor a terminal's foreground group.
+        if target.mode == GROUP:
+            return Delivery(errno=errno.ENOTSUP, why="unsupported")
+        error = yield from signal_by_socket(running.engine_id, signo, target, KILL_SECONDS)
+        if not error:
+            return DELIVERED
+        if error.endswith("no TTY attached"):
+            return Delivery(errno=errno.ENOTTY, why="no-terminal")
+        return Delivery(errno=errno.ESRCH, why="no-process" if target.pid else "")
 
 
 def _check_stdio(stdio: tuple[int, int, int]) -> None:

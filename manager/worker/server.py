@@ -93,6 +93,8 @@ class Server:
                 self._hold(message, fds)
             case w.Launch():
                 self.launches.launch(message, fds)
+            case w.Execute():
+                self.launches.execs.execute(message, fds)
             case _:
                 fds.close()
                 self._command(message)
@@ -138,7 +140,10 @@ class Server:
         facts |= {fact.launch_id: fact for fact in self.launches.facts()}
         assert self._welcome is not None
         welcome = msgspec.structs.replace(
-            self._welcome, held=self._holds.names, launches=tuple(facts.values())
+            self._welcome,
+            held=self._holds.names,
+            launches=tuple(facts.values()),
+            executions=(*self._outbox.executions(), *self.launches.execs.names()),
         )
         connection.send(w.encode(welcome))
         self._outbox.send_again()

@@ -1,8 +1,8 @@
 """Set the worker's process up, and serve.
 
 Everything lies in `DIR/worker`: `lock`, `stage` (mounted over, in this process's mount namespace
-only), `engines` (their own state), `launches` (see `records`), `ends` (see there), `keeper.sock`
-(see `keeper`). The socket is `DIR/worker.sock`.
+only), `engines` (their own state), `launches` (see `records`), `execs` (see `exec_records`), `ends`
+(see there), `keeper.sock` (see `keeper`). The socket is `DIR/worker.sock`.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from manager.worker.ends import Ends
 from manager.worker.engine import Host
 from manager.worker.engines import Program, find_programs, machine_lacks, make_engine
 from manager.worker.errors import StateDirTaken
+from manager.worker.exec_records import ExecRecords
 from manager.worker.keeping import Keeping
 from manager.worker.loop import Loop
 from manager.worker.machine import Machine
@@ -151,6 +152,7 @@ def _machine(
         rootless=rootless,
         boot_id=boot_id,
         records=Records(directory / LAUNCHES_NAME, boot_id),
+        exec_records=ExecRecords(directory / "execs"),
         ends=Ends(directory / "ends"),
         keeping=Keeping(directory, processes),
         engines={

@@ -14,6 +14,7 @@ from manager.worker.assemble import Assembly
 from manager.worker.cgroups import Cgroup
 from manager.worker.engine import Engine, Job, Running
 from manager.worker.errors import LaunchFailed
+from manager.worker.exec_order import kept_members
 from manager.worker.loop import Steps
 from manager.worker.machine import Machine
 from manager.worker.phases import Phases
@@ -77,12 +78,13 @@ def start_container(
     yield from assembly.build(fill)
     phases.lap("mounts")
     cgroup.create()
-    machine.records.starting(request.command)
+    body = msgspec.json.decode(request.spec, type=dict[str, object])
+    machine.records.starting(request.command, kept_members(body))
     phases.lap("cgroup")
     job = Job(
         engine_id=request.command.engine_id,
         spec=spec,
-        body=msgspec.json.decode(request.spec, type=dict[str, object]),
+        body=body,
         root_plan=root_plan,
         stage=stage,
         stdio=stdio,

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from manager.domain import commands as c
 from manager.domain.decide import decide
+from manager.domain.execution import Execution
 from manager.domain.exit_status import Exited
 from manager.domain.state import (
     ABSENT,
@@ -36,6 +37,11 @@ ROOT_STATUS: dict[str, ContainerStatus] = {
 }
 CID = "c1"
 
+EXECUTIONS = {
+    "E-1": Execution(exec_id="E-1", status="starting", executable="sh"),
+    "E-2": Execution(exec_id="E-2", status="running", executable="sh", pid=7),
+}
+
 OF_A_SUBCONTAINER: dict[str, c.Command] = {
     "CreateSubcontainer": b.new(),
     "StartSubcontainer": b.start(),
@@ -43,6 +49,11 @@ OF_A_SUBCONTAINER: dict[str, c.Command] = {
     "DestroySubcontainer": c.DestroySubcontainer(cid=CID),
     "Signal, one process": b.kill(),
     "Signal, all processes": b.kill(mode=1),
+    "Execute": b.execute(exec_id="E-new"),
+    "ReportExecuted": b.reports_executed(),
+    "ReportExecFailed": b.reports_exec_failed(),
+    "ReportProcessExited": b.reports_process_exited("E-2"),
+    "ReportProcessLost": b.reports_process_lost("E-2"),
     "ReportStarted": b.reports_started(),
     "ReportStartFailed": b.reports_failed(),
     "ReportExited": b.reports_exited(),
@@ -159,6 +170,7 @@ def _container(cid: str, column: str) -> Container:
         exit=Exited(code=0) if status in {"stopped", "destroyed"} else None,
         failure=Failure(error="e", stage="s", reason="r") if status == "failed" else None,
         destroying=column == LEAVING,
+        executions=EXECUTIONS if started and cid == CID else {},
     )
 
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from manager.domain import events as e
 from manager.domain import exit_status, payload, request, state
+from manager.domain.execution import CapabilityMasks, ExecRequest
 from manager.domain.exit_status import Exited, Signaled, Unknown
 from manager.domain.payload import LaunchPlan, LayerPlan, MountPlan
 from manager.domain.request import EngineFacts, GoferMountConf, StartRequest
@@ -93,6 +94,23 @@ FAILURE = Failure(
     errno=2,
 )
 LAUNCH, KILL = INTENT.launch_id, "0198a6b2-1111-7000-8000-00000000000f"
+EXEC = "0198a6b2-1111-7000-8000-000000000010"
+EXEC_REQUEST = ExecRequest(
+    cid="web",
+    filename="/bin/sh",
+    argv=("sh", "-c", "id"),
+    env=("PATH=hmac-sha256:00112233445566778899aabbccddeeff",),
+    cwd="/tmp",
+    uid=1,
+    gid=2,
+    extra_gids=(3, 4),
+    no_new_privileges=True,
+    capabilities=CapabilityMasks(bounding=1, effective=2, inheritable=4, permitted=8, ambient=16),
+    guest_fds=(0, 1, 2),
+    files=b.STDIO,
+    search_path=("/bin",),
+    request_id="r",
+)
 ERROR = 'container "web" is <already> started'
 
 SANDBOX_EVENTS: tuple[e.Event, ...] = (
@@ -148,6 +166,19 @@ SANDBOX_EVENTS: tuple[e.Event, ...] = (
     e.ContainerDestroyed(container="web", launch_id=LAUNCH, leftovers=("cgroup",), request_id="r"),
     e.ContainerLost(container="web", launch_id=LAUNCH, reason="the machine was rebooted"),
     e.ContainerHoldLost(container="web", reason="the machine was rebooted"),
+    e.ProcessExecAccepted(container="web", exec_id=EXEC, launch_id=LAUNCH, request=EXEC_REQUEST),
+    e.ProcessExecRejected(container="web", request=EXEC_REQUEST, error=ERROR),
+    e.ProcessExecuted(container="web", exec_id=EXEC, pid=7, launched=b.launched()),
+    e.ProcessExecFailed(container="web", exec_id=EXEC, failure=FAILURE),
+    e.ProcessExited(
+        container="web",
+        exec_id=EXEC,
+        pid=7,
+        exit=Exited(code=3),
+        source="waitid",
+        exited_at_ns=1_790_000_000_000_000_002,
+    ),
+    e.ProcessLost(container="web", exec_id=EXEC, pid=7, reason="the machine was rebooted"),
     e.RestoreRejected(error=ERROR, files=(b.FILE,), request_id="r"),
     e.ContainerRestoreRejected(container="web", request=REQUEST, error=ERROR),
     e.SandboxStopped(reason="its root container exited"),
@@ -220,6 +251,7 @@ VALUES = (
     *(StartRequest, request.FdFact, GoferMountConf, EngineFacts),
     *(LaunchIntent, payload.LaunchPlan, payload.LayerPlan, payload.MountPlan),
     *(state.Launched, state.Failure),
+    *(ExecRequest, CapabilityMasks),
     *(exit_status.Exited, exit_status.Signaled, exit_status.Unknown),
     *(worker.PidIdentity, worker.EngineReport),
 )

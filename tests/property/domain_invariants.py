@@ -40,7 +40,7 @@ def _check_container(found: Container) -> None:
         assert found.status not in {"creating", "destroyed"}
 
 
-def _check_open_ends(state: Sandbox) -> None:
+def _check_open_ends(state: Sandbox) -> None:  # noqa: C901 - one arm a method
     """Whatever is still to come has somebody who will tell."""
     for intent in state.signals.values():
         assert state.container(intent.cid) is not None
@@ -59,6 +59,12 @@ def _check_open_ends(state: Sandbox) -> None:
                 assert found.destroying
             case "Signal":
                 assert request_id in {intent.request_id for intent in state.signals.values()}
+            case "ExecuteAsync":
+                assert found is not None
+                starting = {
+                    e.request_id for e in found.executions.values() if e.status == "starting"
+                }
+                assert request_id in starting
             case "Delete":
                 assert state.deleting
             case method:

@@ -37,6 +37,7 @@ SETTINGS = settings(
 
 CIDS = st.sampled_from([*["c1"] * 6, *["c2"] * 3, "s1", "s1", "c3", "", "../x"])
 LAUNCHES = st.integers(0, 5).map("pick-{}".format)
+EXECS = st.integers(0, 3).map("pick-{}".format)
 KILLS = st.integers(0, 2).map("pick-{}".format)
 REQUEST_IDS = st.sampled_from(["", "", "r-1", "r-2", "r-3", "r-4"])
 FILES = st.sampled_from([(), b.STDIO, (*b.STDIO, b.DIRECTORY), (*b.STDIO, b.FILE)])
@@ -82,6 +83,11 @@ def commands(draw: st.DrawFn) -> c.Command:
             request_id=request_id,
         ),
         c.DeleteSandbox: lambda: c.DeleteSandbox(force=draw(st.booleans()), request_id=request_id),
+        c.Execute: lambda: b.execute(cid, draw(EXECS), request_id=request_id),
+        c.ReportExecuted: lambda: b.reports_executed(draw(EXECS)),
+        c.ReportExecFailed: lambda: b.reports_exec_failed(draw(EXECS)),
+        c.ReportProcessExited: lambda: b.reports_process_exited(draw(EXECS)),
+        c.ReportProcessLost: lambda: b.reports_process_lost(draw(EXECS)),
         c.ReportStarted: lambda: c.ReportStarted(launch_id=launch_id, launched=b.launched()),
         c.ReportStartFailed: lambda: c.ReportStartFailed(
             launch_id=launch_id, stage="create", reason="why"
@@ -107,6 +113,16 @@ def adapted(command: c.Command, state: Sandbox, number: int) -> c.Command:
             return msgspec.structs.replace(command, launch_id=f"L-{number}")
         case c.Signal():
             return msgspec.structs.replace(command, kill_id=f"K-{number}")
+        case c.Execute():
+            return msgspec.structs.replace(command, exec_id=f"E-{number}")
+        case (
+            c.ReportExecuted(exec_id=pick)
+            | c.ReportExecFailed(exec_id=pick)
+            | c.ReportProcessExited(exec_id=pick)
+            | c.ReportProcessLost(exec_id=pick)
+        ):
+            executions = [each for f in state.containers.values() for each in f.executions]
+            return msgspec.structs.replace(command, exec_id=_picked(pick, executions))
         case c.ReportKilled(kill_id=pick):
             return msgspec.structs.replace(command, kill_id=_picked(pick, [*state.signals]))
         case (

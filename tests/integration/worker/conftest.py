@@ -329,7 +329,7 @@ class WorkerHarness:
 
     def kill(self, launched: Launched, signo: int, *, everyone: bool = False) -> int | None:
         kill_id = f"kill-{uuid.uuid4().hex}"
-        self.send(w.Kill(kill_id=kill_id, launch_id=launched.id, signo=signo, everyone=everyone))
+        self.send(w.Kill(kill_id=kill_id, launch_id=launched.id, signo=signo, mode=int(everyone)))
         return self.expect(w.Killed, kill_id).errno
 
     def destroy(self, launched: Launched) -> w.Destroyed:

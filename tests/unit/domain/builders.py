@@ -5,6 +5,7 @@ from typing import Any
 from manager.domain import commands as c
 from manager.domain.decide import decide
 from manager.domain.evolve import fold
+from manager.domain.execution import ExecRequest
 from manager.domain.exit_status import Exited
 from manager.domain.request import EngineFacts, FdFact, GoferMountConf, StartRequest
 from manager.domain.spec import Spec, parse_spec_object
@@ -133,6 +134,37 @@ def kill(cid: str = "c1", signo: int = 15, **members: Any) -> c.Signal:
     return c.Signal(cid=cid, signo=signo, **given)
 
 
+def execute(cid: str = "c1", exec_id: str = "E-1", **members: Any) -> c.Execute:
+    given = {"argv": ("/bin/sh",), **members}
+    engine = given.pop("engine", ENGINE)
+    env_error = given.pop("env_error", "")
+    request = ExecRequest(cid=cid, **given)
+    return c.Execute(request=request, exec_id=exec_id, engine=engine, env_error=env_error)
+
+
+def reports_executed(exec_id: str = "E-1", pid: int = 7) -> c.ReportExecuted:
+    return c.ReportExecuted(exec_id=exec_id, pid=pid, launched=launched(107))
+
+
+def reports_exec_failed(
+    exec_id: str = "E-1", stage: str = "create", errno: int | None = None
+) -> c.ReportExecFailed:
+    return c.ReportExecFailed(exec_id=exec_id, stage=stage, reason="why", errno=errno)
+
+
+def reports_process_exited(exec_id: str = "E-1", exit_status: Any = _SAME) -> c.ReportProcessExited:
+    return c.ReportProcessExited(
+        exec_id=exec_id,
+        exit=Exited(code=3) if exit_status is _SAME else exit_status,
+        source="waitid",
+        exited_at_ns=9,
+    )
+
+
+def reports_process_lost(exec_id: str = "E-1") -> c.ReportProcessLost:
+    return c.ReportProcessLost(exec_id=exec_id, reason="reboot")
+
+
 def history(*commands: c.Command, state: Sandbox = ABSENT) -> Sandbox:
     """The state after these commands."""
     for command in commands:
@@ -147,6 +179,8 @@ STARTING = (*WAITING, start())
 RUNNING = (*STARTING, reports_started())
 STOPPED = (*RUNNING, reports_exited())
 FAILED = (*STARTING, reports_failed())
+EXECUTING = (*RUNNING, execute())
+EXECUTED = (*EXECUTING, reports_executed())
 LOST = (*RUNNING, reports_lost())
 DESTROYING = (*RUNNING, c.DestroySubcontainer(cid="c1"))
 DESTROYED = (*DESTROYING, reports_exited(), reports_destroyed())

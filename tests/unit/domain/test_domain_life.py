@@ -447,6 +447,8 @@ def test_restore(phase: str) -> None:
 # --- signal --------------------------------------------------------------------------------------
 
 ONE = 'signaling process in container "c1" PID 0: '
+GROUP = "signaling process group 7: "
+FOREGROUND = 'signaling foreground process group in container "c1" PID 0: '
 ALL = 'signaling all processes in container "c1": '
 
 
@@ -457,8 +459,16 @@ ALL = 'signaling all processes in container "c1": '
         (RUNNING, kill(pid=-1, mode=9), "PID (-1) must be positive"),
         (STARTED, kill(pid=7, mode=1), "PID (7) cannot be set when signaling all processes"),
         (STARTED, kill(mode=3), "PGID must be set when signaling a process group"),
-        (STARTED, kill(pid=7, mode=3), f"signal delivery mode 3 is {NOT_YET}"),
-        (STARTED, kill(mode=2), f"signal delivery mode 2 is {NOT_YET}"),
+        (STARTED, kill(pid=7, mode=3), f"{GROUP}no such process group with PGID 7"),
+        (WAITING, kill(pid=7, mode=3), f"{GROUP}no such process group with PGID 7"),
+        (RUNNING, kill(pid=7, mode=3, signo=65), f"{GROUP}invalid argument"),
+        (
+            STARTED,
+            kill(mode=2),
+            f'{FOREGROUND}no thread group found: container "c1" not found',
+        ),
+        (WAITING, kill(mode=2), f'{FOREGROUND}container "c1" not started'),
+        (RUNNING, kill(mode=2, signo=65), f"{FOREGROUND}invalid argument"),
         (STARTED, kill(mode=4), "unknown signal delivery mode 4"),
         (STARTED, kill(mode=-1), "unknown signal delivery mode -1"),
         (STARTED, kill(signo=99), f"{ONE}no such process with PID 0"),
@@ -474,8 +484,7 @@ ALL = 'signaling all processes in container "c1": '
         (
             RUNNING,
             kill(pid=7, signo=99),
-            'signaling process in container "c1" PID 7: '
-            f"choosing a process by its PID is {NOT_YET}",
+            'signaling process in container "c1" PID 7: invalid argument',
         ),
         (STOPPED, kill(signo=99), f"{ONE}no such process"),
         (LOST, kill(), f"{ONE}no such process"),

@@ -61,14 +61,12 @@ def effects_of(given: Any, command: c.Command) -> tuple[Effect, ...]:
     return tuple(effects)
 
 
-def term(*, everyone: bool) -> SendSignal:
-    return SendSignal(kill_id="K-1", launch_id="L-c1", signo=15, everyone=everyone)
+def term(*, mode: int) -> SendSignal:
+    return SendSignal(kill_id="K-1", launch_id="L-c1", signo=15, mode=mode)
 
 
 def kill_all(launch_id: str) -> SendSignal:
-    return SendSignal(
-        kill_id=f"sandbox-stopped-{launch_id}", launch_id=launch_id, signo=9, everyone=True
-    )
+    return SendSignal(kill_id=f"sandbox-stopped-{launch_id}", launch_id=launch_id, signo=9, mode=1)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +75,8 @@ def kill_all(launch_id: str) -> SendSignal:
         ((), create(), ()),
         (STARTED, new(files=(TTY,)), ()),
         (RUNNING, reports_exited(), ()),
-        (RUNNING, kill(mode=0), (term(everyone=False),)),
-        (RUNNING, kill(mode=1), (term(everyone=True),)),
+        (RUNNING, kill(mode=0), (term(mode=0),)),
+        (RUNNING, kill(mode=1), (term(mode=1),)),
         (RUNNING, c.DestroySubcontainer(cid="c1"), (DestroyLaunch(launch_id="L-c1"),)),
         (TTY_WAITING, c.DestroySubcontainer(cid="c1"), (ReleaseHold(hold_id="T-c1"),)),
         (WAITING, c.DestroySubcontainer(cid="c1"), ()),
@@ -220,7 +218,7 @@ def lost(launch_id: str) -> c.Report:
             "L-root L-c1",
             "",
             (),
-            (term(everyone=True),),
+            (term(mode=1),),
         ),
         (
             (*RUNNING, kill()),

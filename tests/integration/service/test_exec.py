@@ -1,0 +1,74 @@
+"""Processes executed in containers that run, over every engine."""
+
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from manager.adapters.client import SandboxClient
+from manager.application.errors import CallRefused
+from manager.domain.exit_status import Exited, Signaled
+from tests.integration.service.conftest import ENGINES, Donor, Service, pipe, read_all, sh
+
+pytestmark = pytest.mark.parametrize("service", ENGINES, indirect=True)
+
+SLEEP = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
+
+
+@pytest.fixture
+async def sandbox(service: Service, donor: Donor) -> SandboxClient:
+    made = await service.client.create_sandbox("sb", sh(SLEEP), donor.donation())
+    await made.start_root()
+    return made
+
+
+async def run(sandbox: SandboxClient, script: str, **options: Any) -> tuple[Any, str]:
+    """Run a shell script in the root container; its end and what it wrote."""
+    with pipe() as (read_end, write_end), open(os.devnull, "rb") as nothing:
+        files = {0: nothing, 1: write_end, 2: write_end}
+        argv = options.pop("argv", ["/bin/sh", "-c", script])
+        pid = await sandbox.execute("sb", argv, files, **options)
+        ended = await sandbox.wait_process("sb", pid)
+        return ended, read_all(read_end, write_end).decode()
+
+
+async def test_exit_codes_and_signals_are_exact(sandbox: SandboxClient) -> None:
+    for code in (0, 1, 3, 127, 128, 255):
+        ended, _ = await run(sandbox, f"exit {code}")
+        assert ended == Exited(code=code)
+    for signo in (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1):
+        ended, _ = await run(sandbox, f"kill -{int(signo)} $$")
+        assert ended == Signaled(signal=signo)
+
+
+async def test_environment_directory_and_user(sandbox: SandboxClient) -> None:
+    env = ["PATH=/bin", "A=1", "B=2", "A=3"]
+    ended, text = await run(sandbox, "echo $A $B $HOME; id -u; pwd", env=env, cwd="/tmp")
+    assert (ended, text) == (Exited(code=0), "3 2 /\n0\n/tmp\n")
+
+
+async def test_wait_is_repeatable_and_a_probe_leaves_nothing(
+    sandbox: SandboxClient, service: Service
+) -> None:
+    pid = await sandbox.execute("sb", ["/bin/sleep", "1000"], {})
+    before = len(await service.records())
+    await sandbox.signal(0, "sb", pid=pid)
+    assert len(await service.records()) == before
+    await sandbox.signal(signal.SIGKILL, "sb", pid=pid)
+    for _ in range(3):
+        assert await sandbox.wait_process("sb", pid) == Signaled(signal=9)
+    with pytest.raises(CallRefused, match=f"PID {pid}: no such process"):
+        await sandbox.signal(signal.SIGTERM, "sb", pid=pid)
+
+
+async def test_refusals(sandbox: SandboxClient) -> None:
+    with pytest.raises(CallRefused, match=r'^container "nix" not found$'):
+        await sandbox.execute("nix", ["/bin/true"], {})
+    with pytest.raises(
+        CallRefused,
+        match='error finding executable "/nix" in PATH \\[/bin\\]: no such file or directory',
+    ):
+        await sandbox.execute("sb", ["/nix"], {}, env=["PATH=/bin"])
+    with pytest.raises(CallRefused, match=r"^resolving env: invalid variable: A$"):
+        await sandbox.execute("sb", ["/bin/true"], {}, env=["A"])
