@@ -82,7 +82,6 @@ def from_wire(argument: dict[str, Any], files: int) -> ExecArguments:
 
     Without ``GuestFDs`` it is a client of 2022: its ``files`` are 0, 1, 2 and so on.
     """
-    guest_fds = argument["GuestFDs"]
     masks = argument["Capabilities"]
     return ExecArguments(
         cid=argument["ContainerID"],
@@ -103,7 +102,7 @@ def from_wire(argument: dict[str, Any], files: int) -> ExecArguments:
             ambient=masks["AmbientCaps"],
         ),
         terminal=argument["StdioIsPty"],
-        guest_fds=tuple(range(files) if guest_fds is None else guest_fds),
+        guest_fds=tuple(argument["GuestFDs"] or range(files)),
         request_id=argument["RequestID"],
     )
 

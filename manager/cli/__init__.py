@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "create": "manager.cli.create",
     "start": "manager.cli.start",
     "run": "manager.cli.run",
+    "exec": "manager.cli.exec",
     "ps": "manager.cli.ps",
     "wait": "manager.cli.wait",
     "kill": "manager.cli.kill",
@@ -51,12 +52,13 @@ def cli() -> None:
     \b
       sandtrail serve --root DIR &
       sandtrail run --rootfs ./busybox -- echo hello
+      sandtrail exec -it SANDBOX sh
       sandtrail ps
       sandtrail log
 
-    Exit codes: 0 fine, 1 refused or failed, 2 usage. `run` and `wait` pass the container's own
-    status through; `run` exits 125 when the container could not be started, 126 when its program
-    cannot be executed, 127 when it is not there. `audit verify` has codes of its own.
+    Exit codes: 0 fine, 1 refused or failed, 2 usage. `run`, `wait` and `exec` pass
+    the status through; `run` and `exec` exit 125 when the process could not be started, 126 when
+    its program cannot be executed, 127 when it is not there. `audit verify` has codes of its own.
     """
 
 

@@ -92,9 +92,11 @@ def process_object(host: Host, order: ExecOrder) -> dict[str, Any]:
     if wanted.executable:
         args[0] = wanted.executable
     capabilities = wanted.capabilities
+    size = _window_size(order.files[0]) if wanted.terminal else {}
     return {
         **defaults,
         "terminal": wanted.terminal,
+        **size,
         "user": {"uid": wanted.uid, "gid": wanted.gid, "additionalGids": wanted.extra_gids},
         "args": args,
         "env": wanted.env,
@@ -103,6 +105,12 @@ def process_object(host: Host, order: ExecOrder) -> dict[str, Any]:
         "noNewPrivileges": wanted.no_new_privileges or defaults.get("noNewPrivileges", False),
         "capabilities": defaults.get("capabilities", {}) if capabilities is None else capabilities,
     }
+
+
+def _window_size(terminal: int) -> dict[str, Any]:
+    """The size of the client's terminal: the process may ask before the two are joined."""
+    rows, columns = os.get_terminal_size(terminal).lines, os.get_terminal_size(terminal).columns
+    return {"consoleSize": {"height": rows, "width": columns}} if rows and columns else {}
 
 
 def _check_row(engine: str, extra: Mapping[int, int]) -> int:

@@ -113,6 +113,10 @@ async def test_a_containers_life(
         while not (tmp_path / "data/ready").exists():
             await anyio.sleep(0.01)
     assert (tmp_path / "data/seen").read_text() == "lent by path\n"
+    told = "echo $A; pwd; exit 5"
+    command = ("--cwd", "/tmp", "--env", "A=b", "c1", "/bin/sh", "-c", told)
+    assert await runsc("exec", *command, code=5) == "b\n/tmp\n"
+    await runsc("exec", "c1", "/bin/sh", "-c", "kill -9 $$", code=128 + 9)
     await runsc("kill", "c1", "TERM")
     await runsc("kill", "c1", "KILL")
     assert json.loads(await runsc("wait", "c1")) == {"id": "c1", "exitStatus": 137}

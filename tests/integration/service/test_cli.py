@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -169,3 +170,40 @@ async def test_an_interrupt_ends_a_follower_quietly_and_is_passed_on_by_run(
     running.send_signal(signal.SIGINT)
     assert running.wait(30) == 9
     running.stdout.close()
+
+
+async def test_exec_passes_streams_and_status_on(service: Service, rootfs: Path) -> None:
+    cli(service, "run", "-d", "--name", "web", "--rootfs", str(rootfs), "--", "/bin/sleep", "600")
+    script = "cat; echo $A $HOME >&2; pwd; exit 9"
+    command = ["exec", "-i", "-e", "A=b", "-w", "/tmp", "web", "sh", "-c", script]
+    done = subprocess.run(
+        [sys.executable, "-m", "manager.cli", *command],
+        env={**os.environ, "SANDTRAIL_ROOT": str(service.root)},
+        input="in\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (9, "in\n/tmp\n", "b /\n")
+    assert cli(service, "exec", "web", "/nix").returncode == 127
+    assert cli(service, "exec", "nix", "true").returncode == 125
+
+
+async def test_exec_on_a_terminal(service: Service, rootfs: Path) -> None:
+    cli(service, "run", "-d", "--name", "web", "--rootfs", str(rootfs), "--", "/bin/sleep", "600")
+    master, slave = pty.openpty()
+    command = ["exec", "-it", "web", "sh", "-c", "test -t 0 && read a && echo got $a; exit 4"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "manager.cli", *command],
+        env={**os.environ, "SANDTRAIL_ROOT": str(service.root)},
+        stdin=slave,
+        stdout=slave,
+    ) as process:
+        os.close(slave)
+        os.write(master, b"word\n")
+        seen = b""
+        while b"got word" not in seen:
+            seen += os.read(master, 1000)
+        assert process.wait(30) == 4
+    os.close(master)

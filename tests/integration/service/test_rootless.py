@@ -86,6 +86,21 @@ async def service(
     await running.end()
 
 
+async def test_execute(service: Service, donor: Donor) -> None:
+    sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+    await sandbox.start_root()
+    with pipe() as (read_end, write_end):
+        command = ["/bin/sh", "-c", "id -u; echo $HOME; exit 7"]
+        pid = await sandbox.execute("sb", command, {1: write_end})
+        assert await sandbox.wait_process("sb", pid) == Exited(code=7)
+        assert read_all(read_end, write_end) == b"0\n/\n"
+    pid = await sandbox.execute("sb", ["/bin/sleep", "600"], {})
+    os.kill(await service.worker_pid(), signal.SIGKILL)
+    await next_worker(service)
+    await sandbox.signal(signal.SIGTERM, "sb", pid=pid)
+    assert await sandbox.wait_process("sb", pid) == Signaled(signal=15)
+
+
 async def test_start_wait_signal_and_destroy(service: Service, donor: Donor) -> None:
     with pipe() as (read_end, write_end):
         sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())

@@ -45,6 +45,30 @@ type signalArgs struct {
 
 // What HEAD has more of.
 
+type waitPIDArgs struct {
+	PID int32
+	CID string
+}
+
+type execArgs struct {
+	Filename         string   `json:"filename"`
+	Argv             []string `json:"argv"`
+	Envv             []string `json:"envv"`
+	MountNamespace   *struct{}
+	WorkingDirectory string `json:"wd"`
+	KUID             uint32
+	KGID             uint32
+	ExtraKGIDs       []uint32
+	Capabilities     *struct{}
+	StdioIsPty       bool
+	urpc.FilePayload
+	ContainerID  string
+	PIDNamespace *struct{}
+	Limits       *struct{}
+}
+
+// What HEAD has more of.
+
 type mountConf struct {
 	Lower byte   `json:"lower"`
 	Upper byte   `json:"upper"`
@@ -261,6 +285,35 @@ var scenarios = []scenario{
 		}
 		none := "nobody"
 		return wantRefusal(d.sandbox(sandbox, "Wait", &none, new(uint32)), "nobody")
+	}},
+	{"exec: output, environment, working directory and status", func(d *driver) error {
+		read, write, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		args := execArgs{
+			Argv:             []string{"/bin/sh", "-c", "echo $WORD; pwd; exit 7"},
+			Envv:             []string{"PATH=/bin", "WORD=exec"},
+			WorkingDirectory: "/bin",
+			ContainerID:      sandbox,
+			FilePayload:      urpc.FilePayload{Files: []*os.File{nothing, write, nothing}},
+		}
+		var pid int32
+		if err := d.sandbox(sandbox, "ExecuteAsync", &args, &pid); err != nil {
+			return fmt.Errorf("ExecuteAsync: %w", err)
+		}
+		text, err := readAll(read, write)
+		if err != nil || text != "exec\n/bin\n" {
+			return fmt.Errorf("got %q, %v", text, err)
+		}
+		var status uint32
+		if err := d.sandbox(sandbox, "WaitPID", &waitPIDArgs{PID: pid, CID: sandbox}, &status); err != nil {
+			return fmt.Errorf("WaitPID: %w", err)
+		}
+		if status != 7<<8 {
+			return fmt.Errorf("WaitPID(%d) = %#x", pid, status)
+		}
+		return nil
 	}},
 	{"nine are started and destroyed in a race: destroy never fails", func(d *driver) error {
 		var group sync.WaitGroup
