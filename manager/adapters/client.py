@@ -227,6 +227,22 @@ class SandboxClient:
         arg = {"PID": pid, "CID": cid}
         return from_wait_status(int(await self._call("WaitPID", arg)))
 
+    async def pause(self, *, request_id: str | None = None) -> None:
+        """Stop every process of the sandbox, until it is resumed."""
+        await self._call("Pause", {"RequestID": request_id or new_event_id()})
+
+    async def resume(self, *, request_id: str | None = None) -> None:
+        """Let a paused sandbox go on."""
+        await self._call("Resume", {"RequestID": request_id or new_event_id()})
+
+    async def processes(self, cid: str = "") -> list[dict[str, Any]]:
+        """The processes of a container, or of the whole sandbox, as gVisor tells them."""
+        return list(await self._call("Processes", cid) or ())
+
+    async def stats(self, cid: str | None = None) -> dict[str, Any]:
+        """What a container uses, and the CPU time of every container, as gVisor tells it."""
+        return dict(await self._call("Event", cid or self.id))
+
     async def destroy(self, cid: str) -> None:
         """End every process of a container; returns when nothing of it is left."""
         await self._call("DestroySubcontainer", cid)

@@ -7,12 +7,15 @@ import msgspec
 from msgspec import structs
 
 from eventstore import Actor
+from manager.adapters.compatibility import reason, refusal
 from manager.adapters.gofers import replace_gofers
+from manager.adapters.observation_methods import ObservationMethods
 from manager.application.arguments import from_wire
 from manager.application.calls import Calls
 from manager.application.errors import CallRefused, ManagerError
 from manager.application.exec_arguments import from_wire as exec_from_wire
 from manager.application.exec_calls import ExecCalls
+from manager.application.inspection import Inspection
 from manager.domain.state import Sandbox
 from manager.schema.node_fold import Origin
 from manager.urpc.errors import UnknownMethod, UrpcError
@@ -20,7 +23,10 @@ from manager.urpc.gojson import GoBool, GoString, GoStruct, Shape, field
 from manager.urpc.gotypes import (
     CREATE_ARGS,
     EXEC_ARGS,
+    MEMORY_USAGE_OPTS,
     NO_ARGUMENT,
+    PAUSE_ARGS,
+    PS_ARGS,
     SANDBOX_CREATE_ARGS,
     SANDBOX_DELETE_ARGS,
     SIGNAL_ARGS,
@@ -56,14 +62,21 @@ class Methods:
         self._calls = calls
         self._table = table
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it answers."""
+        return tuple(self._table)
+
     async def dispatch(self, request: Request) -> Reply:
         """Answer one call.
 
         Raises:
             UnknownMethod: No such method; the argument was not looked at.
-            UrpcError: The answer is this text.
+            UrpcError: The answer is this text; also for a method that only gVisor has.
         """
         method = self._table.get(request.method)
+        if method is None and reason(request.method):
+            raise UrpcError(refusal(request.method))
         if method is None:
             raise UnknownMethod
         shape, call = method
@@ -124,6 +137,7 @@ def sandbox_methods(
         gofers_stand_for_paths: See :func:`manager.adapters.gofers.replace_gofers`.
     """
     manager = ContainerManager(calls, sandbox_id, gofers_stand_for_paths=gofers_stand_for_paths)
+    observation = ObservationMethods(calls, Inspection(calls.node), sandbox_id)
     table: dict[str, Method] = {
         "StartRoot": (STRING, manager.start_root),
         "CreateSubcontainer": (CREATE_ARGS, manager.create_subcontainer),
@@ -136,8 +150,22 @@ def sandbox_methods(
         "Signal": (SIGNAL_ARGS, manager.signal),
         "ExecuteAsync": (EXEC_ARGS, manager.execute_async),
         "ContainerRuntimeState": (STRING, manager.container_runtime_state),
+        "Pause": (PAUSE_ARGS, observation.pause),
+        "Resume": (PAUSE_ARGS, observation.resume),
+        "Processes": (STRING, observation.processes),
+        "Event": (STRING, observation.event),
+        "ProcfsDump": (NO_ARGUMENT, observation.procfs_dump),
+        "GetSavings": (NO_ARGUMENT, observation.get_savings),
+        "WaitRestore": (NO_ARGUMENT, observation.wait_restore),
     }
-    return Methods(calls, {f"containerManager.{name}": method for name, method in table.items()})
+    others: dict[str, Method] = {
+        "Lifecycle.Pause": (PAUSE_ARGS, observation.pause),
+        "Lifecycle.Resume": (PAUSE_ARGS, observation.resume),
+        "Proc.Ps": (PS_ARGS, observation.ps),
+        "Usage.Collect": (MEMORY_USAGE_OPTS, observation.collect),
+    }
+    named = {f"containerManager.{name}": method for name, method in table.items()}
+    return Methods(calls, named | others)
 
 
 class ContainerManager:

@@ -51,13 +51,13 @@ class SocketConnection(WorkerConnection):
             raise WorkerGone(str(error)) from error
 
     @override
-    async def receive(self) -> Sequence[w.Outcome]:
+    async def receive(self) -> Sequence[w.Outcome | w.Answer]:
         outcomes = [await self._receive_one()]
         while self._frames.pending:
             outcomes.append(await self._receive_one())
         return outcomes
 
-    async def _receive_one(self) -> w.Outcome:
+    async def _receive_one(self) -> w.Outcome | w.Answer:
         message = await receive_message(self._frames)
         if isinstance(message, w.Welcome):
             raise WorkerGone("the worker welcomed us twice")

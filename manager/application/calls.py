@@ -42,7 +42,7 @@ Prepare = Callable[[Sequence[Event]], Awaitable[c.Command]]
 
 
 class Calls:
-    """Every call that a client can make on a node."""
+    """Every call that a client can make on a node, and that the log has a word to say about."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -291,7 +291,28 @@ class Calls:
         command = c.Signal(
             cid=cid, signo=signo, pid=pid, mode=mode, kill_id=kill_id, request_id=request_id
         )
-        with sandbox.expect_signal(kill_id) as expectation:
+        with sandbox.expect(kill_id) as expectation:
+            if await self.call(sandbox, command, origin):
+                _raise_refusal((await expectation.wait(),))
+
+    async def pause(
+        self, sandbox_id: str, origin: Origin, *, paused: bool = True, request_id: str = ""
+    ) -> None:
+        """Stop everything in a sandbox, or let it go on; returns when that is so.
+
+        Raises:
+            CallRefused: Refused, or it could not be done: then all is as it was.
+        """
+        sandbox = self.live(sandbox_id)
+        root = sandbox.state.containers[sandbox_id].intent
+        pause_id = self._ids.new_id()
+        command = c.Pause(
+            paused=paused,
+            pause_id=pause_id,
+            engine=self.node.engines.named(root.engine if root is not None else ""),
+            request_id=request_id,
+        )
+        with sandbox.expect(pause_id) as expectation:
             if await self.call(sandbox, command, origin):
                 _raise_refusal((await expectation.wait(),))
 

@@ -11,6 +11,7 @@ from manager.domain.effects import (
     DestroyLaunch,
     Effect,
     ExecuteProcess,
+    FreezeLaunches,
     Launch,
     ReleaseHold,
     SendSignal,
@@ -54,6 +55,13 @@ class EffectRunner:
                 await self._link.send(kill)
             case ExecuteProcess():
                 return await self._execute(effect, luggage)
+            case FreezeLaunches():
+                freeze = w.Freeze(
+                    pause_id=effect.pause_id,
+                    launch_ids=effect.launch_ids,
+                    frozen=effect.frozen,
+                )
+                await self._link.send(freeze)
             case DestroyLaunch(launch_id=launch_id):
                 await self._link.send(w.Destroy(launch_id=launch_id))
             case ReleaseHold(hold_id=hold_id):

@@ -165,17 +165,21 @@ class LiveSandbox:
         return found
 
     @contextmanager
-    def expect_signal(self, kill_id: str) -> Iterator[Expectation]:
-        """Be given the event that tells how a signal came out; enter before it is sent."""
-        self._expected[kill_id] = Expectation()
+    def expect(self, key: str) -> Iterator[Expectation]:
+        """Be given the event that tells how a signal or a pause came out; enter before it is sent.
+
+        Args:
+            key: The kill id or pause id.
+        """
+        self._expected[key] = Expectation()
         try:
-            yield self._expected[kill_id]
+            yield self._expected[key]
         finally:
-            del self._expected[kill_id]
+            del self._expected[key]
 
     def origin_of(self, report: c.Command, default: Origin) -> Origin:
         """The request that a report of the worker answers, as far as the log tells."""
-        names = ("exec_id", "launch_id", "kill_id")
+        names = ("exec_id", "launch_id", "kill_id", "pause_id")
         key = next((key for name in names if (key := getattr(report, name, ""))), "")
         return self.folded.origins.get(key, default) if key else default
 
@@ -206,10 +210,19 @@ class LiveSandbox:
         return [report for report in reports if report is not None]
 
     def _fulfil(self, event: Event) -> None:
-        if isinstance(event, (e.ContainerSignalSent, e.ContainerSignalRejected)):
-            expectation = self._expected.get(event.kill_id)
-            if expectation is not None:
-                expectation.fulfil(event)
+        match event:
+            case e.ContainerSignalSent(kill_id=key) | e.ContainerSignalRejected(kill_id=key):
+                expectation = self._expected.get(key)
+            case (
+                e.SandboxPaused(pause_id=key)
+                | e.SandboxResumed(pause_id=key)
+                | e.SandboxPauseRejected(pause_id=key)
+            ):
+                expectation = self._expected.get(key)
+            case _:
+                return
+        if expectation is not None:
+            expectation.fulfil(event)
 
     def _new_event(self, event: Event, origin: Origin, documents: Sequence[Document]) -> NewEvent:
         tag, data = encode_event(event)

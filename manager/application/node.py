@@ -32,6 +32,9 @@ RECORD_RETRY_PAUSES_S: Final = (0.05, 0.2, 1.0, 5.0)
 
 logger = logging.getLogger(__name__)
 
+OUTCOME_KEYS: Final = ("launch_id", "kill_id", "pause_id")
+"""What an outcome may be about; each belongs to one sandbox."""
+
 SandboxListener = Callable[[str, bool], Awaitable[None]]
 """Told a sandbox's id and whether it lives (true) or is gone (false)."""
 
@@ -232,7 +235,9 @@ class Node:
         queues: dict[int, tuple[LiveSandbox, list[c.Report]]] = {}
         for outcome in outcomes:
             report = to_report(outcome)
-            key: str = getattr(outcome, "launch_id", "") or getattr(outcome, "kill_id", "")
+            key = next(
+                (getattr(outcome, name) for name in OUTCOME_KEYS if hasattr(outcome, name)), ""
+            )
             sandbox = self.registry.owner(key)
             if report is None or sandbox is None:
                 logger.info("worker.outcome_unknown key=%s kind=%s", key, type(outcome).__name__)

@@ -51,8 +51,8 @@ class WorkerConnection(Protocol):
         """
         ...
 
-    async def receive(self) -> Sequence[w.Outcome]:
-        """Wait for outcomes: at least one, and all that have arrived.
+    async def receive(self) -> Sequence[w.Outcome | w.Answer]:
+        """Wait for outcomes and answers: at least one, and all that have arrived.
 
         Raises:
             WorkerGone: The connection has ended.

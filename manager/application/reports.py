@@ -34,6 +34,9 @@ def to_report(outcome: w.Outcome) -> c.Report | None:
             return c.ReportKilled(
                 kill_id=outcome.kill_id, errno=outcome.errno, why=outcome.why, owner=outcome.owner
             )
+            return c.ReportKilled(kill_id=outcome.kill_id, errno=outcome.errno)
+        case w.Frozen():
+            return c.ReportFrozen(pause_id=outcome.pause_id, error=outcome.error)
         case w.Destroyed():
             return c.ReportDestroyed(launch_id=outcome.launch_id, leftovers=outcome.leftovers)
         case w.Executed() | w.ExecFailed() | w.ProcessExited():

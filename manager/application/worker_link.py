@@ -6,8 +6,9 @@ sends do nothing: what an intent asked for is settled when the next worker has s
 """
 
 import logging
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import anyio
 
@@ -21,6 +22,8 @@ HOLD_TIMEOUT_S: Final = 10.0
 
 PROBE_PREFIX: Final = "probe-"
 """Begins the kill ids of signals that only ask, and leave nothing."""
+ANSWER_TIMEOUT_S: Final = 30.0
+"""How long the worker may take to answer a question: gVisor's own tools are not quick."""
 
 RECONNECT_PAUSES_S: Final = (0.0, 0.1, 0.5, 1.0, 2.0)
 """Pauses before attempts to get a worker; the last one repeats."""
@@ -55,6 +58,18 @@ class SentLaunches:
         self.ids: set[str] = set()
 
 
+class _Question:
+    """One that was put to the worker."""
+
+    def __init__(self) -> None:
+        self.settled = anyio.Event()
+        self.answer: w.Answer | None = None
+
+    def settle(self, answer: w.Answer) -> None:
+        self.answer = answer
+        self.settled.set()
+
+
 class WorkerLink:
     """Keeps a connection to the worker while :meth:`run` runs."""
 
@@ -64,6 +79,7 @@ class WorkerLink:
         self._sent = SentLaunches()
         self._holds: dict[str, anyio.Event] = {}
         self._probes: dict[str, _Probe] = {}
+        self._questions: dict[str, _Question] = {}
         self._broken = anyio.Event()
 
     async def run(
@@ -111,7 +127,13 @@ class WorkerLink:
 
     async def _serve(self, connection: WorkerConnection, events: WorkerEvents) -> None:
         while True:
-            outcomes = await connection.receive()
+            messages = await connection.receive()
+            outcomes = [each for each in messages if not isinstance(each, w.Answer)]
+            for each in messages:
+                if isinstance(each, w.Answer) and each.ask_id in self._questions:
+                    self._questions[each.ask_id].settle(each)
+            if not outcomes:
+                continue
             for outcome in outcomes:
                 if isinstance(outcome, w.Held) and outcome.hold_id in self._holds:
                     self._holds[outcome.hold_id].set()
@@ -182,6 +204,30 @@ class WorkerLink:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_then_cancel, arrived.wait, tasks.cancel_scope)
                 tasks.start_soon(_then_cancel, broken.wait, tasks.cancel_scope)
+
+    async def ask(
+        self, launch_ids: tuple[str, ...], what: Literal["processes", "details", "usage"]
+    ) -> w.Answer:
+        """Ask the worker about launches.
+
+        Raises:
+            WorkerGone: It did not answer.
+        """
+        ask_id = uuid.uuid4().hex
+        question = self._questions[ask_id] = _Question()
+        broken = self._broken
+        try:
+            if not await self.send(w.Ask(ask_id=ask_id, launch_ids=launch_ids, what=what)):
+                raise WorkerGone("there is none to ask")
+            with anyio.move_on_after(ANSWER_TIMEOUT_S):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_then_cancel, question.settled.wait, tasks.cancel_scope)
+                    tasks.start_soon(_then_cancel, broken.wait, tasks.cancel_scope)
+        finally:
+            del self._questions[ask_id]
+        if question.answer is None:
+            raise WorkerGone("it did not answer")
+        return question.answer
 
     async def hold(self, message: w.Hold, files: FdBundle) -> bool:
         """Have the worker keep descriptors; returns whether it has them.

@@ -110,6 +110,15 @@ class Execute(Struct, frozen=True, kw_only=True):
     env_error: str = ""
 
 
+class Pause(Struct, frozen=True, kw_only=True):
+    """Stop everything in the sandbox, or with ``paused`` false let it go on."""
+
+    paused: bool
+    pause_id: str
+    engine: EngineFacts
+    request_id: str = ""
+
+
 class DeleteSandbox(Struct, frozen=True, kw_only=True):
     """Forget the sandbox; with ``force``, end what still runs in it first.
 
@@ -158,6 +167,13 @@ class ReportKilled(Struct, frozen=True, kw_only=True):
     errno: int | None = None
     why: str = ""
     owner: str = ""
+
+
+class ReportFrozen(Struct, frozen=True, kw_only=True):
+    """A pause or a resume is done for all, or, with an ``error``, for none."""
+
+    pause_id: str
+    error: str = ""
 
 
 class ReportDestroyed(Struct, frozen=True, kw_only=True):
@@ -224,6 +240,7 @@ ClientCommand: TypeAlias = (
     | DestroySubcontainer
     | Signal
     | Execute
+    | Pause
     | DeleteSandbox
 )
 Report: TypeAlias = (
@@ -231,6 +248,7 @@ Report: TypeAlias = (
     | ReportStartFailed
     | ReportExited
     | ReportKilled
+    | ReportFrozen
     | ReportDestroyed
     | ReportLost
     | ReportHoldLost

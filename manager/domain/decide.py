@@ -17,6 +17,7 @@ from manager.domain.decide_life import (
     decide_signal,
     deleting_error,
 )
+from manager.domain.decide_pause import decide_pause
 from manager.domain.decide_report import decide_report
 from manager.domain.events import Event
 from manager.domain.gotext import quote
@@ -70,6 +71,8 @@ def decide(  # noqa: C901, PLR0912 - one arm a command
             return (decide_signal(state, command),)
         case c.Execute():
             return (decide_execute(state, command),)
+        case c.Pause():
+            return decide_pause(state, command)
         case c.DeleteSandbox():
             return decide_delete(state, command)
         case (
@@ -77,6 +80,7 @@ def decide(  # noqa: C901, PLR0912 - one arm a command
             | c.ReportStartFailed()
             | c.ReportExited()
             | c.ReportKilled()
+            | c.ReportFrozen()
             | c.ReportDestroyed()
             | c.ReportLost()
             | c.ReportHoldLost()

@@ -11,6 +11,7 @@ from manager.domain.decide_life import (
     SIGNAL_PROCESS_GROUP,
     signal_prefix,
 )
+from manager.domain.decide_pause import decide_frozen
 from manager.domain.events import Event
 from manager.domain.gotext import quote, slice_text
 from manager.domain.state import ALIVE, Container, Failure, LaunchIntent, Sandbox, SignalIntent
@@ -25,6 +26,7 @@ ContainerReport: TypeAlias = (
     | c.ReportStartFailed
     | c.ReportExited
     | c.ReportKilled
+    | c.ReportFrozen
     | c.ReportDestroyed
     | c.ReportLost
     | c.ReportHoldLost
@@ -42,6 +44,8 @@ def decide_report(state: Sandbox, report: ContainerReport) -> tuple[Event, ...]:
             return _exited(state, report)
         case c.ReportKilled():
             return _killed(state, report)
+        case c.ReportFrozen():
+            return decide_frozen(state, report)
         case c.ReportDestroyed():
             return _destroyed(state, report)
         case c.ReportLost():

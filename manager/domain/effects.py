@@ -37,6 +37,14 @@ class ExecuteProcess(Struct, frozen=True, kw_only=True):
     launch_id: str
 
 
+class FreezeLaunches(Struct, frozen=True, kw_only=True):
+    """Have the worker stop launches, or let them go on: all or none."""
+
+    pause_id: str
+    launch_ids: tuple[str, ...]
+    frozen: bool
+
+
 class DestroyLaunch(Struct, frozen=True, kw_only=True):
     """Have the worker end and remove all of a launch."""
 
@@ -49,4 +57,6 @@ class ReleaseHold(Struct, frozen=True, kw_only=True):
     hold_id: str
 
 
-Effect: TypeAlias = Launch | SendSignal | ExecuteProcess | DestroyLaunch | ReleaseHold
+Effect: TypeAlias = (
+    Launch | SendSignal | ExecuteProcess | FreezeLaunches | DestroyLaunch | ReleaseHold
+)

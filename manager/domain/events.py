@@ -13,8 +13,6 @@ from manager.domain.exit_status import ExitStatus
 from manager.domain.request import EngineFacts, FdFact, StartRequest
 from manager.domain.state import Failure, Launched, LaunchIntent
 
-# --- sandbox -------------------------------------------------------------------------------------
-
 
 class SandboxCreated(Struct, frozen=True, kw_only=True, tag="sandbox.created"):
     """The root container is registered and its descriptors are in the worker's keeping."""
@@ -91,9 +89,6 @@ class SandboxDeleted(Struct, frozen=True, kw_only=True, tag="sandbox.deleted"):
     """Nothing of the sandbox is left but its log."""
 
 
-# --- start ---------------------------------------------------------------------------------------
-
-
 class ContainerCreated(Struct, frozen=True, kw_only=True, tag="container.created"):
     """A subcontainer is registered; its terminal, if any, is in the worker's keeping."""
 
@@ -152,9 +147,6 @@ class ContainerStartFailed(Struct, frozen=True, kw_only=True, tag="container.sta
     failure: Failure
 
 
-# --- life ----------------------------------------------------------------------------------------
-
-
 class ContainerExited(Struct, frozen=True, kw_only=True, tag="container.exited"):
     """The container's init is gone."""
 
@@ -199,6 +191,49 @@ class ContainerSignalRejected(Struct, frozen=True, kw_only=True, tag="container.
     request_id: str = ""
 
 
+class SandboxPauseRequested(Struct, frozen=True, kw_only=True, tag="sandbox.pause_requested"):
+    """Everything that runs is about to be stopped, or with ``paused`` false to go on."""
+
+    pause_id: str
+    paused: bool
+    request_id: str = ""
+
+
+class SandboxPauseRejected(Struct, frozen=True, kw_only=True, tag="sandbox.pause_rejected"):
+    """A pause or a resume was refused, or failed; all is as it was."""
+
+    paused: bool
+    error: str
+    pause_id: str = ""
+    request_id: str = ""
+
+
+class SandboxPaused(Struct, frozen=True, kw_only=True, tag="sandbox.paused"):
+    """Nothing of the sandbox runs until it is resumed."""
+
+    pause_id: str
+    request_id: str = ""
+
+
+class SandboxResumed(Struct, frozen=True, kw_only=True, tag="sandbox.resumed"):
+    """The sandbox goes on."""
+
+    pause_id: str
+    request_id: str = ""
+
+
+class ContainerPaused(Struct, frozen=True, kw_only=True, tag="container.paused"):
+    """The container's processes are stopped with its sandbox."""
+
+    container: str
+
+
+class ContainerResumed(Struct, frozen=True, kw_only=True, tag="container.resumed"):
+    """The container's processes go on with its sandbox."""
+
+    container: str
+
+
 class ContainerDestroyRequested(
     Struct, frozen=True, kw_only=True, tag="container.destroy_requested"
 ):
@@ -239,9 +274,6 @@ class ContainerHoldLost(Struct, frozen=True, kw_only=True, tag="container.hold_l
 
     container: str
     reason: str
-
-
-# --- executed processes --------------------------------------------------------------------------
 
 
 class ProcessExecAccepted(Struct, frozen=True, kw_only=True, tag="process.exec_accepted"):
@@ -298,9 +330,6 @@ class ProcessLost(Struct, frozen=True, kw_only=True, tag="process.lost"):
     reason: str
 
 
-# --- restore -------------------------------------------------------------------------------------
-
-
 class RestoreRejected(Struct, frozen=True, kw_only=True, tag="restore.rejected"):
     """A Restore was refused."""
 
@@ -325,6 +354,10 @@ Event: TypeAlias = (
     | SandboxStartFailed
     | SandboxStartRejected
     | SandboxStopped
+    | SandboxPauseRequested
+    | SandboxPauseRejected
+    | SandboxPaused
+    | SandboxResumed
     | SandboxDeleteRequested
     | SandboxDeleteRejected
     | SandboxDeleted
@@ -339,6 +372,8 @@ Event: TypeAlias = (
     | ContainerSignalRequested
     | ContainerSignalSent
     | ContainerSignalRejected
+    | ContainerPaused
+    | ContainerResumed
     | ContainerDestroyRequested
     | ContainerDestroyRejected
     | ContainerDestroyed

@@ -18,6 +18,7 @@ from manager.domain.state import (
     Container,
     Failure,
     LaunchIntent,
+    PauseIntent,
     RequestOutcome,
     Sandbox,
     SignalIntent,
@@ -47,8 +48,18 @@ def evolve(state: Sandbox, event: Event) -> Sandbox:  # noqa: C901, PLR0912 - on
             return _root_failed(state, event)
         case e.SandboxStartRejected(request_id=request_id, error=error):
             return _answer(state, request_id, "StartRoot", error=error)
+        case e.SandboxPauseRequested():
+            return _pause_requested(state, event)
+        case e.SandboxPaused() | e.SandboxResumed():
+            return _pause_done(state, event)
+        case e.SandboxPauseRejected():
+            return _pause_rejected(state, event)
+        case e.ContainerPaused(container=cid):
+            return _update(state, cid, status="paused")
+        case e.ContainerResumed(container=cid):
+            return _update(state, cid, status="running")
         case e.SandboxStopped():
-            return replace(state, phase="stopped")
+            return replace(state, phase="stopped", paused=False, pausing=None)
         case e.SandboxDeleteRequested(request_id=request_id):
             return replace(_ask(state, request_id, "Delete"), deleting=True)
         case e.SandboxDeleteRejected(request_id=request_id, error=error):
@@ -187,6 +198,26 @@ def _exited(state: Sandbox, event: e.ContainerExited) -> Sandbox:
         fds_hold=None,
     )
     return _settle(exited, found.start_request_id if found is not None else "")
+
+
+def _pause_requested(state: Sandbox, event: e.SandboxPauseRequested) -> Sandbox:
+    intent = PauseIntent(pause_id=event.pause_id, paused=event.paused, request_id=event.request_id)
+    asked = _ask(state, event.request_id, "Pause" if event.paused else "Resume")
+    return replace(asked, pausing=intent)
+
+
+def _pause_done(state: Sandbox, event: e.SandboxPaused | e.SandboxResumed) -> Sandbox:
+    paused = isinstance(event, e.SandboxPaused)
+    done = replace(state, paused=paused, pausing=None)
+    answered = _answer(done, event.request_id, "Pause" if paused else "Resume")
+    return _settle(answered, event.request_id)
+
+
+def _pause_rejected(state: Sandbox, event: e.SandboxPauseRejected) -> Sandbox:
+    method = "Pause" if event.paused else "Resume"
+    answered = _answer(state, event.request_id, method, error=event.error)
+    left = replace(answered, pausing=None) if event.pause_id else answered
+    return _settle(left, event.request_id, event.error)
 
 
 def _signal_requested(state: Sandbox, event: e.ContainerSignalRequested) -> Sandbox:

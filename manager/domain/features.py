@@ -28,6 +28,7 @@ Feature: TypeAlias = Literal[
     "mqueue",
     "non-root-user",
     "oom-score-adj",
+    "pause",
     "personality",
     "pid-namespace-join",
     "readonly-paths",

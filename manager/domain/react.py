@@ -7,11 +7,13 @@ from msgspec import Struct
 from manager.domain import commands as c
 from manager.domain import events as e
 from manager.domain.decide_life import SIGNAL_ALL
+from manager.domain.decide_pause import launches_that_run
 from manager.domain.decide_report import ERRNO_NO_SUCH_PROCESS
 from manager.domain.effects import (
     DestroyLaunch,
     Effect,
     ExecuteProcess,
+    FreezeLaunches,
     Launch,
     ReleaseHold,
     SendSignal,
@@ -22,7 +24,7 @@ from manager.domain.state import ALIVE, Container, Sandbox, SignalIntent
 SIGKILL: Final = 9
 
 
-def react(before: Sandbox, event: Event) -> tuple[Effect, ...]:
+def react(before: Sandbox, event: Event) -> tuple[Effect, ...]:  # noqa: C901 - one arm an event
     """The effects of one event, in order.
 
     Args:
@@ -40,6 +42,8 @@ def react(before: Sandbox, event: Event) -> tuple[Effect, ...]:
             return _signal(before, event)
         case e.ProcessExecAccepted(exec_id=exec_id, launch_id=launch_id):
             return (ExecuteProcess(exec_id=exec_id, launch_id=launch_id),)
+        case e.SandboxPauseRequested():
+            return (_freeze(before, event.pause_id, paused=event.paused),)
         case e.ContainerDestroyRequested(launch_id=launch_id):
             return (DestroyLaunch(launch_id=launch_id),)
         case e.SandboxStartFailed():
@@ -100,6 +104,8 @@ def resume(
         reports += _resume_executions(found, executions, why)
     if state.phase == "stopped":
         effects += [effect for effect in _end_others(state) if effect.launch_id in launches]
+    if state.pausing is not None:
+        effects.append(_freeze(state, state.pausing.pause_id, paused=state.pausing.paused))
     signal_reports, signal_effects = _resume_signals(state, launches)
     return Resumption(reports=(*reports, *signal_reports), effects=(*effects, *signal_effects))
 
@@ -175,6 +181,10 @@ def _launch(before: Sandbox, event: e.ContainerStartAccepted, found: Container |
 def _launch_id(state: Sandbox, cid: str) -> str | None:
     found = state.container(cid)
     return found.intent.launch_id if found is not None and found.intent is not None else None
+
+
+def _freeze(state: Sandbox, pause_id: str, *, paused: bool) -> FreezeLaunches:
+    return FreezeLaunches(pause_id=pause_id, launch_ids=launches_that_run(state), frozen=paused)
 
 
 def _signal(before: Sandbox, event: e.ContainerSignalRequested) -> tuple[Effect, ...]:

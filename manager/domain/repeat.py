@@ -32,6 +32,8 @@ def naming(state: Sandbox, command: c.Command) -> Named:  # noqa: C901 - one arm
             return request_id, "Signal", cid
         case c.Execute(request=request):
             return request.request_id, "ExecuteAsync", request.cid
+        case c.Pause(request_id=request_id, paused=paused):
+            return request_id, "Pause" if paused else "Resume", state.id
         case c.DeleteSandbox(request_id=request_id):
             return request_id, "Delete", state.id
         case _:

@@ -57,6 +57,8 @@ def check_state(state: Sandbox) -> str:
         return f"sandbox is not in started state, cannot start subcontainer: state={state.phase}"
     if state.deleting:
         return f"sandbox {quote(state.id)} is being deleted"
+    if state.paused or state.pausing is not None:
+        return "sandbox is paused, cannot start subcontainer"
     return ""
 
 

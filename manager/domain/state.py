@@ -138,12 +138,21 @@ class SignalIntent(Struct, frozen=True, kw_only=True):
     request_id: str = ""
 
 
+class PauseIntent(Struct, frozen=True, kw_only=True):
+    """A pause, or a resume, whose outcome has not been reported yet."""
+
+    pause_id: str
+    paused: bool
+    request_id: str = ""
+
+
 class Sandbox(Struct, frozen=True, kw_only=True):
     """Everything that is known about one sandbox.
 
     ``containers`` maps cid to container, the root (whose cid is the sandbox's id) among them;
     ``names`` maps a container's name to its cid; ``requests`` maps request ids to outcomes;
-    ``signals`` maps kill ids to the signals that are under way.
+    ``signals`` maps kill ids to the signals that are under way; ``pausing`` is the pause or resume
+    that is under way.
     """
 
     id: str = ""
@@ -153,6 +162,8 @@ class Sandbox(Struct, frozen=True, kw_only=True):
     names: dict[str, str] = {}
     requests: dict[str, RequestOutcome] = {}
     signals: dict[str, SignalIntent] = {}
+    paused: bool = False
+    pausing: PauseIntent | None = None
 
     def container(self, cid: str) -> Container | None:
         """The container of that id, unless it is unknown or destroyed."""

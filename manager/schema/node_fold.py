@@ -160,11 +160,17 @@ def _origins(before: dict[str, Origin], event: Event, record: RecordedEvent) -> 
 
 
 def _settled_key(event: Event) -> str:
-    """The launch id or kill id of an event after which nothing new can be reported of it."""
+    """The launch, kill or pause id of an event after which nothing new can be reported of it."""
     match event:
         case e.ContainerSignalSent(kill_id=key) | e.ContainerSignalRejected(kill_id=key):
             return key
         case e.ProcessExited(exec_id=key) | e.ProcessExecFailed(exec_id=key):
+            return key
+        case (
+            e.SandboxPaused(pause_id=key)
+            | e.SandboxResumed(pause_id=key)
+            | e.SandboxPauseRejected(pause_id=key)
+        ):
             return key
         case (
             e.ContainerDestroyed(launch_id=key)
@@ -177,13 +183,17 @@ def _settled_key(event: Event) -> str:
 
 
 def intent_key(event: Event) -> str:
-    """The launch id or kill id of an event that announces an effect, else an empty string."""
+    """The launch, kill or pause id of an event that announces an effect, else an empty string."""
     match event:
         case e.SandboxStartRequested(launch_id=key) | e.ContainerDestroyRequested(launch_id=key):
             return key
         case e.ContainerStartAccepted(intent=intent) | e.SandboxCreated(intent=intent):
             return intent.launch_id
-        case e.ContainerSignalRequested(kill_id=key) | e.ProcessExecAccepted(exec_id=key):
+        case (
+            e.ContainerSignalRequested(kill_id=key)
+            | e.ProcessExecAccepted(exec_id=key)
+            | e.SandboxPauseRequested(pause_id=key)
+        ):
             return key
         case _:
             return ""

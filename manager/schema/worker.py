@@ -24,6 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from manager.domain.payload import LaunchPlan
+from manager.schema.observation import ProcessFacts, UsageFacts
 
 PROTOCOL_VERSION: Final = 2
 
@@ -162,6 +163,28 @@ class Execute(Struct, frozen=True, kw_only=True, tag="execute"):
     exec_id: str
     launch_id: str
     process: ExecProcess
+
+
+class Freeze(Struct, frozen=True, kw_only=True, tag="freeze"):
+    """Stop every process of these launches, or let them go on: all of them or none.
+
+    One that does not run any more is left out.
+    """
+
+    pause_id: str
+    launch_ids: tuple[str, ...]
+    frozen: bool
+
+
+class Ask(Struct, frozen=True, kw_only=True, tag="ask"):
+    """A question about launches; the answer is no outcome, and a lost one is asked again.
+
+    ``what``: their processes; these with all that /proc tells; what they have used.
+    """
+
+    ask_id: str
+    launch_ids: tuple[str, ...]
+    what: Literal["processes", "details", "usage"]
 
 
 class Destroy(Struct, frozen=True, kw_only=True, tag="destroy"):
@@ -308,6 +331,14 @@ class ProcessExited(Struct, frozen=True, kw_only=True, tag="process_exited"):
     exited_at_ns: int
 
 
+class Frozen(Struct, frozen=True, kw_only=True, tag="frozen"):
+    """Answer to :class:`Freeze`; with an ``error`` everything is as it was."""
+
+    seq: int
+    pause_id: str
+    error: str = ""
+
+
 class Destroyed(Struct, frozen=True, kw_only=True, tag="destroyed"):
     """Nothing of the launch is left, but for ``leftovers``, which could not be removed."""
 
@@ -316,19 +347,30 @@ class Destroyed(Struct, frozen=True, kw_only=True, tag="destroyed"):
     leftovers: tuple[str, ...] = ()
 
 
-ToWorker: TypeAlias = Hello | Hold | Release | Launch | Kill | Execute | Destroy | Ack | Stop
+class Answer(Struct, frozen=True, kw_only=True, tag="answer"):
+    """Answer to :class:`Ask`: what was asked for, of those launches that run."""
+
+    ask_id: str
+    processes: tuple[ProcessFacts, ...] = ()
+    usages: tuple[UsageFacts, ...] = ()
+
+
+ToWorker: TypeAlias = (
+    Hello | Hold | Release | Launch | Kill | Execute | Freeze | Ask | Destroy | Ack | Stop
+)
 Outcome: TypeAlias = (
     Held
     | Started
     | StartFailed
     | Exited
     | Killed
+    | Frozen
     | Destroyed
     | Executed
     | ExecFailed
     | ProcessExited
 )
-FromWorker: TypeAlias = Welcome | Outcome
+FromWorker: TypeAlias = Welcome | Outcome | Answer
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode

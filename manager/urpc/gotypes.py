@@ -137,6 +137,14 @@ EXEC_ARGS: Final = GoStruct(
     ],
 )
 """ExecuteAsync. A client of 2022 sends no GuestFDs: its files are 0, 1 and 2."""
+PAUSE_ARGS: Final = GoStruct("struct {}", [_REQUEST_ID])
+"""Pause, Resume: gVisor's take nothing."""
+
+PS_ARGS: Final = GoStruct("control.PsArgs", [field("JSON", GoBool())])
+"""Proc.Ps."""
+
+MEMORY_USAGE_OPTS: Final = GoStruct("control.MemoryUsageOpts", [field("Full", GoBool())])
+"""Usage.Collect; what the kernel of the host counts is always counted in full."""
 
 SANDBOX_CREATE_ARGS: Final = GoStruct(
     "sandtrail.CreateSandboxArgs", [field("ID", GoString()), *_START_FIELDS]

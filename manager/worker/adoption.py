@@ -61,6 +61,7 @@ def remaining_life(
     cgroup = machine.cgroups.of_launch(record.engine_id)
     running = observe(record.engine_id, record.identity.pid, handle, cgroup)
     running.start_ticks = record.identity.start_ticks
+    running.maybe_paused = True
     return launch.adopted_life(running, engine)
 
 

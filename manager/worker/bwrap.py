@@ -20,6 +20,7 @@ from manager.domain.features import Feature
 from manager.domain.spec import Rlimit
 from manager.kernel import pidfd
 from manager.kernel.namespaces import entered
+from manager.schema.observation import ProcessFacts
 from manager.urpc.fds import OwnedFd
 from manager.worker import commands
 from manager.worker.bwrap_args import later_mounts, sandbox_arguments
@@ -32,7 +33,9 @@ from manager.worker.engine import (
     Host,
     Job,
     Running,
+    freeze_running,
     observe,
+    processes_of,
     signal_running,
     wait_as_a_parent,
     wait_as_a_stranger,
@@ -169,6 +172,17 @@ class BwrapEngine:
     def signal(self, running: Running, signo: int, target: Target) -> Steps[Delivery]:
         """See :class:`manager.worker.engine.Engine`."""
         return signal_running(running, signo, target)
+        yield  # a generator, as others have to wait here
+
+    def freeze(self, running: Running, *, frozen: bool) -> Steps[str]:
+        """See :class:`manager.worker.engine.Engine`."""
+        return (yield from freeze_running(running, frozen=frozen))
+
+    def processes(
+        self, launch_id: str, running: Running, *, details: bool
+    ) -> Steps[tuple[ProcessFacts, ...]]:
+        """See :class:`manager.worker.engine.Engine`."""
+        return processes_of(launch_id, running, details=details)
         yield  # a generator, as others have to wait here
 
     def clean_up(self, engine_id: str) -> Steps[list[str]]:  # noqa: ARG002 - it keeps nothing

@@ -25,7 +25,7 @@ from manager.worker.resources import Limits
 PARENT: Final = "sandtrail"
 """Directory that holds the containers' cgroups."""
 
-CONTROLLERS: Final = ("pids", "memory", "freezer", "cpu", "devices")
+CONTROLLERS: Final = ("pids", "memory", "freezer", "cpu", "cpuacct", "devices")
 """Used where they exist; of the first, membership alone is what matters most."""
 
 _V2_CONTROLLERS: Final = ("pids", "memory", "cpu")
@@ -71,7 +71,8 @@ def parse_homes(own: str, hierarchies: Hierarchies) -> tuple[Path, ...]:
     }
     if hierarchies.unified:
         return (Path(hierarchies.unified, places.get("", "")),)
-    return tuple(Path(root, places.get(name, "")) for name, root in hierarchies.v1.items())
+    homes = (Path(root, places.get(name, "")) for name, root in hierarchies.v1.items())
+    return tuple(dict.fromkeys(homes))
 
 
 class Cgroups:
@@ -120,6 +121,11 @@ class Cgroups:
         """Whether access to devices can be restricted; on v2 that takes BPF, which is not done."""
         return "devices" in self.hierarchies.v1
 
+    @property
+    def has_freezer(self) -> bool:
+        """Whether all processes of a container can be stopped at once."""
+        return bool(self.hierarchies.unified) or "freezer" in self.hierarchies.v1
+
     def of_launch(self, engine_id: str) -> "Cgroup":
         """Name a container's cgroup; `create()` makes it."""
         if self.hierarchies.unified:
@@ -154,7 +160,7 @@ class Cgroup:
             LaunchFailed: Stage `cgroup`.
         """
         try:
-            for directory in self._directories.values():
+            for directory in self._places():
                 directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LaunchFailed.from_os("cgroup", "cannot make the cgroup", error) from error
@@ -187,7 +193,7 @@ class Cgroup:
         if self._family is not None:
             self._family.admit(pid)
         try:
-            for directory in self._directories.values():
+            for directory in self._places():
                 (directory / "cgroup.procs").write_text(str(pid), encoding="ascii")
         except OSError as error:
             raise LaunchFailed.from_os("cgroup", "cannot join the cgroup", error) from error
@@ -210,19 +216,24 @@ class Cgroup:
         if self._family is not None:
             return self._family.pids()
         found: set[int] = set()
-        for directory in self._directories.values():
+        for directory in self._places():
             with contextlib.suppress(OSError):
                 text = (directory / "cgroup.procs").read_text(encoding="ascii")
                 found.update(map(int, text.split()))
         return tuple(sorted(found))
 
     def signal_everyone(self, signo: int, *, spared: Sequence[int] = ()) -> int:
-        """Signal all processes but `spared`, frozen so that none forks away; returns how many."""
-        self._freeze(True)
+        """Signal all processes but `spared`, frozen so that none forks away; returns how many.
+
+        What was paused before stays so, unless the signal is SIGKILL: nothing dies while frozen.
+        """
+        paused = signo != signal.SIGKILL and self.is_frozen()
+        self.freeze(True)
         try:
             return _signal_all([pid for pid in self.pids() if pid not in spared], signo)
         finally:
-            self._freeze(False)
+            if not paused:
+                self.freeze(False)
 
     def kill_everyone(self) -> bool:
         """Kill until nobody is left, without waiting; returns whether there was anybody."""
@@ -233,26 +244,18 @@ class Cgroup:
             if not _signal_all(self.pids(), signal.SIGKILL):
                 break
             anybody = True
-            self._freeze(False)
+            self.freeze(False)
         return anybody
 
     def ran_out_of_memory(self) -> bool:
         """Whether the memory controller has killed for want of memory."""
         name = "memory.events" if self._unified else "memory.oom_control"
-        directory = self._unified or self._directories.get("memory")
-        if directory is None:
-            return False
-        with contextlib.suppress(OSError):
-            for line in (directory / name).read_text(encoding="ascii").splitlines():
-                key, _, value = line.partition(" ")
-                if key == "oom_kill":
-                    return int(value) > 0
-        return False
+        return self.read_table("memory", name).get("oom_kill", 0) > 0
 
     def remove(self) -> list[str]:
         """Remove it; returns what could not be, for whoever tries again."""
         left = []
-        for directory in self._directories.values():
+        for directory in self._places():
             try:
                 _remove_tree(directory)
             except FileNotFoundError:
@@ -261,7 +264,8 @@ class Cgroup:
                 left.append(f"{directory}: {error.strerror}")
         return left
 
-    def _freeze(self, frozen: bool) -> None:
+    def freeze(self, frozen: bool) -> None:
+        """Have the kernel stop everybody, or let them go on; it takes it a moment."""
         if self._unified:
             file, value = self._unified / "cgroup.freeze", str(int(frozen))
         elif "freezer" in self._directories:
@@ -271,6 +275,36 @@ class Cgroup:
             return
         with contextlib.suppress(OSError):
             file.write_text(value, encoding="ascii")
+
+    def is_frozen(self) -> bool:
+        """Whether everybody has stopped."""
+        if self._unified:
+            return self.read_table("", "cgroup.events").get("frozen") == 1
+        return self.read("freezer", "freezer.state") == "FROZEN"
+
+    def read(self, controller: str, name: str) -> str | None:
+        """What a file of a controller says (v2: of the one hierarchy); `None` if there is none."""
+        directory = self._unified or self._directories.get(controller)
+        if directory is None:
+            return None
+        try:
+            return (directory / name).read_text(encoding="ascii").strip()
+        except OSError:
+            return None
+
+    def read_table(self, controller: str, name: str) -> dict[str, int]:
+        """A file of lines with a word and a number each."""
+        lines = (line.split() for line in (self.read(controller, name) or "").splitlines())
+        return {words[0]: int(words[1]) for words in lines if len(words) == 2}
+
+    def _places(self) -> Iterable[Path]:
+        """Each directory once: controllers may share a hierarchy."""
+        return dict.fromkeys(self._directories.values())
+
+    @property
+    def is_unified(self) -> bool:
+        """Whether this is cgroup v2."""
+        return self._unified is not None
 
 
 def _signal_all(pids: Sequence[int], signo: int) -> int:

@@ -1,6 +1,7 @@
 """What the worker asks of an engine, whichever it is."""
 
 import contextlib
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from manager.domain.features import Feature
 from manager.domain.spec import Process, Rlimit, Spec
 from manager.kernel import pidfd
 from manager.kernel.namespaces import open_namespace
+from manager.schema.observation import ProcessFacts
 from manager.urpc.fds import OwnedFd
 from manager.worker.cgroups import Cgroup
 from manager.worker.delivery import (
@@ -28,6 +30,7 @@ from manager.worker.delivery import (
 from manager.worker.exec_order import ExecOrder
 from manager.worker.loop import Child, Pause, Steps
 from manager.worker.phases import Phases
+from manager.worker.process_facts import facts_of
 from manager.worker.processes import Processes
 from manager.worker.resources import Limits
 from manager.worker.root_plan import RootPlan
@@ -41,6 +44,10 @@ OPEN_FILES: Final = "RLIMIT_NOFILE"
 REAPED_POLL_SECONDS: Final = 0.02
 REAPED_ROUNDS_MAX: Final = 250
 """How often, and how many times, to ask whether init's new parent has reaped it."""
+
+FROZEN_POLL_SECONDS: Final = 0.005
+FROZEN_ROUNDS_MAX: Final = 1000
+"""How often, and how many times, to ask whether the freezer is done."""
 
 ZOMBIE_ROUNDS_MAX: Final = 5
 """The same for one whose status stands in /proc already: its parent may never reap it."""
@@ -138,6 +145,7 @@ class Running(Struct, kw_only=True):
         init: Set if init is, or may become, a child of the worker.
         monitor: A process of the engine that is init's parent.
         relay: A process that carries the bytes of its terminal.
+        maybe_paused: Whether it is paused, or may be: a former worker may have paused it.
     """
 
     engine_id: str
@@ -149,6 +157,7 @@ class Running(Struct, kw_only=True):
     init: Child | None = None
     monitor: Child | None = None
     relay: Child | None = None
+    maybe_paused: bool = False
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -182,8 +191,12 @@ def signal_running(running: Running, signo: int, target: Target = INIT) -> Deliv
     if running.pidfd is None:
         return NOBODY
     if target == INIT:
-        return send(running.pidfd, signo)
-    return deliver(Inhabitants(running.pid, running.cgroup), signo, target)
+        delivery = send(running.pidfd, signo)
+    else:
+        delivery = deliver(Inhabitants(running.pid, running.cgroup), signo, target)
+    if signo == signal.SIGKILL:
+        running.cgroup.freeze(False)  # nothing dies while it is frozen
+    return delivery
 
 
 class Engine(Protocol):
@@ -250,9 +263,41 @@ class Engine(Protocol):
         """
         ...
 
+    def freeze(self, running: Running, *, frozen: bool) -> Steps[str]:
+        """Stop every process, or let them go on; returns why it could not be done."""
+        ...
+
+    def processes(
+        self, launch_id: str, running: Running, *, details: bool
+    ) -> Steps[tuple[ProcessFacts, ...]]:
+        """Look at every process."""
+        ...
+
     def clean_up(self, engine_id: str) -> Steps[list[str]]:
         """Remove the engine's own traces, after everything is dead; returns what is left."""
         ...
+
+
+def processes_of(launch_id: str, running: Running, *, details: bool) -> tuple[ProcessFacts, ...]:
+    """Look at every process of a container whose processes are the kernel's own."""
+    spared = None if running.monitor is None else running.monitor.pid
+    pids = [pid for pid in running.cgroup.pids() if pid != spared]
+    return tuple(facts_of(launch_id, pids, details=details))
+
+
+def freeze_running(running: Running, *, frozen: bool) -> Steps[str]:
+    """Stop a container whose processes are the kernel's own, or let it go on.
+
+    Returns:
+        Why it could not be done; empty if it was.
+    """
+    running.cgroup.freeze(frozen)
+    for _ in range(FROZEN_ROUNDS_MAX):
+        if running.cgroup.is_frozen() == frozen:
+            return ""
+        yield Pause(seconds=FROZEN_POLL_SECONDS)
+    running.cgroup.freeze(not frozen)
+    return "the kernel did not stop every process in time"
 
 
 def wait_as_a_stranger(running: Running, *, by_pidfd: bool) -> Steps[ExitReport]:

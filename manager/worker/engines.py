@@ -87,6 +87,8 @@ def machine_lacks(kernel: Kernel, cgroups: Cgroups, *, rootless: bool) -> frozen
         lacks.add("mknod")
     if cgroups.path_taken == "none":
         lacks.update(("resources", "pid-namespace-join"))
+    if not cgroups.has_freezer:
+        lacks.add("pause")
     return frozenset(lacks)
 
 

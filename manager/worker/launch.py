@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 from manager.kernel import pidfd
 from manager.schema import worker as w
+from manager.schema.observation import ProcessFacts, UsageFacts
 from manager.urpc.fds import OwnedFd
 from manager.worker.delivery import GROUP, NOBODY, Delivery, Inhabitants, Target
 from manager.worker.engine import Engine, ExitReport, Running
@@ -19,6 +20,7 @@ from manager.worker.machine import Machine
 from manager.worker.phases import Phases
 from manager.worker.reports import Reports
 from manager.worker.starting import Request, start_container
+from manager.worker.usage import usage_of
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +164,22 @@ class Launch:
         if target.mode == GROUP:
             return bool(inside.in_group(target.pid))
         return inside.by_number(target.pid) is not None
+
+    def freeze(self, *, frozen: bool) -> Steps[str]:
+        """Stop every process, or let them go on; returns why it could not be done."""
+        if self._running is None or self._engine is None or self.phase != "running":
+            return ""
+        return (yield from self._engine.freeze(self._running, frozen=frozen))
+
+    def processes(self, *, details: bool) -> Steps[tuple[ProcessFacts, ...]]:
+        """Look at every process; none if it does not run."""
+        if self._running is None or self._engine is None or self.phase != "running":
+            return ()
+        return (yield from self._engine.processes(self.launch_id, self._running, details=details))
+
+    def usage(self) -> UsageFacts:
+        """What it has used."""
+        return usage_of(self.launch_id, self._cgroup)
 
     def end(self) -> None:
         """Kill every process of the container; its exit and its removal follow by themselves."""

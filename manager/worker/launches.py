@@ -5,9 +5,11 @@ import errno
 import os
 import re
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
+
+from msgspec.structs import replace
 
 from manager.domain.payload import LaunchPlan
 from manager.kernel.donated import make_portable
@@ -121,6 +123,15 @@ class Launches:
             self._kills.popitem(last=False)
         self._loop.start(self._kill(command))
 
+    def freeze(self, command: w.Freeze) -> None:
+        """Stop launches, or let them go on."""
+        if not self._outbox.send_again(command.pause_id):
+            self._loop.start(self._freeze(command))
+
+    def answer(self, command: w.Ask, answer: Callable[[w.Answer], None]) -> None:
+        """Look at launches."""
+        self._loop.start(self._answer(command, answer))
+
     def destroy(self, command: w.Destroy) -> None:
         """End and remove a container in whatever phase it is."""
         launch = self._known.get(command.launch_id)
@@ -216,6 +227,34 @@ class Launches:
             if other is not launch and other.shares_numbers(launch) and other.has(target):
                 return Delivery(errno=errno.ESRCH, why="other-container", owner=other.launch_id)
         return None
+
+    def _freeze(self, command: w.Freeze) -> Steps[None]:
+        done: list[Launch] = []
+        error = ""
+        for launch in self._named(command.launch_ids):
+            error = yield from launch.freeze(frozen=command.frozen)
+            if error:
+                break
+            done.append(launch)
+        if error:
+            for launch in done:
+                yield from launch.freeze(frozen=not command.frozen)
+        self._reports.frozen(command.pause_id, error)
+
+    def _answer(self, command: w.Ask, answer: Callable[[w.Answer], None]) -> Steps[None]:
+        launches = self._named(command.launch_ids)
+        if command.what == "usage":
+            usages = tuple(launch.usage() for launch in launches)
+            answer(w.Answer(ask_id=command.ask_id, usages=usages))
+            return
+        found = w.Answer(ask_id=command.ask_id)
+        for launch in launches:
+            more = yield from launch.processes(details=command.what == "details")
+            found = replace(found, processes=(*found.processes, *more))
+        answer(found)
+
+    def _named(self, launch_ids: Sequence[str]) -> list[Launch]:
+        return [self._known[each] for each in launch_ids if each in self._known]
 
     def _look_up(self, command: w.Launch, fds: FdBundle) -> Request:
         """Find what a command names.

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from manager.domain.features import Feature
+from manager.schema.observation import ProcessFacts
 from manager.worker import commands
 from manager.worker.console import ConsoleSocket, start_relay
 from manager.worker.delivery import Delivery, Target
@@ -23,7 +24,9 @@ from manager.worker.engine import (
     Host,
     Job,
     Running,
+    freeze_running,
     observe,
+    processes_of,
     signal_running,
     wait_as_a_parent,
     wait_as_a_stranger,
@@ -161,6 +164,17 @@ class OciEngine:
     def signal(self, running: Running, signo: int, target: Target) -> Steps[Delivery]:
         """See :class:`manager.worker.engine.Engine`."""
         return signal_running(running, signo, target)
+        yield  # a generator, as others have to wait here
+
+    def freeze(self, running: Running, *, frozen: bool) -> Steps[str]:
+        """See :class:`manager.worker.engine.Engine`."""
+        return (yield from freeze_running(running, frozen=frozen))
+
+    def processes(
+        self, launch_id: str, running: Running, *, details: bool
+    ) -> Steps[tuple[ProcessFacts, ...]]:
+        """See :class:`manager.worker.engine.Engine`."""
+        return processes_of(launch_id, running, details=details)
         yield  # a generator, as others have to wait here
 
     def clean_up(self, engine_id: str) -> Steps[list[str]]:

@@ -91,7 +91,7 @@ class Outbox:
 
 def _subject(outcome: w.Outcome) -> str:
     match outcome:
-        case w.Held(hold_id=subject) | w.Killed(kill_id=subject):
+        case w.Held(hold_id=subject) | w.Killed(kill_id=subject) | w.Frozen(pause_id=subject):
             return subject
         case w.Executed(exec_id=subject) | w.ExecFailed(exec_id=subject):
             return subject

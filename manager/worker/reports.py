@@ -128,6 +128,10 @@ class Reports:
             )
         )
 
+    def frozen(self, pause_id: str, error: str) -> None:
+        """A pause or a resume is done, or, with an error, undone."""
+        self._outbox.put(w.Frozen(seq=self._outbox.next_seq(), pause_id=pause_id, error=error))
+
     def destroyed(self, launch_id: str, leftovers: tuple[str, ...] = ()) -> None:
         """Nothing of the launch is left."""
         self._outbox.put(

@@ -4,21 +4,26 @@ That kernel is a process (and one for files, and one per address space); "init" 
 sandbox process, whose exit code carries the status of the real init inside.
 """
 
+import datetime as dt
 import errno
 import fcntl
 import os
+import signal
 import stat
 from typing import Final
 
 from typing_extensions import override
 
+from manager.schema.observation import ProcessFacts
+from manager.worker import commands
 from manager.worker.delivery import DELIVERED, GROUP, Delivery, Target
 from manager.worker.engine import ExitReport, Job, Running
-from manager.worker.errors import LaunchFailed
+from manager.worker.errors import LaunchFailed, one_line
 from manager.worker.loop import Steps
 from manager.worker.oci import Dialect, OciEngine
 from manager.worker.oci_exec import ExecDialect
 from manager.worker.runsc_socket import signal_by_socket
+from manager.worker.runsc_table import parse_table
 
 KILL_SECONDS: Final = 5.0
 """Longest time for delivering a signal."""
@@ -83,6 +88,8 @@ class RunscEngine(OciEngine):
 
     @override
     def signal(self, running: Running, signo: int, target: Target) -> Steps[Delivery]:
+        if signo == signal.SIGKILL and running.maybe_paused:
+            yield from self.freeze(running, frozen=False)  # nothing dies while it is paused
         # By its socket: its command knows neither signal 0 nor a terminal's foreground group.
         if target.mode == GROUP:
             return Delivery(errno=errno.ENOTSUP, why="unsupported")
@@ -92,6 +99,31 @@ class RunscEngine(OciEngine):
         if error.endswith("no TTY attached"):
             return Delivery(errno=errno.ENOTTY, why="no-terminal")
         return Delivery(errno=errno.ESRCH, why="no-process" if target.pid else "")
+
+    @override
+    def freeze(self, running: Running, *, frozen: bool) -> Steps[str]:
+        result = yield from commands.run(
+            self._host.processes,
+            self._command("pause" if frozen else "resume", "--", running.engine_id),
+            seconds=KILL_SECONDS,
+            nothing=self._host.nothing.number,
+        )
+        if result.code == os.EX_OK:
+            running.maybe_paused = frozen
+            return ""
+        return one_line(result.output)
+
+    @override
+    def processes(
+        self, launch_id: str, running: Running, *, details: bool
+    ) -> Steps[tuple[ProcessFacts, ...]]:
+        result = yield from commands.run(
+            self._host.processes,
+            self._command("ps", "--", running.engine_id),
+            seconds=KILL_SECONDS,
+            nothing=self._host.nothing.number,
+        )
+        return parse_table(launch_id, result.output, dt.datetime.now(tz=dt.UTC).date())
 
 
 def _check_stdio(stdio: tuple[int, int, int]) -> None:

@@ -111,6 +111,10 @@ class Server:
                 self._holds.release(message.hold_id)
             case w.Kill():
                 self.launches.kill(message)
+            case w.Freeze():
+                self.launches.freeze(message)
+            case w.Ask():
+                self.launches.answer(message, self._answer)
             case w.Destroy():
                 self.launches.destroy(message)
             case w.Ack():
@@ -160,6 +164,10 @@ class Server:
     def _send(self, outcome: w.Outcome) -> None:
         if self._manager is not None:
             self._manager.send(w.encode(outcome))
+
+    def _answer(self, answer: w.Answer) -> None:
+        if self._manager is not None:
+            self._manager.send(w.encode(answer))
 
     def _stop_if_idle(self) -> None:
         if self._stopping and self.launches.idle and not len(self._outbox):

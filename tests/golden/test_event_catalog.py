@@ -158,6 +158,12 @@ SANDBOX_EVENTS: tuple[e.Event, ...] = (
         container="web", kill_id=KILL, signo=15, pid=0, mode=1, request_id="r"
     ),
     e.ContainerSignalSent(container="web", kill_id=KILL, signo=15, request_id="r"),
+    e.SandboxPauseRequested(pause_id=KILL, paused=True, request_id="r"),
+    e.SandboxPauseRejected(paused=False, error='sandbox "web" is not paused', request_id="r"),
+    e.ContainerPaused(container="web"),
+    e.SandboxPaused(pause_id=KILL, request_id="r"),
+    e.ContainerResumed(container="web"),
+    e.SandboxResumed(pause_id=KILL, request_id="r"),
     e.ContainerSignalRejected(
         container="web", signo=15, pid=0, mode=1, error=ERROR, kill_id=KILL, request_id="r"
     ),

@@ -117,6 +117,11 @@ async def test_a_containers_life(
     command = ("--cwd", "/tmp", "--env", "A=b", "c1", "/bin/sh", "-c", told)
     assert await runsc("exec", *command, code=5) == "b\n/tmp\n"
     await runsc("exec", "c1", "/bin/sh", "-c", "kill -9 $$", code=128 + 9)
+    assert "sleep" in await runsc("ps", "c1")
+    await runsc("pause", "c1")
+    await runsc("resume", "c1")
+    stats = json.loads(await runsc("events", "--stats", "c1"))
+    assert stats["data"]["pids"]["current"] >= 1
     await runsc("kill", "c1", "TERM")
     await runsc("kill", "c1", "KILL")
     assert json.loads(await runsc("wait", "c1")) == {"id": "c1", "exitStatus": 137}

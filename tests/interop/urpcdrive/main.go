@@ -315,6 +315,34 @@ var scenarios = []scenario{
 		}
 		return nil
 	}},
+	{"processes are listed", func(d *driver) error {
+		var rows []struct {
+			UID  uint32 `json:"uid"`
+			PID  int32  `json:"pid"`
+			PPID int32  `json:"ppid"`
+			TTY  string `json:"tty"`
+			Cmd  string `json:"cmd"`
+		}
+		id := sandbox
+		if err := d.sandbox(sandbox, "Processes", &id, &rows); err != nil {
+			return err
+		}
+		for _, row := range rows {
+			if row.Cmd == "sleep" || row.Cmd == "sh" {
+				return nil
+			}
+		}
+		return fmt.Errorf("no sleep among %+v", rows)
+	}},
+	{"pause and resume", func(d *driver) error {
+		if err := d.sandbox(sandbox, "Pause", nil, nil); err != nil {
+			return fmt.Errorf("Pause: %w", err)
+		}
+		if err := d.sandbox(sandbox, "Resume", nil, nil); err != nil {
+			return fmt.Errorf("Resume: %w", err)
+		}
+		return nil
+	}},
 	{"nine are started and destroyed in a race: destroy never fails", func(d *driver) error {
 		var group sync.WaitGroup
 		failures := make(chan error, 9)

@@ -129,7 +129,11 @@ UNIFIED = "41 31 0:38 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw,nsdelega
 
 def test_hierarchies():
     hybrid = parse_hierarchies(HYBRID)
-    assert hybrid.v1 == {"cpu": "/sys/fs/cgroup/cpu,cpuacct", "memory": "/sys/fs/cgroup/memory"}
+    assert hybrid.v1 == {
+        "cpu": "/sys/fs/cgroup/cpu,cpuacct",
+        "cpuacct": "/sys/fs/cgroup/cpu,cpuacct",
+        "memory": "/sys/fs/cgroup/memory",
+    }
     assert (hybrid.unified, hybrid.hybrid) == ("", "/sys/fs/cgroup/unified")
     unified = parse_hierarchies(UNIFIED)
     assert (unified.v1, unified.unified, unified.hybrid) == ({}, "/sys/fs/cgroup", "")

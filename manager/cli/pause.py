@@ -1,0 +1,18 @@
+"""``sandtrail pause``."""
+
+from pathlib import Path
+
+import click
+
+from manager.cli.session import done, json_option, root_option, run_async, sandbox_of
+
+
+@click.command("pause")
+@root_option
+@json_option
+@click.argument("sandbox")
+def command(root: Path, as_json: bool, sandbox: str) -> None:
+    """Stop every process of SANDBOX until it is resumed."""
+    found, _ = sandbox_of(root, sandbox)
+    run_async(found.pause)
+    done(as_json, "pause", sandbox, sandbox=sandbox)

@@ -1,0 +1,18 @@
+"""``sandtrail resume``."""
+
+from pathlib import Path
+
+import click
+
+from manager.cli.session import done, json_option, root_option, run_async, sandbox_of
+
+
+@click.command("resume")
+@root_option
+@json_option
+@click.argument("sandbox")
+def command(root: Path, as_json: bool, sandbox: str) -> None:
+    """Let a paused SANDBOX go on."""
+    found, _ = sandbox_of(root, sandbox)
+    run_async(found.resume)
+    done(as_json, "resume", sandbox, sandbox=sandbox)
