@@ -253,7 +253,7 @@ def _executed(
             changes = {"status": "failed", "error": error}
         case e.ProcessExited(exit=exit_status, exited_at_ns=at_ns):
             changes = {"status": "exited", "exit": exit_status, "exited_at_ns": at_ns}
-        case e.ProcessLost():
+        case _:
             changes = {"status": "lost"}
     cid, exec_id = event.container, event.exec_id
     request_id = evolve_exec.request_of(state, cid, exec_id)

@@ -252,3 +252,38 @@ async def test_a_process_of_another_container_in_a_shared_namespace(
         await sandbox.wait_process("sb", pid)
     await sandbox.signal(signal.SIGTERM, "c1", pid=pid)
     assert await sandbox.wait_process("c1", pid) == Signaled(signal=15)
+
+
+INSIDE = (
+    "for f in CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp: Groups; do"
+    " /bin/busybox grep ^$f /proc/self/status; done;"
+    " for n in mnt pid net ipc uts cgroup user; do readlink /proc/self/ns/$n; done;"
+    " cat /proc/self/cgroup /proc/self/oom_score_adj; ulimit -a"
+)
+
+
+@host_kernel
+async def test_it_is_confined_as_init_is(service: Service, donor: Donor) -> None:
+    with pipe() as (read_end, write_end), pipe() as (other, other_write):
+        spec = sh(f"{INSIDE}; echo end; sleep 1000")
+        sandbox = await service.client.create_sandbox("sb", spec, donor.donation(write_end))
+        await sandbox.start_root()
+        of_init = (await read_until(read_end, b"end\n")).removesuffix(b"end\n")
+        pid = await sandbox.execute("sb", ["/bin/sh", "-c", INSIDE], {1: other_write})
+        assert await sandbox.wait_process("sb", pid) == Exited(code=0)
+        assert read_all(other, other_write) == of_init
+        assert b"CapEff" in of_init
+
+
+@every_engine
+async def test_values_of_the_environment_are_in_no_file(
+    service: Service, sandbox: SandboxClient
+) -> None:
+    secret = "hunter2-in-clear"
+    command = ["/bin/sh", "-c", "sleep 1000"]
+    await sandbox.execute("sb", command, {}, env=["PATH=/bin", f"TOKEN={secret}"])
+    with pytest.raises(CallRefused, match="error finding executable"):
+        await sandbox.execute("sb", ["/nix"], {}, env=[f"TOKEN={secret}"])
+    for path in service.root.rglob("*"):
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes(), path

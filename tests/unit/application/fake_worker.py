@@ -22,6 +22,7 @@ class FakeWorker:
     def __init__(self, engines: Sequence[w.EngineReport] = (ENGINE,)) -> None:
         self.engines = tuple(engines)
         self.running: dict[str, w.PidIdentity] = {}
+        self.executed: list[w.Execute] = []
         self.known: set[str] = set()
         self.held: dict[str, FdBundle] = {}
         self.launched: list[w.Launch] = []
@@ -99,6 +100,36 @@ class FakeWorker:
             )
         )
 
+    def _execute(self, message: w.Execute) -> None:
+        self.executed.append(message)
+        self._pid += 1
+        identity = w.PidIdentity(pid=self._pid, start_ticks=1, pidfd_inode=2, boot_id="boot")
+        self.put(
+            w.Executed(
+                seq=self.next_seq(),
+                exec_id=message.exec_id,
+                launch_id=message.launch_id,
+                pid=len(self.executed) + 1,
+                identity=identity,
+                engine="crun",
+                engine_version="1.0-fake",
+                started_at_ns=self._seq,
+            )
+        )
+
+    def end(self, message: w.Execute, status: int) -> None:
+        """End an executed process with a raw wait status."""
+        self.put(
+            w.ProcessExited(
+                seq=self.next_seq(),
+                exec_id=message.exec_id,
+                launch_id=message.launch_id,
+                status=status,
+                source="waitid",
+                exited_at_ns=self._seq,
+            )
+        )
+
     def put(self, outcome: w.Outcome) -> None:
         self._outbox.append(outcome)
         if self._connection is not None:
@@ -111,7 +142,9 @@ class FakeWorker:
     def unacknowledged(self) -> list[w.Outcome]:
         return list(self._outbox)
 
-    def obey(self, message: w.ToWorker, files: FdBundle) -> None:
+    def obey(  # noqa: C901 - one arm a message
+        self, message: w.ToWorker, files: FdBundle
+    ) -> None:
         match message:
             case w.Hold(hold_id=hold_id):
                 self.held[hold_id] = files.take_all()
@@ -127,6 +160,9 @@ class FakeWorker:
                 self.put(w.Killed(seq=self.next_seq(), kill_id=message.kill_id, errno=errno))
                 if errno is None and signo == SIGKILL:
                     self.exit(launch_id, SIGKILL)
+            case w.Execute():
+                files.close()
+                self._execute(message)
             case w.Destroy(launch_id=launch_id):
                 if launch_id in self.running:
                     self.exit(launch_id, SIGKILL)

@@ -237,6 +237,13 @@ def test_the_last_process_of_a_number_counts() -> None:
     assert wait_pid_answer(b.history(*EXITED, *again), "c1", 7) == PENDING
 
 
+def test_processes_have_numbers_of_their_own() -> None:
+    again = (b.execute(exec_id="E-2"), b.reports_executed("E-2", pid=8))
+    state = b.history(*EXITED, *again)
+    assert wait_pid_answer(state, "c1", 7) == Ended(768)
+    assert wait_pid_answer(state, "c1", 8) == PENDING
+
+
 def test_destroy_says_what_became_of_all() -> None:
     given = (*b.EXECUTED, b.execute(exec_id="E-2"), c.DestroySubcontainer(cid="c1"))
     state = b.history(*given)
@@ -266,7 +273,9 @@ def test_a_repeated_call_finds_its_process() -> None:
     asked = b.execute(request_id="r")
     state = b.history(*b.RUNNING, asked, b.reports_executed())
     assert decide(state, b.execute(exec_id="E-2", request_id="r")) == ()
+    state = b.history(b.execute(exec_id="E-3", request_id="r3"), state=state)
     assert requested_execution(state, "c1", "r") == "E-1"
+    assert requested_execution(state, "c1", "r3") == "E-3"
     assert requested_execution(state, "c1", "other") == ""
     assert requested_execution(state, "c9", "r") == ""
 
