@@ -68,7 +68,10 @@ def _enter(host: Host, order: ExecOrder, owned: contextlib.ExitStack) -> Steps[b
     with open(os.dup(body.number), "wb") as writer:
         writer.write(msgspec.json.encode(_order(host, order)))
     os.lseek(body.number, 0, os.SEEK_SET)
-    told = (gate_read.number, body.number, report_write.number, order.init_pidfd)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    pid_file = owned.enter_context(OwnedFd(os.open(order.place / "pid", flags, 0o600)))
+    ours = (gate_read, body, report_write)
+    told = (*(each.number for each in ours), order.init_pidfd, pid_file.number)
     python = owned.enter_context(read_only_interpreter())
     argv = [sys.executable, "-I", "-S", str(ENTER), *map(str, told)]
     program = f"/proc/self/fd/{python.number}"

@@ -1,9 +1,9 @@
 """Run one more process in a container that no engine can be asked to: enter it, and become it.
 
 A program of its own, run by the worker. Arguments are descriptors: the gate (a byte opens it), the
-order (a JSON object, see `bwrap_exec`), where to report, and the pidfd of the container's init. It
-reports one JSON object a line: `pid`, the host's number of the process, then, if the program could
-not be executed, `stage`, `reason` and `errno`.
+order (a JSON object, see `bwrap_exec`), where to report, the pidfd of the container's init, and a
+file for the process's number. It reports one JSON object a line: `pid`, the host's number of the
+process, then, if the program could not be executed, `stage`, `reason` and `errno`.
 
 Inside it has no file of the host's to fall back on, so everything is imported before; and it cannot
 be traced or read by what runs there. Standard library only. Source: setns(2), capabilities(7),
@@ -61,7 +61,7 @@ class Refused(Exception):  # noqa: N818 - says what is
 
 def main() -> int:
     """Enter, fork (a process of another PID namespace can only be born there), report."""
-    gate, order_fd, report, pidfd = map(int, sys.argv[1:])
+    gate, order_fd, report, pidfd, pid_file = map(int, sys.argv[1:])
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd > _STDERR:
             with contextlib.suppress(OSError):
@@ -78,10 +78,17 @@ def main() -> int:
         _call("setns", pidfd, _flags(order["init"]))
     except OSError as error:
         return _fail(report, Refused("create", f"cannot enter: {error.strerror}", error.errno))
+    noted, note = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid:
+        # Before it runs: a worker that is killed now leaves word of it to the next one.
+        os.write(pid_file, str(pid).encode())
+        os.write(note, b"\n")
         _tell(report, {"pid": pid})
         return 0
+    os.close(note)
+    if not os.read(noted, 1):
+        return 1
     os.setsid()
     report = _place(order["files"], report)
     try:

@@ -1,7 +1,9 @@
 """Processes that are executed in containers that run: each a task, from descriptors to its end."""
 
+import contextlib
 import logging
 import os
+import signal
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -214,6 +216,7 @@ class Execs:
             # The command that was making it has its directory among its arguments.
             place = str(self._machine.exec_records.place(record.exec_id))
             kill_processes_with(os.path.join(place, "pid").encode())
+            self._kill_half_made(record, launch)
             reason = "the worker was killed while it was executing this process"
             self._reports.exec_abandoned(record, reason)
             return
@@ -235,6 +238,15 @@ class Execs:
             start_ticks=record.identity.start_ticks,
         )
         yield from self._live(record, running, engine, launch)
+
+    def _kill_half_made(self, record: ExecRecord, launch: Launch | None) -> None:
+        """End a process that nobody will hear of: it is about to be told as never executed."""
+        place = self._machine.exec_records.place(record.exec_id)
+        with contextlib.suppress(OSError, ValueError):
+            pid = int((place / "pid").read_text(encoding="ascii"))
+            with pidfd.open_pidfd(pid) as handle:
+                if launch is not None and launch.contains(pid):
+                    signal.pidfd_send_signal(handle.number, signal.SIGKILL)
 
     def _identify(self, running: Running) -> w.PidIdentity:
         if running.pidfd is not None:

@@ -181,6 +181,10 @@ class Launch:
         """What it has used."""
         return usage_of(self.launch_id, self._cgroup)
 
+    def contains(self, pid: int) -> bool:
+        """Whether a process of the host's belongs to the container."""
+        return pid in self._cgroup.pids()
+
     def end(self) -> None:
         """Kill every process of the container; its exit and its removal follow by themselves."""
         self._cgroup.kill_everyone()

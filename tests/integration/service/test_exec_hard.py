@@ -8,6 +8,7 @@ import struct
 import termios
 from collections.abc import AsyncIterator
 from fcntl import ioctl
+from pathlib import Path
 
 import anyio
 import pytest
@@ -287,3 +288,35 @@ async def test_values_of_the_environment_are_in_no_file(
     for path in service.root.rglob("*"):
         if path.is_file():
             assert secret.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("service", ["crun", "bwrap"], indirect=True)
+async def test_what_was_interrupted_does_not_run(service: Service, sandbox: SandboxClient) -> None:
+    for number, delay_ms in enumerate((1, 5, 10, 15, 20, 25, 30, 40)):
+        seconds = str(98700 + number)
+        pids: list[int] = []
+
+        async def execute(seconds: str, pids: list[int]) -> None:
+            with contextlib.suppress(CallRefused):
+                pids.append(await sandbox.execute("sb", ["/bin/sleep", seconds], {}))
+
+        worker = await service.worker_pid()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(execute, seconds, pids)
+            await anyio.sleep(delay_ms / 1000)  # a different moment each time
+            os.kill(worker, signal.SIGKILL)
+        with anyio.fail_after(20):
+            while await service.worker_pid() == worker:
+                await anyio.sleep(0.01)
+            while running(seconds) != len(pids):
+                await anyio.sleep(0.01)
+
+
+def running(argument: str) -> int:
+    """How many processes have this argument last; those that are being made do not."""
+    count = 0
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{entry}/cmdline").read_bytes()
+            count += line == b"/bin/sleep\0" + argument.encode() + b"\0"
+    return count
