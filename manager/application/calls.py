@@ -33,7 +33,7 @@ from manager.domain.query import (
 )
 from manager.domain.react import holds
 from manager.domain.repeat import recorded
-from manager.domain.state import ABSENT, RequestOutcome, Sandbox
+from manager.domain.state import ABSENT, Container, RequestOutcome, Sandbox
 from manager.schema.events import encode_event
 from manager.schema.node_fold import Origin
 from manager.urpc.fds import FdBundle
@@ -260,15 +260,13 @@ class Calls:
     ) -> None:
         """End every process of a container; returns when nothing of it is left."""
         sandbox = self.live(sandbox_id)
-        before = sandbox.state.containers.get(cid)
-        await self.call(sandbox, c.DestroySubcontainer(cid=cid, request_id=request_id), origin)
+        command = c.DestroySubcontainer(cid=cid, request_id=request_id)
+        events = await self.call(sandbox, command, origin)
+        launch_id = _launch_to_end(events, sandbox.state.containers.get(cid))
 
-        def gone(state: Sandbox) -> bool | None:
-            found = state.containers.get(cid)
-            replaced = found is not None and before is not None and found.intent != before.intent
-            return is_destroyed(found) or replaced or None
-
-        await sandbox.until(gone)
+        await sandbox.until(
+            lambda state: is_destroyed(state.containers.get(cid), launch_id) or None
+        )
 
     async def signal(
         self,
@@ -373,6 +371,14 @@ class Calls:
         if outcome.error:
             raise CallRefused(outcome.error)
         return ()
+
+
+def _launch_to_end(events: Sequence[Event], found: Container | None) -> str:
+    """Which start's remains a destroy waits for."""
+    for event in events:
+        if isinstance(event, e.ContainerDestroyRequested):
+            return event.launch_id
+    return found.intent.launch_id if found is not None and found.intent is not None else ""
 
 
 def _raise_refusal(events: Sequence[Event]) -> None:

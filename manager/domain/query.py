@@ -80,6 +80,8 @@ def start_answer(state: Sandbox, launch_id: str) -> Pending | Refused | None:
     return None
 
 
-def is_destroyed(container: Container | None) -> bool:
-    """Whether a destroy has come to its end."""
-    return container is None or not container.exists
+def is_destroyed(container: Container | None, launch_id: str = "") -> bool:
+    """Whether the destroy of a launch has come to its end; its container's id may be used anew."""
+    if container is None or not container.exists:
+        return True
+    return container.intent is None or container.intent.launch_id != launch_id

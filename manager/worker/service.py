@@ -71,6 +71,7 @@ def serve(state: Path, engine_paths: Mapping[str, Path]) -> None:
     os.closerange(FIRST_FOREIGN_FD, FDS_MAX)
     os.umask(UMASK)
     os.chdir("/")
+    _heed_signals()
     directory = state / DIRECTORY_NAME
     directory.mkdir(mode=0o700, exist_ok=True)
     with _locked(directory / "lock"), contextlib.ExitStack() as owned:
@@ -94,6 +95,16 @@ def serve(state: Path, engine_paths: Mapping[str, Path]) -> None:
         prober = Prober(loop, machine, programs, directory / "engines.json")
         prober.begin(kernel.missing, partial(_open, server, machine, kernel, prober))
         loop.run()
+
+
+def _heed_signals() -> None:
+    """Ignore nothing that whoever started us ignored: every container would ignore it, too.
+
+    What Python itself ignores (SIGPIPE, SIGXFSZ) its children do not. Source: signal(7), execve(2).
+    """
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _open(server: Server, machine: Machine, kernel: Kernel, prober: Prober) -> None:

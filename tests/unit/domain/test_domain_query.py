@@ -156,7 +156,11 @@ def test_start_answer(given: Any, answer: Any) -> None:
 def test_is_destroyed() -> None:
     assert is_destroyed(None)
     assert is_destroyed(history(*DESTROYED).containers["c1"])
-    assert not is_destroyed(history(*DESTROYING).containers["c1"])
+    found = history(*DESTROYING).containers["c1"]
+    assert found.intent is not None
+    assert not is_destroyed(found, found.intent.launch_id)
+    assert is_destroyed(found, "of an earlier container of that id")
+    assert is_destroyed(history(*WAITING).containers["c1"], "L")
 
 
 def test_the_root_has_a_launch_before_it_starts() -> None:
