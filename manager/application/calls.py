@@ -19,6 +19,7 @@ from manager.domain import commands as c
 from manager.domain import events as e
 from manager.domain.decide import decide
 from manager.domain.events import Event
+from manager.domain.evolve import SANDBOX_ENDED
 from manager.domain.gotext import quote
 from manager.domain.ids import is_valid_id
 from manager.domain.payload_rules import uses_terminal
@@ -27,13 +28,15 @@ from manager.domain.query import (
     Pending,
     Refused,
     is_destroyed,
+    is_paused,
+    launch_to_end,
     runtime_state,
     start_answer,
     wait_answer,
 )
 from manager.domain.react import holds
 from manager.domain.repeat import recorded
-from manager.domain.state import ABSENT, Container, RequestOutcome, Sandbox
+from manager.domain.state import ABSENT, RequestOutcome, Sandbox
 from manager.schema.events import encode_event
 from manager.schema.node_fold import Origin
 from manager.urpc.fds import FdBundle
@@ -262,7 +265,7 @@ class Calls:
         sandbox = self.live(sandbox_id)
         command = c.DestroySubcontainer(cid=cid, request_id=request_id)
         events = await self.call(sandbox, command, origin)
-        launch_id = _launch_to_end(events, sandbox.state.containers.get(cid))
+        launch_id = launch_to_end(events, sandbox.state.containers.get(cid))
 
         await sandbox.until(
             lambda state: is_destroyed(state.containers.get(cid), launch_id) or None
@@ -311,8 +314,12 @@ class Calls:
             request_id=request_id,
         )
         with sandbox.expect(pause_id) as expectation:
-            if await self.call(sandbox, command, origin):
-                _raise_refusal((await expectation.wait(),))
+            if not await self.call(sandbox, command, origin):
+                return
+            await sandbox.until(lambda state: is_paused(state, pause_id) or None)
+            if expectation.event is None:
+                raise CallRefused(SANDBOX_ENDED)
+            _raise_refusal((expectation.event,))
 
     async def wait(self, sandbox_id: str, cid: str) -> int:
         """Wait for a container's end; returns the raw wait status, the same one every time.
@@ -371,14 +378,6 @@ class Calls:
         if outcome.error:
             raise CallRefused(outcome.error)
         return ()
-
-
-def _launch_to_end(events: Sequence[Event], found: Container | None) -> str:
-    """Which start's remains a destroy waits for."""
-    for event in events:
-        if isinstance(event, e.ContainerDestroyRequested):
-            return event.launch_id
-    return found.intent.launch_id if found is not None and found.intent is not None else ""
 
 
 def _raise_refusal(events: Sequence[Event]) -> None:

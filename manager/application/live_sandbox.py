@@ -57,6 +57,11 @@ class Expectation:
         self._event = event
         self._arrived.set()
 
+    @property
+    def event(self) -> Event | None:
+        """The event, if it has come."""
+        return self._event
+
     async def wait(self) -> Event:
         """Wait for the event. Cancellation: safe."""
         await self._arrived.wait()

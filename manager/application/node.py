@@ -230,7 +230,7 @@ class Node:
         logger.warning("worker.lost reason=%s", reason)
         await self.note(n.WorkerLost(reason=reason))
 
-    async def take(self, outcomes: Sequence[w.Outcome]) -> None:
+    async def take(self, outcomes: Sequence[w.Outcome], give_up: Callable[[], bool]) -> bool:
         """Record outcomes: in order within a sandbox, side by side across sandboxes."""
         queues: dict[int, tuple[LiveSandbox, list[c.Report]]] = {}
         for outcome in outcomes:
@@ -243,9 +243,15 @@ class Node:
                 logger.info("worker.outcome_unknown key=%s kind=%s", key, type(outcome).__name__)
                 continue
             queues.setdefault(id(sandbox), (sandbox, []))[1].append(report)
+        recorded: list[bool] = []
+
+        async def take_in_order(sandbox: LiveSandbox, reports: Sequence[c.Report]) -> None:
+            recorded.append(await self._take_in_order(sandbox, reports, give_up))
+
         async with anyio.create_task_group() as tasks:
             for sandbox, reports in queues.values():
-                tasks.start_soon(self._take_in_order, sandbox, reports)
+                tasks.start_soon(take_in_order, sandbox, reports)
+        return all(recorded)
 
     def living(self) -> frozenset[int]:
         """Pids of the containers and executed processes whose end is not on record."""
@@ -277,7 +283,9 @@ class Node:
             if found is not None and (pid := found.executions[report.exec_id].host_pid):
                 self.ports.workers.reap(pid)
 
-    async def _take_in_order(self, sandbox: LiveSandbox, reports: Sequence[c.Report]) -> None:
+    async def _take_in_order(
+        self, sandbox: LiveSandbox, reports: Sequence[c.Report], give_up: Callable[[], bool]
+    ) -> bool:
         for report in reports:
             attempt = 0
             while True:
@@ -287,11 +295,14 @@ class Node:
                     self._reap(sandbox, report)
                 except NotRecorded as error:
                     logger.error("worker.outcome_not_recorded reason=%s", error)  # noqa: TRY400
+                    if give_up():
+                        return False
                     pause = min(attempt, len(RECORD_RETRY_PAUSES_S) - 1)
                     await anyio.sleep(RECORD_RETRY_PAUSES_S[pause])
                     attempt += 1
                 else:
                     break
+        return True
 
 
 @asynccontextmanager
@@ -323,6 +334,7 @@ async def open_node(
         finally:
             with anyio.CancelScope(shield=True):
                 await node.note(n.ManagerStopped(reason="asked to stop"))
+            node.link.leave()
             tasks.cancel_scope.cancel()
 
 

@@ -46,8 +46,13 @@ class WorkerEvents(Protocol):
         """Pids of the containers whose end is not on record."""
         ...
 
-    async def take(self, outcomes: Sequence[w.Outcome]) -> None:
-        """Make outcomes durable; returning means that they are."""
+    async def take(self, outcomes: Sequence[w.Outcome], give_up: Callable[[], bool]) -> bool:
+        """Make outcomes durable, however long it takes; returns whether they are.
+
+        Args:
+            outcomes: As the worker sent them.
+            give_up: Asked between attempts: once it says so, there are no more.
+        """
         ...
 
 
@@ -77,6 +82,7 @@ class WorkerLink:
         self._workers = workers
         self._connection: WorkerConnection | None = None
         self._sent = SentLaunches()
+        self._leaving = False
         self._holds: dict[str, anyio.Event] = {}
         self._probes: dict[str, _Probe] = {}
         self._questions: dict[str, _Question] = {}
@@ -114,6 +120,10 @@ class WorkerLink:
                     await self.send(w.Stop())
                     await self._end()
 
+    def leave(self) -> None:
+        """Be told that :meth:`run` is about to be cancelled."""
+        self._leaving = True
+
     def _begin(self, connection: WorkerConnection) -> None:
         self._sent = SentLaunches()
         self._broken = anyio.Event()
@@ -140,9 +150,14 @@ class WorkerLink:
                 elif isinstance(outcome, w.Killed) and outcome.kill_id in self._probes:
                     self._probes[outcome.kill_id].answer = outcome
                     self._probes[outcome.kill_id].arrived.set()
-            await events.take([each for each in outcomes if not self._is_private(each)])
-            # One that was asked for again comes out of order; those before the highest are durable.
-            await connection.send(w.Ack(seq=max(outcome.seq for outcome in outcomes)))
+            # What is recorded is acknowledged, also by a service that is about to stop: a worker
+            # that nobody acknowledges to does not leave.
+            with anyio.CancelScope(shield=True):
+                public = [each for each in outcomes if not self._is_private(each)]
+                if not await events.take(public, lambda: self._leaving):
+                    continue
+                # One that was asked for again comes out of order; all before it are durable.
+                await connection.send(w.Ack(seq=max(outcome.seq for outcome in outcomes)))
 
     async def _reconnect(self) -> WorkerConnection:
         attempt = 0

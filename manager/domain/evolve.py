@@ -5,7 +5,7 @@ that no decision would have produced) changes nothing here and is a finding for 
 """
 
 from collections.abc import Iterable
-from typing import assert_never
+from typing import Final, assert_never
 
 from msgspec.structs import replace
 
@@ -23,6 +23,8 @@ from manager.domain.state import (
     Sandbox,
     SignalIntent,
 )
+
+SANDBOX_ENDED: Final = "the sandbox has ended"
 
 
 def fold(events: Iterable[Event], state: Sandbox = ABSENT) -> Sandbox:
@@ -59,13 +61,13 @@ def evolve(state: Sandbox, event: Event) -> Sandbox:  # noqa: C901, PLR0912 - on
         case e.ContainerResumed(container=cid):
             return _update(state, cid, status="running")
         case e.SandboxStopped():
-            return replace(state, phase="stopped", paused=False, pausing=None)
+            return replace(_pause_cut_short(state), phase="stopped", paused=False)
         case e.SandboxDeleteRequested(request_id=request_id):
             return replace(_ask(state, request_id, "Delete"), deleting=True)
         case e.SandboxDeleteRejected(request_id=request_id, error=error):
             return _answer(state, request_id, "Delete", error=error)
         case e.SandboxDeleted():
-            gone = replace(state, phase="deleted", deleting=False)
+            gone = replace(_pause_cut_short(state), phase="deleted", deleting=False)
             return _settle_all(gone, "Delete", state.id)
         case e.ContainerCreated():
             return _container_created(state, event)
@@ -211,6 +213,13 @@ def _pause_done(state: Sandbox, event: e.SandboxPaused | e.SandboxResumed) -> Sa
     done = replace(state, paused=paused, pausing=None)
     answered = _answer(done, event.request_id, "Pause" if paused else "Resume")
     return _settle(answered, event.request_id)
+
+
+def _pause_cut_short(state: Sandbox) -> Sandbox:
+    """What is asked of a sandbox that ends meanwhile has its answer by that."""
+    if state.pausing is None:
+        return state
+    return _settle(replace(state, pausing=None), state.pausing.request_id, SANDBOX_ENDED)
 
 
 def _pause_rejected(state: Sandbox, event: e.SandboxPauseRejected) -> Sandbox:

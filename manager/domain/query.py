@@ -1,9 +1,12 @@
 """Questions about a sandbox that change nothing and leave no event."""
 
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from msgspec import Struct
 
+from manager.domain import events as e
+from manager.domain.events import Event
 from manager.domain.exit_status import Unknown, to_wait_status
 from manager.domain.gotext import quote
 from manager.domain.state import ALIVE, Container, Sandbox
@@ -78,6 +81,19 @@ def start_answer(state: Sandbox, launch_id: str) -> Pending | Refused | None:
     if found.failure is not None:
         return Refused(found.failure.error)
     return None
+
+
+def launch_to_end(events: Sequence[Event], found: Container | None) -> str:
+    """Which start's remains a destroy waits for."""
+    for event in events:
+        if isinstance(event, e.ContainerDestroyRequested):
+            return event.launch_id
+    return found.intent.launch_id if found is not None and found.intent is not None else ""
+
+
+def is_paused(state: Sandbox, pause_id: str) -> bool:
+    """Whether a pause or a resume has come to its end, well or not."""
+    return state.pausing is None or state.pausing.pause_id != pause_id
 
 
 def is_destroyed(container: Container | None, launch_id: str = "") -> bool:

@@ -4,7 +4,7 @@ from manager.domain.state import ALIVE, Container, Sandbox
 
 ROOT_STATUSES = {
     "created": {"creating", "starting"},
-    "started": {"running"},
+    "started": {"running", "paused"},
     "stopped": {"stopped", "failed", "lost", "destroyed"},
     "deleted": {"destroyed"},
 }
@@ -59,6 +59,9 @@ def _check_open_ends(state: Sandbox) -> None:  # noqa: C901 - one arm a method
                 assert found.destroying
             case "Signal":
                 assert request_id in {intent.request_id for intent in state.signals.values()}
+            case "Pause" | "Resume":
+                assert state.pausing is not None
+                assert state.pausing.request_id == request_id
             case "ExecuteAsync":
                 assert found is not None
                 starting = {

@@ -82,6 +82,9 @@ def commands(draw: st.DrawFn) -> c.Command:
             kill_id=draw(KILLS),
             request_id=request_id,
         ),
+        c.Pause: lambda: c.Pause(
+            paused=draw(st.booleans()), pause_id=draw(KILLS), engine=b.ENGINE, request_id=request_id
+        ),
         c.DeleteSandbox: lambda: c.DeleteSandbox(force=draw(st.booleans()), request_id=request_id),
         c.Execute: lambda: b.execute(cid, draw(EXECS), request_id=request_id),
         c.ReportExecuted: lambda: b.reports_executed(draw(EXECS)),
@@ -98,6 +101,9 @@ def commands(draw: st.DrawFn) -> c.Command:
         c.ReportKilled: lambda: c.ReportKilled(
             kill_id=draw(KILLS), errno=draw(st.sampled_from([None, 3]))
         ),
+        c.ReportFrozen: lambda: c.ReportFrozen(
+            pause_id=draw(KILLS), error=draw(st.sampled_from(["", "why"]))
+        ),
         c.ReportDestroyed: lambda: c.ReportDestroyed(launch_id=launch_id),
         c.ReportLost: lambda: c.ReportLost(launch_id=launch_id, reason="why"),
         c.ReportHoldLost: lambda: c.ReportHoldLost(cid=cid, reason="why"),
@@ -113,6 +119,11 @@ def adapted(command: c.Command, state: Sandbox, number: int) -> c.Command:
             return msgspec.structs.replace(command, launch_id=f"L-{number}")
         case c.Signal():
             return msgspec.structs.replace(command, kill_id=f"K-{number}")
+        case c.Pause():
+            return msgspec.structs.replace(command, pause_id=f"P-{number}")
+        case c.ReportFrozen(pause_id=pick):
+            known = [] if state.pausing is None else [state.pausing.pause_id]
+            return msgspec.structs.replace(command, pause_id=_picked(pick, known))
         case c.Execute():
             return msgspec.structs.replace(command, exec_id=f"E-{number}")
         case (

@@ -8,6 +8,7 @@ from manager.domain import events as e
 from manager.domain.decide import decide
 from manager.domain.effects import FreezeLaunches
 from manager.domain.evolve import fold
+from manager.domain.query import is_paused
 from manager.domain.react import react, resume
 from manager.domain.request import EngineFacts
 from manager.domain.state import Sandbox
@@ -112,6 +113,15 @@ def test_nothing_starts_in_a_paused_sandbox() -> None:
 def test_a_paused_sandbox_whose_root_ends_is_not_paused_any_more() -> None:
     ended = then(RUNNING, *PAUSED, b.reports_exited("root"))
     assert (ended.phase, ended.paused) == ("stopped", False)
+
+
+def test_a_pause_is_answered_by_the_end_of_its_sandbox() -> None:
+    asked = then(RUNNING, replace(PAUSE, request_id="r"))
+    ended = then(asked, b.reports_exited("root"))
+    assert (ended.pausing, ended.requests["r"].error) == (None, "the sandbox has ended")
+    assert decide(ended, c.ReportFrozen(pause_id="P")) == ()
+    assert not is_paused(asked, "P")
+    assert is_paused(ended, "P")
 
 
 def test_a_pause_that_a_crash_cut_short_is_asked_for_again() -> None:
