@@ -99,9 +99,13 @@ def flipped(files: dict[str, bytes], name: str) -> Iterator[tuple[int, dict[str,
 
 
 async def contents(path: Path, **how: SealPolicy) -> list[tuple[RecordedEvent, tuple[bytes, ...]]]:
-    """All events with their documents' bodies; by one who seals, then an append."""
+    """All events with their documents' bodies; by one who seals, then an append.
+
+    Who does not seal only reads: a byte of SQLite's header can make a file one that nobody may
+    write, and leave its contents as they were.
+    """
     found = []
-    async with open_log(path, **how) as log:  # type: ignore[arg-type]
+    async with open_log(path, read_only=not how, **how) as log:  # type: ignore[arg-type]
         async for record in log.read():
             bodies = [(await log.document(digest)).body for digest in record.documents]
             found.append((record, tuple(bodies)))
