@@ -160,6 +160,8 @@ class FakeWorker:
                 self.put(w.Killed(seq=self.next_seq(), kill_id=message.kill_id, errno=errno))
                 if errno is None and signo == SIGKILL:
                     self.exit(launch_id, SIGKILL)
+            case w.Freeze(pause_id=pause_id):
+                self.put(w.Frozen(seq=self.next_seq(), pause_id=pause_id))
             case w.Execute():
                 files.close()
                 self._execute(message)

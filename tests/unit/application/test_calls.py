@@ -314,3 +314,21 @@ async def test_an_unknown_engine_is_refused_at_the_start(world: World) -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(NoEngine, match="crun: no such program")):
         async with world.manager():
             pass
+
+
+async def test_a_pause_is_answered_when_the_worker_has_done_it(
+    world: World, donate: Donate
+) -> None:
+    async with world.manager() as (_, calls):
+        await started(calls, donate)
+        sandbox, origin = calls.live("sb"), calls.origin(None)
+        remembered = set(sandbox.folded.origins)
+        await calls.pause("sb", origin)
+        assert sandbox.state.paused
+        await calls.pause("sb", origin, paused=False, request_id="r")
+        await calls.pause("sb", origin, paused=False, request_id="r")  # the same call again
+        assert not sandbox.state.paused
+        with pytest.raises(CallRefused, match="is not paused"):
+            await calls.pause("sb", origin, paused=False)
+        assert set(sandbox.folded.origins) == remembered
+        await calls.delete("sb", origin, force=True)

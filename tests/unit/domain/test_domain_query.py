@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from manager.domain import commands as c
+from manager.domain import events as e
 from manager.domain.exit_status import (
     Exited,
     Signaled,
@@ -21,6 +22,7 @@ from manager.domain.query import (
     Ended,
     Refused,
     is_destroyed,
+    launch_to_end,
     runtime_state,
     start_answer,
     wait_answer,
@@ -159,6 +161,10 @@ def test_is_destroyed() -> None:
     found = history(*DESTROYING).containers["c1"]
     assert found.intent is not None
     assert not is_destroyed(found, found.intent.launch_id)
+    assert launch_to_end((), found) == found.intent.launch_id
+    assert launch_to_end((), None) == ""
+    event = e.ContainerDestroyRequested(container="c1", launch_id="L-now")
+    assert launch_to_end((e.ContainerDestroyed(container="c1"), event), found) == "L-now"
     assert is_destroyed(found, "of an earlier container of that id")
     assert is_destroyed(history(*WAITING).containers["c1"], "L")
 
