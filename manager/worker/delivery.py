@@ -43,6 +43,11 @@ DELIVERED: Final = Delivery()
 NOBODY: Final = Delivery(errno=errno.ESRCH)
 
 
+def to_the_dead(target: Target) -> Delivery:
+    """How a signal for a container goes in which nobody is left: everyone of nobody has got it."""
+    return DELIVERED if target.mode == EVERYONE else NOBODY
+
+
 class Inhabitants:
     """The processes of one container.
 

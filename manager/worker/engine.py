@@ -187,7 +187,8 @@ def signal_running(running: Running, signo: int, target: Target = INIT) -> Deliv
     """Signal within a container whose processes are the kernel's own."""
     if target.mode == EVERYONE:
         spared = () if running.monitor is None else (running.monitor.pid,)
-        return DELIVERED if running.cgroup.signal_everyone(signo, spared=spared) else NOBODY
+        running.cgroup.signal_everyone(signo, spared=spared)
+        return DELIVERED
     if running.pidfd is None:
         return NOBODY
     if target == INIT:

@@ -12,7 +12,7 @@ from manager.kernel import pidfd
 from manager.schema import worker as w
 from manager.schema.observation import ProcessFacts, UsageFacts
 from manager.urpc.fds import OwnedFd
-from manager.worker.delivery import GROUP, NOBODY, Delivery, Inhabitants, Target
+from manager.worker.delivery import GROUP, Delivery, Inhabitants, Target, to_the_dead
 from manager.worker.engine import Engine, ExitReport, Running
 from manager.worker.errors import LaunchFailed
 from manager.worker.loop import Pause, Steps
@@ -142,7 +142,7 @@ class Launch:
     def signal(self, signo: int, target: Target) -> Steps[Delivery]:
         """Signal one process of the container, all of them, or a process group."""
         if self.inside is None:
-            return NOBODY
+            return to_the_dead(target)
         engine, running = self.inside
         return (yield from engine.signal(running, signo, target))
 

@@ -16,7 +16,7 @@ from manager.kernel.donated import make_portable
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.adoption import bare_command, remaining_life
-from manager.worker.delivery import NOBODY, Delivery, Target
+from manager.worker.delivery import Delivery, Target, to_the_dead
 from manager.worker.errors import LaunchAborted, LaunchFailed
 from manager.worker.execs import Execs
 from manager.worker.holds import Holds
@@ -212,9 +212,9 @@ class Launches:
 
     def _kill(self, command: w.Kill) -> Steps[None]:
         launch = self._known.get(command.launch_id)
-        delivery = NOBODY
+        target = Target(pid=command.pid, mode=command.mode)
+        delivery = to_the_dead(target)
         if launch is not None:
-            target = Target(pid=command.pid, mode=command.mode)
             delivery = yield from launch.signal(command.signo, target)
             if delivery.why in {"no-process", "no-group"}:
                 delivery = self._find_owner(launch, target) or delivery

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from manager.domain.features import features_needed
 from manager.domain.spec import Spec, parse_spec
@@ -15,6 +16,7 @@ from manager.worker.cgroups import Cgroup
 from manager.worker.engine import Engine, Job, Running
 from manager.worker.errors import LaunchFailed
 from manager.worker.exec_order import kept_members
+from manager.worker.home import with_home
 from manager.worker.loop import Steps
 from manager.worker.machine import Machine
 from manager.worker.phases import Phases
@@ -81,6 +83,7 @@ def start_container(
     body = msgspec.json.decode(request.spec, type=dict[str, object])
     machine.records.starting(request.command, kept_members(body))
     phases.lap("cgroup")
+    spec = _at_home(spec, body, stage)
     job = Job(
         engine_id=request.command.engine_id,
         spec=spec,
@@ -105,6 +108,13 @@ def _parse(body: bytes) -> Spec:
     if spec.process is None or not spec.process.args:
         raise LaunchFailed("create", "the spec names no program: process.args is empty")
     return spec
+
+
+def _at_home(spec: Spec, body: dict[str, object], stage: LaunchStage) -> Spec:
+    assert spec.process is not None
+    env = with_home(spec.process.env or (), stage.root, spec.process.user.uid)
+    body["process"] = {**msgspec.convert(body["process"], dict[str, object]), "env": env}
+    return replace(spec, process=replace(spec.process, env=tuple(env)))
 
 
 def _check_features(spec: Spec, request: Request) -> None:
