@@ -1,0 +1,141 @@
+"""The checkpoint image: what is read back, and what is refused."""
+
+import hashlib
+import struct
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from manager.schema.image import (
+    ALIGNMENT_BYTES,
+    FILES_MAX,
+    HEADER_BYTES,
+    MAGIC,
+    METADATA_BYTES_MAX,
+    ImageContainer,
+    ImageFile,
+    ImageMetadata,
+    ImageRejected,
+    aligned,
+    data_offset,
+    encode_header,
+    encode_metadata,
+    read_image,
+)
+
+CONTENTS = b"engine's own bytes"
+FILE = ImageFile(
+    name="checkpoint.img",
+    offset=0,
+    length=len(CONTENTS),
+    sha256=hashlib.sha256(CONTENTS).hexdigest(),
+)
+CONTAINER = ImageContainer(
+    name="web", cid="c1", engine_id="a" * 32, spec=msgspec.Raw(b"{}"), root=True, files=(FILE,)
+)
+METADATA = ImageMetadata(engine="runsc", container_count=1, containers=(CONTAINER,), cpu_ns=5)
+
+
+def image_of(metadata: ImageMetadata, contents: bytes = CONTENTS) -> bytes:
+    body = encode_metadata(metadata)
+    return packed(body, contents)
+
+
+def packed(body: bytes, contents: bytes = CONTENTS) -> bytes:
+    begin = data_offset(len(body))
+    head = encode_header(body).ljust(ALIGNMENT_BYTES, b"\0") + body
+    return head.ljust(begin, b"\0") + contents
+
+
+def read(image: bytes) -> tuple[ImageMetadata, int]:
+    return read_image(len(image), lambda offset, length: image[offset : offset + length])
+
+
+def test_it_is_read_back() -> None:
+    image = image_of(METADATA)
+    metadata, begin = read(image)
+    assert metadata == METADATA
+    assert begin % ALIGNMENT_BYTES == 0
+    assert image[begin : begin + FILE.length] == CONTENTS
+    assert (HEADER_BYTES, aligned(1), aligned(4096)) == (64, 4096, 4096)
+
+
+def with_file(**members: object) -> bytes:
+    changed = replace(CONTAINER, files=(replace(FILE, **members),))
+    return image_of(replace(METADATA, containers=(changed,)))
+
+
+def with_files(*files: ImageFile) -> bytes:
+    return image_of(replace(METADATA, containers=(replace(CONTAINER, files=files),)))
+
+
+def header(version: int, length: int, offset: int) -> bytes:
+    return struct.pack("<16sIIQ32s", MAGIC, version, length, offset, b"\0" * 32)
+
+
+MANY = tuple(replace(FILE, name=f"f{number}") for number in range(FILES_MAX + 1))
+WHOLE = image_of(METADATA)
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        (b"", "^statefile cannot be empty$"),
+        (b"gVisorSF" + b"\0" * 100, "statefile.NewReader failed: bad magic header$"),
+        (MAGIC, "it ends within its header"),
+        (header(2, 0, 4096), "format version 2, this program reads 1"),
+        (header(1, 0, 64), "damaged: 0 bytes of metadata at 64"),
+        (header(1, METADATA_BYTES_MAX + 1, 4096), "damaged: 67108865 bytes"),
+        (WHOLE[: ALIGNMENT_BYTES + 5], "end before its metadata does"),
+        (WHOLE.replace(b"runsc", b"RUNSC"), "another SHA-256"),
+        (packed(b"{"), "metadata cannot be read"),
+        (packed(b"[" * 100_000), "metadata cannot be read"),
+        (packed(b'{"container_count": "x"}'), "metadata cannot be read"),
+        (WHOLE[:-1], "ends 1 bytes after the image does"),
+        (with_file(name="../x"), "a file named '../x'"),
+        (with_file(name=".x"), "a file named '.x'"),
+        (with_file(offset=-4096), "at no valid place"),
+        (with_file(offset=1), "at no valid place"),
+        (with_file(length=-1), "at no valid place"),
+        (with_files(FILE, FILE), "two files of the same name"),
+        (with_files(*MANY), "65 files, an image holds 64"),
+    ],
+)
+def test_what_is_refused(image: bytes, text: str) -> None:
+    with pytest.raises(ImageRejected, match=text):
+        read(image)
+
+
+def test_metadata_has_a_limit() -> None:
+    huge = replace(METADATA, engine="x" * METADATA_BYTES_MAX)
+    with pytest.raises(ImageRejected, match="an image holds 67108864"):
+        encode_metadata(huge)
+
+
+@given(at=st.integers(0, len(WHOLE) - 1), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_noticed_or_changes_nothing_that_is_said(at: int, bit: int) -> None:
+    flipped = bytearray(WHOLE)
+    flipped[at] ^= 1 << bit
+    try:
+        metadata, _ = read(bytes(flipped))
+    except ImageRejected:
+        return
+    assert metadata == METADATA  # the flip is in padding, or in a file with a SHA-256 of its own
+
+
+@given(st.integers(0, len(WHOLE) - 1))
+def test_every_cut_is_noticed(length: int) -> None:
+    with pytest.raises(ImageRejected):
+        read(WHOLE[:length])
+
+
+@given(st.binary(max_size=200))
+def test_nothing_crashes_it(noise: bytes) -> None:
+    for image in (noise, packed(noise)):
+        try:
+            read(image)
+        except ImageRejected:
+            continue
