@@ -45,6 +45,8 @@ class Service(Struct, frozen=True, kw_only=True):
         seal_events: The log is sealed when so many events came,
         seal_seconds: or when the oldest unsealed one has waited so long, and at stop.
         runsc_root: Directory that gVisor's `runsc` can be given as its `--root`; absent: none.
+        ignore_namespace_paths: A spec that names a network, IPC or UTS namespace by a path runs in
+            the sandbox's own namespace; otherwise it is refused.
         snapshot_events: A snapshot, which makes the next start fast, is written when so many came.
     """
 
@@ -56,6 +58,7 @@ class Service(Struct, frozen=True, kw_only=True):
     seal_seconds: float = SEAL_SECONDS
     runsc_root: Path | None = None
     snapshot_events: int = SNAPSHOT_EVENTS
+    ignore_namespace_paths: bool = False
 
 
 class Manager:
@@ -143,6 +146,7 @@ async def _node(service: Service) -> AsyncIterator[Node]:
             ids=RandomIds(),
             env_key=load_env_key(root / ENV_KEY_FILE),
             snapshots=node_snapshots(root),
+            ignore_namespace_paths=service.ignore_namespace_paths,
         )
         async with open_node(
             ports,

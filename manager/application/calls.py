@@ -75,7 +75,7 @@ class Calls:
         """
         with files:
             asked = replace(arguments, cid=sandbox_id)
-            incoming = read_start(asked, files, self._descriptors, self.node.ports.env_key)
+            incoming = read_start(asked, files, self.node.ports)
             request, tty = incoming.request, None
             has_terminal = incoming.spec is not None and uses_terminal(incoming.spec)
             if has_terminal and files:
@@ -224,7 +224,7 @@ class Calls:
         """
         with files:
             sandbox = self.live(sandbox_id)
-            incoming = read_start(arguments, files, self._descriptors, self.node.ports.env_key)
+            incoming = read_start(arguments, files, self.node.ports)
             launch_id = self._ids.new_id()
             root = sandbox.state.containers[sandbox_id].intent
             command = c.StartSubcontainer(
@@ -245,7 +245,7 @@ class Calls:
     ) -> None:
         """Register one container of a checkpoint image; refused for now, on record."""
         with files:
-            incoming = read_start(arguments, files, self._descriptors, self.node.ports.env_key)
+            incoming = read_start(arguments, files, self.node.ports)
             command = c.RestoreSubcontainer(request=incoming.request, spec=incoming.spec)
             await self.call(self.live(sandbox_id), command, origin, documents=incoming.documents)
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from eventstore import Document
 from manager.application.arguments import StartArguments
 from manager.application.effects import Luggage
-from manager.application.ports import Descriptors
+from manager.application.node import NodePorts
 from manager.application.spec_body import effective_spec, encode_spec, masked_document
 from manager.domain.process_rules import SPEC_BYTES_MAX
 from manager.domain.request import FdFact, StartRequest
@@ -32,9 +32,7 @@ class IncomingStart(Struct, frozen=True, kw_only=True):
     documents: tuple[Document, ...]
 
 
-def read_start(
-    arguments: StartArguments, files: FdBundle, descriptors: Descriptors, env_key: bytes
-) -> IncomingStart:
+def read_start(arguments: StartArguments, files: FdBundle, ports: NodePorts) -> IncomingStart:
     """Look at everything a start brought; ``files`` stay the caller's."""
     request = StartRequest(
         cid=arguments.cid,
@@ -43,14 +41,15 @@ def read_start(
         is_dev_io_file_present=arguments.is_dev_io_file_present,
         is_rootfs_upper_tar_file_present=arguments.is_rootfs_upper_tar_file_present,
         gofer_mount_confs=arguments.gofer_mount_confs,
-        files=descriptors.describe(files),
+        files=ports.descriptors.describe(files),
         host_paths=arguments.host_paths,
+        ignore_namespace_paths=ports.ignore_namespace_paths,
         request_id=arguments.request_id,
     )
     if arguments.spec is None:
         luggage = Luggage(files=files)
         return IncomingStart(request=request, spec=None, luggage=luggage, documents=())
-    document = masked_document(arguments.spec, env_key)
+    document = masked_document(arguments.spec, ports.env_key)
     body = encode_spec(effective_spec(arguments.spec, request.conf))
     request = replace(request, spec_digest=document.digest, spec_bytes=len(body))
     return IncomingStart(

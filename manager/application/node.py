@@ -40,7 +40,10 @@ SandboxListener = Callable[[str, bool], Awaitable[None]]
 
 
 class NodePorts:
-    """What a node stands on."""
+    """What a node stands on.
+
+    ``ignore_namespace_paths`` as in :class:`manager.domain.request.StartRequest`.
+    """
 
     def __init__(
         self,
@@ -51,8 +54,10 @@ class NodePorts:
         ids: Ids,
         env_key: bytes,
         snapshots: SnapshotFiles | None = None,
+        ignore_namespace_paths: bool = False,
     ) -> None:
         self.log = log
+        self.ignore_namespace_paths = ignore_namespace_paths
         self.snapshots = snapshots
         self.workers = workers
         self.descriptors = descriptors

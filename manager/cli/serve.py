@@ -61,6 +61,11 @@ ENGINES = (AUTO, "bwrap", "crun", "runc", "runsc")
     metavar="DIR",
     help="Let gVisor's own command drive the sandboxes: runsc --root DIR ps|kill|start|…",
 )
+@click.option(
+    "--ignore-namespace-paths",
+    is_flag=True,
+    help="Run a spec that names a namespace by a path in the sandbox's own; else it is refused.",
+)
 @click.option("--verbose", is_flag=True, help="Log more to stderr.")
 @json_option
 def command(  # noqa: PLR0913 - one for each option
@@ -73,6 +78,7 @@ def command(  # noqa: PLR0913 - one for each option
     seal_seconds: float,
     runsc_root: Path | None,
     snapshot_events: int,
+    ignore_namespace_paths: bool,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -94,6 +100,7 @@ def command(  # noqa: PLR0913 - one for each option
         seal_seconds=seal_seconds,
         runsc_root=runsc_root,
         snapshot_events=snapshot_events,
+        ignore_namespace_paths=ignore_namespace_paths,
     )
 
     def ready(told: dict[str, Any]) -> None:

@@ -30,7 +30,9 @@ RLIMITS: Final = frozenset(
     ).split()
 )
 
-_SHARED_NAMESPACES: Final = frozenset({"pid", "network", "ipc", "uts"})
+SANDBOX_NAMESPACES: Final = {"network": "net", "ipc": "ipc", "uts": "uts"}
+"""Type in the spec -> name under /proc/PID/ns, of those that all containers of a sandbox share."""
+_SHARED_NAMESPACES: Final = frozenset({"pid", *SANDBOX_NAMESPACES})
 """Types whose path is never followed: the sandbox decides what is joined."""
 
 

@@ -82,7 +82,9 @@ class StartRequest(Struct, frozen=True, kw_only=True):
     spec; ``spec_bytes`` is the size of the body as received. ``conf`` is ``None`` when the call had
     none. ``files`` are the donated descriptors in the order of the call. ``host_paths`` is not
     empty when a client donated connections to a gofer and was allowed to: the last of ``files``
-    were then opened at these paths of the spec instead, in this order.
+    were then opened at these paths of the spec instead, in this order. ``ignore_namespace_paths``
+    is the service's permission to run a spec whose network, IPC or UTS namespace is named by a
+    path: the path is not followed, the sandbox's own is used.
     """
 
     cid: str
@@ -95,6 +97,7 @@ class StartRequest(Struct, frozen=True, kw_only=True):
     gofer_mount_confs: tuple[GoferMountConf, ...] = ()
     files: tuple[FdFact, ...] = ()
     host_paths: tuple[str, ...] = ()
+    ignore_namespace_paths: bool = False
     request_id: str = ""
 
 

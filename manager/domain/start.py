@@ -12,6 +12,7 @@ from manager.domain.ids import ID_RULE, is_valid_id
 from manager.domain.payload import LaunchPlan
 from manager.domain.payload_rules import check_counts, check_stdio, plan_payload, uses_terminal
 from manager.domain.process_rules import (
+    SANDBOX_NAMESPACES,
     SPEC_BYTES_MAX,
     check_args,
     check_credentials,
@@ -113,7 +114,7 @@ def plan_launch(
 
     ``ids`` are the launch id and the engine id. Returns the intent, or the text of the refusal.
     """
-    plan = plan_payload(request, spec)
+    plan = _check_shared_namespaces(state, request, spec) or plan_payload(request, spec)
     if isinstance(plan, str):
         return plan
     joins = _joined_pid_namespace(state, spec) if request.cid != state.id else None
@@ -153,6 +154,28 @@ def _unnamed(state: Sandbox, cid: str) -> str:
     while (name := f"__no_name_{number}") in taken:
         number += 1
     return name
+
+
+def _check_shared_namespaces(state: Sandbox, request: StartRequest, spec: Spec) -> str:
+    """Refuse a namespace that is named by a path, unless that is the sandbox's own.
+
+    Such a path is never followed, so a client that names another one would get what it did not ask
+    for; a service may be told to run its containers all the same.
+    """
+    if request.ignore_namespace_paths:
+        return ""
+    root = state.container(state.id) if request.cid != state.id else None
+    launched = root.launched if root is not None else None
+    for namespace in (spec.linux.namespaces if spec.linux else None) or ():
+        name = SANDBOX_NAMESPACES.get(namespace.type)
+        own = f"/proc/{launched.pid}/ns/{name}" if launched is not None else None
+        if name is not None and namespace.path not in {"", own}:
+            return (
+                f"joining the {namespace.type} namespace {quote(namespace.path)} is not supported "
+                "by sandtrail: a container has that of its sandbox; start the service with "
+                "--ignore-namespace-paths to run it in that"
+            )
+    return ""
 
 
 def _joined_pid_namespace(state: Sandbox, spec: Spec) -> str | None:

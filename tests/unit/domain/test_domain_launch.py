@@ -8,7 +8,7 @@ from manager.domain import commands as c
 from manager.domain import events as e
 from manager.domain.decide import decide
 from manager.domain.process_rules import CAPABILITIES, RLIMITS, search_path
-from manager.domain.state import LaunchIntent, Sandbox
+from manager.domain.state import ABSENT, LaunchIntent, Sandbox
 from tests.unit.domain.builders import (
     DIRECTORY,
     RUNNING,
@@ -265,10 +265,41 @@ def test_hooks(hooks: Any) -> None:
     assert "OCI hooks are not supported" in getattr(event, "error", "")
 
 
-@pytest.mark.parametrize("kind", ["pid", "network", "ipc", "uts"])
-def test_paths_of_shared_namespaces_are_not_followed_and_not_refused(kind: str) -> None:
-    spec = a_spec(linux={"namespaces": [{"type": kind, "path": "/p"}]})
-    intent_of(history(*WAITING), start(spec=spec))
+@pytest.mark.parametrize(
+    ("kind", "path", "refused"),
+    [
+        ("pid", "/p", False),
+        ("network", "", False),
+        ("network", "/proc/99/ns/net", False),
+        ("ipc", "/proc/99/ns/ipc", False),
+        ("uts", "/proc/99/ns/uts", False),
+        ("network", "/proc/1/ns/net", True),
+        ("network", "/proc/99/ns/../../1/ns/net", True),
+        ("network", "/proc/99/ns/uts", True),
+        ("ipc", "/proc/199/ns/ipc", True),
+        ("uts", "/p", True),
+    ],
+)
+def test_shared_namespaces_are_the_sandboxs_whatever_the_path(
+    kind: str, path: str, refused: bool
+) -> None:
+    spec = a_spec(linux={"namespaces": [{"type": "mount"}, {"type": kind, "path": path}]})
+    (event,) = decide(history(*WAITING), start(spec=spec))
+    wanted = (
+        f'joining the {kind} namespace "{path}" is not supported by sandtrail: a container has '
+        "that of its sandbox; start the service with --ignore-namespace-paths to run it in that"
+    )
+    assert getattr(event, "error", "") == (wanted if refused else "")
+    permitted = start(spec=spec, ignore_namespace_paths=True)
+    intent_of(history(*WAITING), permitted)
+
+
+@pytest.mark.parametrize("permitted", [False, True])
+def test_a_root_container_has_no_namespace_to_name(permitted: bool) -> None:
+    spec = a_spec(linux={"namespaces": [{"type": "network", "path": "/proc/99/ns/net"}]})
+    request = a_request(SANDBOX, ignore_namespace_paths=permitted)
+    (event,) = decide(ABSENT, create(request, spec=spec))
+    assert isinstance(event, e.SandboxCreated if permitted else e.SandboxCreateRejected)
 
 
 @pytest.mark.parametrize("kind", ["mount", "user", "cgroup", "time", "anything"])
