@@ -25,6 +25,7 @@ from manager.application.calls import Calls
 from manager.application.engines import AUTO
 from manager.application.node import Node, NodePorts, open_node
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
+from manager.application.stopping import stop_containers
 from manager.kernel.prctl import become_subreaper
 from manager.schema.node_events import ManagerStarted
 from manager.schema.node_snapshot import node_snapshots
@@ -41,6 +42,7 @@ class Service(Struct, frozen=True, kw_only=True):
         root: Its state directory.
         engine: An engine's name, or ``auto``.
         stop_grace_s: How long calls under way may go on after the service was asked to stop.
+        stop_containers: Whether containers end with the service; they get ``stop_grace_s``, too.
         key: The key that seals the log, made if it is missing; absent: SEAL_KEY_FILE in ``root``.
         seal_events: The log is sealed when so many events came,
         seal_seconds: or when the oldest unsealed one has waited so long, and at stop.
@@ -53,6 +55,7 @@ class Service(Struct, frozen=True, kw_only=True):
     root: Path
     engine: str = AUTO
     stop_grace_s: float = STOP_GRACE_S
+    stop_containers: bool = False
     key: Path | None = None
     seal_events: int = SEAL_EVENTS
     seal_seconds: float = SEAL_SECONDS
@@ -103,7 +106,8 @@ async def serve(
 
     Args:
         service: How.
-        stop: Set it to end: calls under way get ``stop_grace_s`` to be answered.
+        stop: Set it to end: calls under way get ``stop_grace_s`` to be answered, then containers
+            end, if the service is to stop them; else they go on running.
         on_ready: Called with what ``sandboxManager.Version`` answers, once calls are accepted.
 
     Raises:
@@ -125,6 +129,8 @@ async def serve(
             if runsc_root is not None:
                 runsc_root.stop()
             tasks.cancel_scope.deadline = anyio.current_time() + service.stop_grace_s
+        if service.stop_containers:
+            await stop_containers(server.calls, service.stop_grace_s)
 
 
 @asynccontextmanager

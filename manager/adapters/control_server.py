@@ -33,11 +33,14 @@ class ControlServer:
         node: What is served.
         state: The service's state directory.
         version: What ``sandboxManager.Version`` answers.
+
+    Attributes:
+        calls: What its methods call.
     """
 
     def __init__(self, node: Node, state: Path, version: dict[str, Any]) -> None:
         self._node = node
-        self._calls = Calls(node)
+        self.calls = Calls(node)
         self._state = state
         self._version = version
         self._servers: dict[str, UrpcServer] = {}
@@ -53,7 +56,7 @@ class ControlServer:
 
         Cancellation: calls under way end without an answer; what they asked for is on record.
         """
-        methods = node_methods(self._calls, self._version)
+        methods = node_methods(self.calls, self._version)
         self._node.listen(self._sandbox_changed)
         self._sweep()
         async with anyio.create_task_group() as self._tasks:
@@ -82,7 +85,7 @@ class ControlServer:
             raise AssertionError("sockets are opened while the server serves")
         path = sandbox_socket(self._state, sandbox_id)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        server = UrpcServer(sandbox_methods(self._calls, sandbox_id).dispatch)
+        server = UrpcServer(sandbox_methods(self.calls, sandbox_id).dispatch)
         self._servers[sandbox_id] = server
         await self._tasks.start(server.serve, UnixListener.bind(path))
 

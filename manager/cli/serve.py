@@ -9,6 +9,7 @@ import anyio
 import click
 
 from eventstore.seal_policy import SEAL_EVENTS, SEAL_SECONDS
+from manager.adapters.service_manager import READY, STOPPING, ServiceManager
 from manager.application.engines import AUTO
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.cli.session import fail, json_option, print_json, root_option
@@ -27,6 +28,11 @@ ENGINES = (AUTO, "bwrap", "crun", "runc", "runsc")
     show_default=True,
     metavar="SECONDS",
     help="How long calls under way may go on after SIGTERM.",
+)
+@click.option(
+    "--stop-containers",
+    is_flag=True,
+    help="End all containers when the service is stopped: SIGTERM, and SIGKILL after the grace.",
 )
 @click.option(
     "--key",
@@ -73,6 +79,7 @@ def command(  # noqa: PLR0913 - one for each option
     root: Path,
     engine: str,
     stop_grace: float,
+    stop_containers: bool,
     key: Path | None,
     seal_events: int,
     seal_seconds: float,
@@ -84,8 +91,9 @@ def command(  # noqa: PLR0913 - one for each option
 ) -> None:
     """Run the service: accept calls on ROOT/control.sock until SIGTERM.
 
-    Prints one line, beginning with "ready", when it accepts calls. Containers go on running when
-    the service ends, however it ends, and the next one finds them again.
+    Prints one line, beginning with "ready", when it accepts calls, and tells a service manager
+    that listens on $NOTIFY_SOCKET. Containers go on running when the service ends, however it
+    ends, and the next one finds them again; with --stop-containers a stop ends them, too.
     """
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
@@ -95,6 +103,7 @@ def command(  # noqa: PLR0913 - one for each option
         root=root,
         engine=engine,
         stop_grace_s=stop_grace,
+        stop_containers=stop_containers,
         key=key,
         seal_events=seal_events,
         seal_seconds=seal_seconds,
@@ -103,7 +112,10 @@ def command(  # noqa: PLR0913 - one for each option
         ignore_namespace_paths=ignore_namespace_paths,
     )
 
+    service_manager = ServiceManager()
+
     def ready(told: dict[str, Any]) -> None:
+        service_manager.tell(READY, f"STATUS=Serving on {told['Socket']}, engine {told['Engine']}")
         if as_json:
             print_json("ready", **told)
         else:
@@ -113,6 +125,7 @@ def command(  # noqa: PLR0913 - one for each option
         stop = anyio.Event()
         async with anyio.create_task_group() as tasks:
             await tasks.start(_watch_signals, stop)
+            tasks.start_soon(_tell_of_stop, stop, service_manager)
             await serve(service, stop, ready)
             tasks.cancel_scope.cancel()
 
@@ -132,6 +145,11 @@ async def _watch_signals(
         task_status.started()
         async for _ in signals:
             stop.set()
+
+
+async def _tell_of_stop(stop: anyio.Event, service_manager: ServiceManager) -> None:
+    await stop.wait()
+    service_manager.tell(STOPPING)
 
 
 def _first_line(error: BaseException) -> str:

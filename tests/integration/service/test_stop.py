@@ -1,0 +1,65 @@
+"""A service that is asked to stop, and a service manager that hears of it."""
+
+import configparser
+import os
+import shlex
+import signal
+import socket
+from pathlib import Path
+
+import anyio.to_thread
+import pytest
+
+from manager.cli.serve import command as serve_command
+from manager.domain.exit_status import Exited, Signaled
+from tests.integration.service.conftest import Donor, Service, pipe, sh, wait_for_end
+
+UNIT = Path(__file__).parents[3] / "docs" / "sandtrail.service"
+
+
+@pytest.mark.runtime
+async def test_containers_end_with_a_service_that_is_told_so(
+    tmp_path: Path, rootfs: Path, donor: Donor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(tmp_path / "state")
+    service.options = ("--stop-containers", "--stop-grace", "3")
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard,
+        pipe() as (read_end, write_end),
+    ):
+        heard.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        service.start()
+        assert heard.recv(4096).startswith(b"READY=1\n")
+        sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+        await sandbox.start_root()
+        await sandbox.create_subcontainer("polite")
+        polite = sh("trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done")
+        await sandbox.start_subcontainer("polite", polite, donor.donation(out=write_end))
+        assert await anyio.to_thread.run_sync(os.read, read_end, 100) == b"ready\n"
+        worker = await service.worker_pid()
+        assert await anyio.to_thread.run_sync(service.stop) == 0
+        assert heard.recv(4096) == b"STOPPING=1"
+        await wait_for_end(worker)
+    service.options = ()
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    service.start()
+    again = service.client.sandbox("sb")
+    assert await again.wait("polite") == Exited(code=5)
+    assert await again.wait() == Signaled(signal=signal.SIGKILL)
+    await service.end()
+
+
+def test_the_unit_starts_a_service_that_this_program_can_be() -> None:
+    unit = configparser.ConfigParser(interpolation=None, strict=True)
+    unit.optionxform = str  # type: ignore[method-assign, assignment]
+    unit.read(UNIT)
+    service = unit["Service"]
+    program, verb, *arguments = shlex.split(service["ExecStart"])
+    assert (Path(program).name, verb) == ("sandtrail", "serve")
+    given = serve_command.make_context("serve", arguments).params
+    assert Path(given["root"]) == Path("/var/lib") / service["StateDirectory"]
+    assert given["stop_grace"] < float(service["TimeoutStopSec"])
+    assert (service["Type"], service["KillMode"]) == ("notify", "process")
+    private = {"PrivateTmp", "PrivateMounts", "ProtectSystem", "ProtectHome", "PrivateDevices"}
+    assert private.isdisjoint(service), "clients' directories could not be cloned"
