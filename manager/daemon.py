@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ from msgspec import Struct, to_builtins
 from eventstore import SealPolicy, load_signer, open_log
 from eventstore.seal_policy import SEAL_EVENTS, SEAL_SECONDS
 from manager.adapters.client import LOG_FILE, ManagerClient
-from manager.adapters.control_server import NODE_SOCKET, ControlServer
+from manager.adapters.control_server import NODE_SOCKET, ControlServer, sweep_sockets
 from manager.adapters.descriptors import KernelDescriptors
 from manager.adapters.identity import SEAL_KEY_FILE, RandomIds, boot_id, load_env_key
 from manager.adapters.methods import Methods, node_methods, sandbox_methods
@@ -152,6 +153,7 @@ async def _node(service: Service) -> AsyncIterator[Node]:
             ids=RandomIds(),
             env_key=load_env_key(root / ENV_KEY_FILE),
             snapshots=node_snapshots(root),
+            sweep=partial(sweep_sockets, root),
             ignore_namespace_paths=service.ignore_namespace_paths,
         )
         async with open_node(

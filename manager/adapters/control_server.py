@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,21 @@ logger = logging.getLogger(__name__)
 def sandbox_socket(state: Path, sandbox_id: str) -> Path:
     """Where a sandbox's socket is."""
     return state / SANDBOXES / sandbox_id / NODE_SOCKET
+
+
+def sweep_sockets(state: Path, alive: Collection[str]) -> tuple[str, ...]:
+    """Remove the directories of sandboxes that ended while nobody served; returns their names."""
+    parent = state / SANDBOXES
+    parent.mkdir(mode=0o700, exist_ok=True)
+    stale = sorted(each for each in parent.iterdir() if each.name not in alive)
+    for directory in stale:
+        _remove(directory)
+    return tuple(f"socket {each.relative_to(state) / NODE_SOCKET}" for each in stale)
+
+
+def _remove(directory: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(directory)
 
 
 class ControlServer:
@@ -58,7 +74,6 @@ class ControlServer:
         """
         methods = node_methods(self.calls, self._version)
         self._node.listen(self._sandbox_changed)
-        self._sweep()
         async with anyio.create_task_group() as self._tasks:
             for sandbox_id in self._node.registry.all():
                 await self._open(sandbox_id)
@@ -93,17 +108,4 @@ class ControlServer:
         server = self._servers.pop(sandbox_id, None)
         if server is not None:
             server.stop(answer_waits=True)
-        self._remove(sandbox_socket(self._state, sandbox_id).parent)
-
-    def _sweep(self) -> None:
-        """Remove the directories of sandboxes that ended while nobody served."""
-        parent = self._state / SANDBOXES
-        parent.mkdir(mode=0o700, exist_ok=True)
-        alive = self._node.registry.all().keys()
-        for directory in parent.iterdir():
-            if directory.name not in alive:
-                self._remove(directory)
-
-    def _remove(self, directory: Path) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(directory)
+        _remove(sandbox_socket(self._state, sandbox_id).parent)

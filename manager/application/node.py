@@ -1,11 +1,12 @@
 """The manager of one node, without its doors: the log, the live sandboxes, the worker."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
+from msgspec import Struct
 
 from eventstore import ANY, Document, EventLog, EventStoreError, NewEvent, SnapshotFiles
 from manager.application.effects import EffectRunner, Luggage
@@ -39,30 +40,26 @@ SandboxListener = Callable[[str, bool], Awaitable[None]]
 """Told a sandbox's id and whether it lives (true) or is gone (false)."""
 
 
-class NodePorts:
+def _nothing_to_sweep(alive: Collection[str]) -> tuple[str, ...]:  # noqa: ARG001 - no doors
+    """A node without doors leaves nothing that outlives it."""
+    return ()
+
+
+class NodePorts(Struct, frozen=True, kw_only=True):
     """What a node stands on.
 
-    ``ignore_namespace_paths`` as in :class:`manager.domain.request.StartRequest`.
+    ``ignore_namespace_paths`` as in :class:`manager.domain.request.StartRequest`. ``sweep`` is
+    told the ids of the sandboxes that live, removes what the doors of others left, and names it.
     """
 
-    def __init__(
-        self,
-        *,
-        log: EventLog,
-        workers: Workers,
-        descriptors: Descriptors,
-        ids: Ids,
-        env_key: bytes,
-        snapshots: SnapshotFiles | None = None,
-        ignore_namespace_paths: bool = False,
-    ) -> None:
-        self.log = log
-        self.ignore_namespace_paths = ignore_namespace_paths
-        self.snapshots = snapshots
-        self.workers = workers
-        self.descriptors = descriptors
-        self.ids = ids
-        self.env_key = env_key
+    log: EventLog
+    workers: Workers
+    descriptors: Descriptors
+    ids: Ids
+    env_key: bytes
+    snapshots: SnapshotFiles | None = None
+    ignore_namespace_paths: bool = False
+    sweep: Callable[[Collection[str]], Sequence[str]] = _nothing_to_sweep
 
 
 class Node:
@@ -200,13 +197,28 @@ class Node:
         )
         for hold_id in sorted(held - needed):
             await self.link.send(w.Release(hold_id=hold_id))
+        unknown = await self._end_unknown(welcome)
         await self.note(
             n.RecoveryCompleted(
-                adopted=tuple(sorted(known)),
+                adopted=tuple(sorted(known - set(unknown))),
                 interrupted=tuple(sorted(settled["interrupted"])),
                 lost=tuple(sorted(settled["lost"])),
+                unknown=unknown,
+                removed=(*welcome.leftovers, *self.ports.sweep(self.registry.all().keys())),
             )
         )
+
+    async def _end_unknown(self, welcome: w.Welcome) -> tuple[str, ...]:
+        """End what runs and is in no live sandbox of this log; returns the launch ids, sorted."""
+        unknown = sorted(
+            fact.launch_id
+            for fact in welcome.launches
+            if fact.phase in {"launching", "running"} and not self.registry.owner(fact.launch_id)
+        )
+        for launch_id in unknown:
+            logger.warning("container.unknown launch_id=%s", launch_id)
+            await self.link.send(w.Destroy(launch_id=launch_id))
+        return tuple(unknown)
 
     async def _resume(
         self,

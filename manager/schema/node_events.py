@@ -46,15 +46,20 @@ class WorkerLost(Struct, frozen=True, kw_only=True, tag="worker.lost"):
 
 
 class RecoveryCompleted(Struct, frozen=True, kw_only=True, tag="recovery.completed"):
-    """Every sandbox is settled with what the worker knows. All three are lists of launch ids.
+    """Every sandbox is settled with what the worker knows. The first four are lists of launch ids.
 
     ``adopted`` are known to the worker, ``interrupted`` are starts that never got there, ``lost``
-    ran and nobody knows what became of them.
+    ran and nobody knows what became of them. ``unknown`` run and are in no live sandbox of this
+    log, which was restored or replaced: they are ended. ``removed`` names what former lives of
+    the service left behind and nobody needs: engine state, cgroups, records and sockets; what the
+    worker found when it started is told again to each manager that finds the same worker.
     """
 
     adopted: tuple[str, ...] = ()
     interrupted: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 NodeEvent: TypeAlias = (

@@ -230,6 +230,8 @@ class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
     launches: tuple[LaunchFact, ...] = ()
     executions: tuple[str, ...] = ()
     """Exec ids of the processes that it will yet report of."""
+    leftovers: tuple[str, ...] = ()
+    """What this worker found of former ones that belongs to no launch, and set about to remove."""
 
 
 class Held(Struct, frozen=True, kw_only=True, tag="held"):

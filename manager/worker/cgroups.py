@@ -252,6 +252,10 @@ class Cgroup:
         name = "memory.events" if self._unified else "memory.oom_control"
         return self.read_table("memory", name).get("oom_kill", 0) > 0
 
+    def existing(self) -> list[Path]:
+        """Its directories that are there."""
+        return [directory for directory in self._places() if directory.is_dir()]
+
     def remove(self) -> list[str]:
         """Remove it; returns what could not be, for whoever tries again."""
         left = []

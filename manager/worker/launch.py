@@ -252,7 +252,10 @@ class Launch:
         self._depart((yield from self._clean_up()))
 
     def _depart(self, leftovers: list[str]) -> None:
-        self._machine.records.remove(self.command.engine_id)
+        if leftovers:
+            self._machine.records.left(self.command)
+        else:
+            self._machine.records.remove(self.command.engine_id)
         self.gone = True
         if self.destroy_wanted:
             self._reports.destroyed(self.launch_id, tuple(leftovers))

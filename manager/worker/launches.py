@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,16 +14,17 @@ from manager.domain.payload import LaunchPlan
 from manager.kernel.donated import make_portable
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
-from manager.worker.adoption import bare_command, remaining_life
+from manager.worker.adoption import bare_command, kill_engine_processes, remaining_life
 from manager.worker.delivery import Delivery, Target, to_the_dead
 from manager.worker.errors import LaunchAborted, LaunchFailed
 from manager.worker.execs import Execs
 from manager.worker.holds import Holds
 from manager.worker.launch import Launch
+from manager.worker.leftovers import ENGINE_ID, Leftover
 from manager.worker.loop import Loop, Steps, Task
 from manager.worker.machine import Machine
 from manager.worker.outbox import Outbox
-from manager.worker.records import TRIAL_PREFIX
+from manager.worker.records import LEFTOVER_PREFIX, PRIVATE_PREFIXES, TRIAL_PREFIX, Record
 from manager.worker.reports import Reports
 from manager.worker.starting import Request
 
@@ -39,8 +39,6 @@ KILLS_REMEMBERED_MAX: Final = 10_000
 
 SANDBOX_NAMESPACES: Final = ("net", "ipc", "uts")
 """What a subcontainer shares with the root container of its sandbox."""
-
-_ENGINE_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def _nothing_to_settle() -> None:
@@ -63,6 +61,7 @@ class Launches:
 
     Attributes:
         execs: What is executed in them.
+        leftovers: What former workers had left behind and this one has set about to remove.
     """
 
     def __init__(
@@ -80,6 +79,7 @@ class Launches:
         self._reports = Reports(outbox)
         self._changed = changed
         self.execs = Execs(loop, machine, self, outbox, changed)
+        self.leftovers: tuple[str, ...] = ()
         self._known: dict[str, Launch] = {}
         self._tasks: dict[str, Task] = {}
         self._queue: deque[tuple[Launch, FdBundle]] = deque()
@@ -97,8 +97,12 @@ class Launches:
         return self._known.get(launch_id)
 
     def facts(self) -> tuple[w.LaunchFact, ...]:
-        """Every launch that is not over."""
-        return tuple(launch.fact() for launch in self._known.values())
+        """Every launch of a manager's that is not over."""
+        return tuple(
+            launch.fact()
+            for launch in self._known.values()
+            if not launch.launch_id.startswith(PRIVATE_PREFIXES)
+        )
 
     def launch(self, command: w.Launch, fds: FdBundle) -> None:
         """Start a container when its turn comes; ownership of `fds` moves in."""
@@ -157,7 +161,11 @@ class Launches:
         """
         self.execs.retell()
         told = self._outbox.inherit()
-        for record in self._machine.records.read():
+        leftovers, records = self._machine.take_stock()
+        self.leftovers = tuple(trace for leftover in leftovers for trace in leftover.found)
+        for leftover in leftovers:
+            self._remove(leftover)
+        for record in records:
             is_trial = record.launch_id.startswith(TRIAL_PREFIX)
             reports = Reports(Outbox(_to_nobody)) if is_trial else self._reports
             launch = Launch(bare_command(record), self._machine, reports, _nothing_to_settle)
@@ -174,6 +182,25 @@ class Launches:
         for name, handle in kept.items():
             handle.close()
             self._machine.keeping.drop(name)
+
+    def _remove(self, leftover: Leftover) -> None:
+        """Clean up after a launch that nobody waits for; what stays is found by the next worker."""
+        launch = Launch(
+            bare_command(
+                Record(
+                    launch_id=LEFTOVER_PREFIX + leftover.engine_id,
+                    engine_id=leftover.engine_id,
+                    engine=leftover.engine,
+                    boot_id=self._machine.boot_id,
+                )
+            ),
+            self._machine,
+            Reports(Outbox(_to_nobody)),
+            _nothing_to_settle,
+        )
+        self._known[launch.launch_id] = launch
+        kill_engine_processes(leftover.engine_id)
+        self._begin(launch, launch.told_life(self._machine.engines.get(leftover.engine)))
 
     def _start_next(self) -> None:
         while self._queue and self._in_flight < LAUNCHES_IN_FLIGHT_MAX:
@@ -267,7 +294,7 @@ class Launches:
             engine = self._machine.engines.get(command.engine)
             if engine is None:
                 raise LaunchFailed("create", f"no engine named {command.engine!r} works here")
-            if not _ENGINE_ID.fullmatch(command.engine_id):
+            if not ENGINE_ID.fullmatch(command.engine_id):
                 raise LaunchFailed("create", "an engine id is 32 hexadecimal digits")
             spec = command.spec
             if command.held_fds is not None:

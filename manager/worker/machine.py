@@ -1,6 +1,7 @@
 """What all launches of a worker share."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -10,8 +11,9 @@ from manager.worker.ends import Ends
 from manager.worker.engine import Engine
 from manager.worker.exec_records import ExecRecords
 from manager.worker.keeping import Keeping
+from manager.worker.leftovers import Leftover, find_leftovers
 from manager.worker.processes import Processes
-from manager.worker.records import Records
+from manager.worker.records import Record, Records
 from manager.worker.stage import Stage
 
 
@@ -26,6 +28,7 @@ class Machine(Struct, kw_only=True):
         records: Launches on disk, for the next worker.
         exec_records: Executed processes on disk, for the same.
         ends: Exits on disk, for the same.
+        engine_states: Directory with a directory for each engine's own state.
         keeping: Has their pidfds kept, for the same.
     """
 
@@ -41,3 +44,11 @@ class Machine(Struct, kw_only=True):
     ends: Ends
     keeping: Keeping
     engines: Mapping[str, Engine]
+    engine_states: Path
+
+    def take_stock(self) -> tuple[list[Leftover], list[Record]]:
+        """What former workers left behind, and the launches that they were still busy with."""
+        names = self.records.names()
+        records = self.records.read()
+        leftovers = find_leftovers(self.engine_states, names, records, self.cgroups)
+        return leftovers, [record for record in records if not record.over]

@@ -7,6 +7,7 @@ put it into its cgroup.
 
 import contextlib
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Final
@@ -188,9 +189,11 @@ class OciEngine:
             nothing=self._host.nothing.number,
         )
         for path in self._traces(engine_id):
-            # runsc leaves its lock behind.
-            if path.is_file():
-                path.unlink()
+            # runsc leaves its lock behind, and no engine removes a state that was never finished.
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         if not self._traces(engine_id):
             return []
         return [f"{self.name} {engine_id}: {one_line(result.output) or f'exit {result.code}'}"]

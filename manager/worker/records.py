@@ -18,13 +18,21 @@ from manager.schema import worker as w
 TRIAL_PREFIX: Final = "trial:"
 """Begins the launch id of a container that only shows that an engine works: no manager's."""
 
+LEFTOVER_PREFIX: Final = "leftover:"
+"""Begins the launch id that stands for what a former worker left under some engine id."""
+
+PRIVATE_PREFIXES: Final = (TRIAL_PREFIX, LEFTOVER_PREFIX)
+"""Begin launch ids that no manager has heard of, or is to hear of."""
+
+_DRAFT_SUFFIX: Final = ".new"
 _FILE_MODE: Final = 0o600
 
 
 class Record(Struct, frozen=True, kw_only=True):
     """One launch. `identity` is absent while it was being started. No spec: it has secrets.
 
-    `process` is what of the spec holds for processes that are executed in it later.
+    `process` is what of the spec holds for processes that are executed in it later. `over`: it has
+    ended and everybody was told, but something of it could not be removed.
     """
 
     launch_id: str
@@ -33,6 +41,7 @@ class Record(Struct, frozen=True, kw_only=True):
     boot_id: str
     identity: w.PidIdentity | None = None
     process: dict[str, Any] = {}
+    over: bool = False
 
 
 class Records:
@@ -53,6 +62,15 @@ class Records:
         """The container's init is this process."""
         self._write(command, identity)
 
+    def left(self, command: w.Launch) -> None:
+        """It is over, but not all of it could be removed: the next worker is to try again."""
+        self._process.pop(command.engine_id, None)
+        self._write(command, None, over=True)
+
+    def names(self) -> frozenset[str]:
+        """Engine ids of all records, whether they can be read or not."""
+        return frozenset(path.name.removesuffix(_DRAFT_SUFFIX) for path in _files(self._directory))
+
     def process_of(self, engine_id: str) -> dict[str, Any]:
         """What of a container's spec holds for what is executed in it."""
         return self._process.get(engine_id, {})
@@ -66,7 +84,7 @@ class Records:
     def read(self) -> list[Record]:
         """All records; one that cannot be read was never finished, and is removed."""
         records = []
-        for path in sorted(self._directory.iterdir()):
+        for path in _files(self._directory):
             try:
                 records.append(msgspec.json.decode(path.read_bytes(), type=Record))
             except (msgspec.MsgspecError, OSError):
@@ -74,7 +92,9 @@ class Records:
         self._process |= {each.engine_id: each.process for each in records if each.process}
         return records
 
-    def _write(self, command: w.Launch, identity: w.PidIdentity | None) -> None:
+    def _write(
+        self, command: w.Launch, identity: w.PidIdentity | None, *, over: bool = False
+    ) -> None:
         record = Record(
             launch_id=command.launch_id,
             engine_id=command.engine_id,
@@ -82,11 +102,16 @@ class Records:
             boot_id=self._boot_id,
             identity=identity,
             process=self.process_of(command.engine_id),
+            over=over,
         )
         # Replaced as a whole: a killed writer leaves the old record. Not synced: after a crash of
         # the machine no container runs.
         path = self._directory / command.engine_id
-        draft = path.with_suffix(".new")
+        draft = path.with_suffix(_DRAFT_SUFFIX)
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _FILE_MODE), "wb") as file:
             file.write(msgspec.json.encode(record))
         draft.rename(path)
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if path.is_file())

@@ -147,6 +147,7 @@ class Server:
             self._welcome,
             held=self._holds.names,
             launches=tuple(facts.values()),
+            leftovers=self.launches.leftovers,
             executions=(*self._outbox.executions(), *self.launches.execs.names()),
         )
         connection.send(w.encode(welcome))

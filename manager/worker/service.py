@@ -166,6 +166,7 @@ def _machine(
         exec_records=ExecRecords(directory / "execs"),
         ends=Ends(directory / "ends"),
         keeping=Keeping(directory, processes),
+        engine_states=state_dir,
         engines={
             program.name: make_engine(program, host, state_dir)
             for program in programs
