@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -30,6 +31,7 @@ from manager.application.stopping import stop_containers
 from manager.kernel.prctl import become_subreaper
 from manager.schema.node_events import ManagerStarted
 from manager.schema.node_snapshot import node_snapshots
+from manager.urpc.load import Load, LoadLimits
 
 ENV_KEY_FILE: Final = "keys/env.key"
 STOP_GRACE_S: Final = 10.0
@@ -116,13 +118,14 @@ async def serve(
     """
     become_subreaper()
     async with _node(service) as node:
+        load = Load(LoadLimits.of_process(_raise_open_files()))
         told = describe_service(node, service.root)
-        server = ControlServer(node, service.root, told)
+        server = ControlServer(node, service.root, told, load)
         async with anyio.create_task_group() as tasks:
             await tasks.start(server.serve)
             runsc_root = None
             if service.runsc_root is not None:
-                runsc_root = RunscRoot(node, service.runsc_root)
+                runsc_root = RunscRoot(node, service.runsc_root, load)
                 await tasks.start(runsc_root.serve)
             on_ready(told)
             await stop.wait()
@@ -132,6 +135,13 @@ async def serve(
             tasks.cancel_scope.deadline = anyio.current_time() + service.stop_grace_s
         if service.stop_containers:
             await stop_containers(server.calls, service.stop_grace_s)
+
+
+def _raise_open_files() -> int:
+    """Allow this process all the descriptors that it may have; returns how many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import anyio.abc
 from manager.adapters.methods import node_methods, sandbox_methods
 from manager.application.calls import Calls
 from manager.application.node import Node
+from manager.urpc.load import Load
 from manager.urpc.server_aio import UrpcServer
 from manager.urpc.unix_address import UnixListener
 
@@ -49,16 +50,18 @@ class ControlServer:
         node: What is served.
         state: The service's state directory.
         version: What ``sandboxManager.Version`` answers.
+        load: What the connections of the whole service hold together.
 
     Attributes:
         calls: What its methods call.
     """
 
-    def __init__(self, node: Node, state: Path, version: dict[str, Any]) -> None:
+    def __init__(self, node: Node, state: Path, version: dict[str, Any], load: Load) -> None:
         self._node = node
         self.calls = Calls(node)
         self._state = state
         self._version = version
+        self._load = load
         self._servers: dict[str, UrpcServer] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
 
@@ -77,7 +80,7 @@ class ControlServer:
         async with anyio.create_task_group() as self._tasks:
             for sandbox_id in self._node.registry.all():
                 await self._open(sandbox_id)
-            server = self._servers[""] = UrpcServer(methods.dispatch)
+            server = self._servers[""] = UrpcServer(methods.dispatch, load=self._load)
             await self._tasks.start(server.serve, UnixListener.bind(self._state / NODE_SOCKET))
             task_status.started()
 
@@ -100,7 +103,7 @@ class ControlServer:
             raise AssertionError("sockets are opened while the server serves")
         path = sandbox_socket(self._state, sandbox_id)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        server = UrpcServer(sandbox_methods(self.calls, sandbox_id).dispatch)
+        server = UrpcServer(sandbox_methods(self.calls, sandbox_id).dispatch, load=self._load)
         self._servers[sandbox_id] = server
         await self._tasks.start(server.serve, UnixListener.bind(path))
 

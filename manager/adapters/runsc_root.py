@@ -25,6 +25,7 @@ from manager.application.calls import Calls
 from manager.application.node import Node
 from manager.domain.state import Container
 from manager.schema.node_fold import STREAM_PREFIX
+from manager.urpc.load import Load
 from manager.urpc.server_aio import UrpcServer
 from manager.urpc.unix_address import AbstractListener
 
@@ -47,10 +48,12 @@ class RunscRoot:
     Args:
         node: What is served.
         directory: The `--root` of `runsc`; made if it is missing.
+        load: What the connections of the whole service hold together.
     """
 
-    def __init__(self, node: Node, directory: Path) -> None:
+    def __init__(self, node: Node, directory: Path, load: Load) -> None:
         self._node = node
+        self._load = load
         self._calls = Calls(node)
         self._directory = directory.resolve()
         self._servers: dict[str, UrpcServer] = {}
@@ -119,7 +122,7 @@ class RunscRoot:
             logger.warning("runsc_root.not_bound sandbox=%s reason=%s", sandbox_id, error.strerror)
             return
         methods = sandbox_methods(self._calls, sandbox_id, gofers_stand_for_paths=True)
-        server = self._servers[sandbox_id] = UrpcServer(methods.dispatch)
+        server = self._servers[sandbox_id] = UrpcServer(methods.dispatch, load=self._load)
         await tasks.start(server.serve, listener)
 
     async def _spec(self, container: Container) -> dict[str, Any]:

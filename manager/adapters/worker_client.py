@@ -5,6 +5,7 @@ The worker outlives the manager, so it is started in a session of its own and ne
 
 import contextlib
 import os
+import resource
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -130,11 +131,15 @@ class WorkerProcess(Workers):
 
     Args:
         state: The service's state directory; the worker keeps its own things below it.
+
+    Containers get the soft limit of open files that this process had when this was made, whatever
+    it allows itself afterwards.
     """
 
     def __init__(self, state: Path) -> None:
         self._state = state
         self._path = state / WORKER_SOCKET
+        self._open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._child: int | None = None
         self._strays: set[int] = set()
 
@@ -205,7 +210,10 @@ class WorkerProcess(Workers):
         log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         self._child = os.posix_spawn(
             sys.executable,
-            [sys.executable, "-m", "manager.worker", "--state", str(self._state)],
+            [
+                *(sys.executable, "-m", "manager.worker", "--state", str(self._state)),
+                *("--open-files", str(self._open_files)),
+            ],
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

@@ -108,8 +108,13 @@ class UrpcClient:
     async def _exchange(self, method: str, data: bytes, numbers: Sequence[int]) -> Message:
         if self._stream.closed:
             raise TransportError(method, CLOSED_TEXT)
+        broken: ConnectionError | None = None
         try:
-            await self._stream.send(data, numbers)
+            try:
+                await self._stream.send(data, numbers)
+            except ConnectionError as error:
+                # A server that turns a connection away says why before it hangs up.
+                broken = error
             message = await self._stream.receive()
         except (OSError, MalformedMessage, anyio.ClosedResourceError) as error:
             self._stream.close()
@@ -119,7 +124,8 @@ class UrpcClient:
             raise
         if message is None:
             self._stream.close()
-            raise TransportError(method, "EOF")
+            cause = "EOF" if broken is None else _cause(broken)
+            raise TransportError(method, cause) from broken
         if message.refusal is not None:
             self._stream.close()
             raise TransportError(method, message.refusal.text)

@@ -34,6 +34,7 @@ from manager.urpc.gojson import Pairs, Shape, Tree, ValueScanner, decode_tree, e
 from manager.urpc.gojson.decode import ABSENT_TEXT
 from manager.urpc.gojson.plain import TooDeep
 from manager.urpc.gojson.structs import fold
+from manager.urpc.load import Lease
 
 REQUEST_BYTES_MAX: Final = 16 * 1024 * 1024
 """Longest request that is kept; a longer one is read to its end, dropped, and refused."""
@@ -66,13 +67,20 @@ class MessageReader:
     Args:
         bytes_max: Longest message that is kept.
         discard_max: Longest message that is read at all; bytes.
+        lease: Is asked before anything is kept. It holds the bytes and files of a message until it
+            is released, by this reader for a message that is never delivered, else by whoever has
+            dealt with it.
     """
 
     def __init__(
-        self, bytes_max: int = REQUEST_BYTES_MAX, discard_max: int = DISCARD_BYTES_MAX
+        self,
+        bytes_max: int = REQUEST_BYTES_MAX,
+        discard_max: int = DISCARD_BYTES_MAX,
+        lease: Lease | None = None,
     ) -> None:
         self._bytes_max = bytes_max
         self._discard_max = discard_max
+        self._lease = lease
         self._early = b""
         self._files = FdBundle()
         self._reset()
@@ -107,7 +115,9 @@ class MessageReader:
             self._files.close()
             self._files = received.files
         if received.too_many_files:
-            self._refusal = TooManyFiles()
+            self._refuse(TooManyFiles())
+        elif received.files and (problem := self._hold(files=len(received.files))):
+            self._refuse(UrpcError(problem))
         return self.receive_data(received.data)
 
     def receive_data(self, data: bytes) -> Message | None:
@@ -141,7 +151,7 @@ class MessageReader:
 
     def close(self) -> None:
         """Close the files of an unfinished message and forget it."""
-        self._files.close()
+        self._drop()
         self._early = b""
         self._reset()
 
@@ -151,11 +161,27 @@ class MessageReader:
             self.close()
             raise MalformedMessage(f"a message longer than {self._discard_max} bytes")
         if self._length > self._bytes_max:
-            self._chunks.clear()
-            self._files.close()
-            self._refusal = UrpcError(f"message is longer than {self._bytes_max} bytes")
+            self._refuse(UrpcError(f"message is longer than {self._bytes_max} bytes"))
         elif self._refusal is None:
-            self._chunks.append(data)
+            if problem := self._hold(data_bytes=len(data)):
+                self._refuse(UrpcError(problem))
+            else:
+                self._chunks.append(data)
+
+    def _hold(self, *, data_bytes: int = 0, files: int = 0) -> str:
+        if self._lease is None:
+            return ""
+        return self._lease.hold(data_bytes=data_bytes, files=files)
+
+    def _refuse(self, refusal: UrpcError) -> None:
+        self._drop()
+        self._refusal = refusal
+
+    def _drop(self) -> None:
+        self._chunks.clear()
+        self._files.close()
+        if self._lease is not None:
+            self._lease.release()
 
     def _deliver(self) -> Message:
         raw, files, refusal = b"".join(self._chunks), self._files.take_all(), self._refusal

@@ -5,6 +5,7 @@ exactly as long as the call.
 Only this shell logs; what a caller did wrong goes to the caller.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -26,6 +27,7 @@ from manager.urpc.errors import (
 )
 from manager.urpc.fdpass import PeerCredentials, peer_credentials
 from manager.urpc.fds import FdBundle
+from manager.urpc.load import Lease, Load
 from manager.urpc.protocol import (
     Message,
     MessageReader,
@@ -40,7 +42,10 @@ from manager.urpc.stream_aio import MessageStream
 from manager.urpc.unix_address import AbstractListener, UnixListener
 
 CONNECTIONS_MAX: Final = 256
-"""Connections that one server holds at once; one more is closed as soon as it is accepted."""
+"""Connections that one socket has at once; one more is told so and closed."""
+
+PATIENCE_S: Final = 60.0
+"""How long a request may take from its first byte to its last, and a client to read its reply."""
 
 PARSE_INLINE_BYTES_MAX: Final = 256 * 1024
 """Longest request that is parsed in the event loop; a longer one goes to a thread."""
@@ -64,8 +69,16 @@ T = TypeVar("T")
 class _Connection:
     """One peer, from accept to close."""
 
-    def __init__(self, sock: socket.socket, dispatch: Dispatch, peer: PeerCredentials) -> None:
-        self._stream = MessageStream(sock, MessageReader())
+    def __init__(
+        self,
+        sock: socket.socket,
+        dispatch: Dispatch,
+        peer: PeerCredentials,
+        lease: Lease | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._lease = lease
+        self._stream = MessageStream(sock, MessageReader(lease=lease), patience_s)
         self._dispatch = dispatch
         self._peer = peer
         self._idle: anyio.CancelScope | None = None
@@ -87,15 +100,19 @@ class _Connection:
                 if message is None:
                     return
                 await self._answer(message)
+                if self._lease is not None:
+                    self._lease.release()
         except CallerGone:
             logger.info("connection.left", extra={"peer": self._peer})
         except MalformedMessage as error:
             logger.info("connection.malformed", extra={"peer": self._peer, "detail": str(error)})
         except OSError as error:
-            detail = os.strerror(error.errno or 0)
+            detail = os.strerror(error.errno) if error.errno else type(error).__name__
             logger.info("connection.broken", extra={"peer": self._peer, "detail": detail})
         finally:
             self._stream.close()
+            if self._lease is not None:
+                self._lease.close()
 
     async def _caller_gone(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -201,6 +218,8 @@ class UrpcServer:
         uids: Who may connect; by default this process's effective uid and root. Anyone else is
             closed at once.
         connections_max: Most connections at once.
+        load: What servers of one process hold together; its limits count, too.
+        patience_s: As :data:`PATIENCE_S`.
     """
 
     def __init__(
@@ -209,8 +228,12 @@ class UrpcServer:
         *,
         uids: frozenset[int] | None = None,
         connections_max: int = CONNECTIONS_MAX,
+        load: Load | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._dispatch = dispatch
+        self._load = load or Load()
+        self._patience_s = patience_s
         self._uids = frozenset({0, os.geteuid()}) if uids is None else uids
         self._connections_max = connections_max
         self._connections: set[_Connection] = set()
@@ -259,13 +282,20 @@ class UrpcServer:
         if peer.uid not in self._uids:
             logger.warning("connection.refused", extra={"peer": peer, "reason": "uid"})
             sock.close()
-        elif len(self._connections) >= self._connections_max:
-            logger.warning("connection.refused", extra={"peer": peer, "reason": "limit"})
-            sock.close()
+            return
+        if len(self._connections) >= self._connections_max:
+            lease: Lease | str = (
+                f"too many connections: this socket has {self._connections_max} at most"
+            )
         else:
-            connection = _Connection(sock, self._dispatch, peer)
-            self._connections.add(connection)
-            group.start_soon(self._run, connection)
+            lease = self._load.admit()
+        if isinstance(lease, str):
+            logger.warning("connection.refused", extra={"peer": peer, "reason": "limit"})
+            _turn_away(sock, lease)
+            return
+        connection = _Connection(sock, self._dispatch, peer, lease, self._patience_s)
+        self._connections.add(connection)
+        group.start_soon(self._run, connection)
 
     async def _run(self, connection: _Connection) -> None:
         try:
@@ -274,6 +304,13 @@ class UrpcServer:
             logger.exception("connection.failed")
         finally:
             self._connections.discard(connection)
+
+
+def _turn_away(sock: socket.socket, text: str) -> None:
+    """Answer the call that has not been made yet, if the kernel takes it at once; then close."""
+    with sock, contextlib.suppress(OSError):
+        sock.setblocking(False)
+        sock.send(encode_failure(text), socket.MSG_NOSIGNAL)
 
 
 async def _accept(listener: socket.socket) -> socket.socket:

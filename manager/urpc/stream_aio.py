@@ -1,5 +1,6 @@
 """A urpc message at a time over a unix socket: what server and client have in common."""
 
+import math
 import select
 import socket
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
+from manager.urpc.errors import MalformedMessage
 from manager.urpc.fdpass import Received, recv_with_fds, send_with_fds
 from manager.urpc.fds import FdBundle
 from manager.urpc.protocol import Message, MessageReader
@@ -23,10 +25,15 @@ class MessageStream:
     Args:
         sock: A connected unix stream socket; ownership moves in, it is made non-blocking.
         reader: Its limits.
+        patience_s: How long a message may take from its first byte to its last, and how long the
+            peer may go without reading; no limit if absent.
     """
 
-    def __init__(self, sock: socket.socket, reader: MessageReader) -> None:
+    def __init__(
+        self, sock: socket.socket, reader: MessageReader, patience_s: float | None = None
+    ) -> None:
         sock.setblocking(False)
+        self._patience_s = patience_s
         self._sock = sock
         self._reader = reader
 
@@ -39,24 +46,29 @@ class MessageStream:
         """Wait for the next message; None at end of stream, also amid a message.
 
         Raises:
-            MalformedMessage: The peer does not speak the protocol. Close.
+            MalformedMessage: The peer does not speak the protocol, or not in time. Close.
 
         Cancellation: safe; what has come of a message stays for the next call.
         """
         if not self._reader.awaiting_first:  # a peer that pipelines must not starve the others
             await anyio.lowlevel.checkpoint()
         message = self._reader.next_buffered()
-        while message is None:
-            if self._reader.awaiting_first:
-                received = await self._recv_first()
-                if not received.data:
-                    return self._reader.receive_eof()
-                message = self._reader.receive_first(received)
-            else:
-                data = await self._recv()
-                if not data:
-                    return self._reader.receive_eof()
-                message = self._reader.receive_data(data)
+        with anyio.move_on_after(None) as patience:
+            while message is None:
+                if self._reader.awaiting_first:
+                    received = await self._recv_first()
+                    if not received.data:
+                        return self._reader.receive_eof()
+                    message = self._reader.receive_first(received)
+                else:
+                    if self._patience_s is not None and math.isinf(patience.deadline):
+                        patience.deadline = anyio.current_time() + self._patience_s
+                    data = await self._recv()
+                    if not data:
+                        return self._reader.receive_eof()
+                    message = self._reader.receive_data(data)
+        if patience.cancelled_caught:
+            raise MalformedMessage(f"a message that is not whole after {self._patience_s:g} s")
         return message
 
     async def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
@@ -64,6 +76,7 @@ class MessageStream:
 
         Raises:
             ConnectionError: The peer is gone. Close.
+            TimeoutError: The peer reads nothing. Close.
             OSError: The kernel refused the descriptors (ETOOMANYREFS). Nothing was sent.
 
         Cancellation: part of the message may be sent. Close.
@@ -73,7 +86,8 @@ class MessageStream:
             try:
                 sent = send_with_fds(self._sock, rest, fds)
             except BlockingIOError:
-                await anyio.wait_writable(self._sock)
+                with anyio.fail_after(self._patience_s):
+                    await anyio.wait_writable(self._sock)
             else:
                 rest, fds = rest[sent:], ()
 

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import resource
 import sys
 from pathlib import Path
 
@@ -25,7 +26,16 @@ def main() -> int:
         metavar="NAME=PATH",
         help="the program of an engine (crun, runc, runsc, bwrap), instead of the one in PATH",
     )
+    parser.add_argument(
+        "--open-files",
+        type=int,
+        metavar="N",
+        help="soft limit of open files that containers are to get, instead of this process's",
+    )
     arguments = parser.parse_args()
+    if arguments.open_files is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (arguments.open_files, hard))
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",

@@ -772,7 +772,7 @@ async def test_many_connections_at_once(running: Running) -> None:
             group.start_soon(call, number)
 
 
-async def test_connections_over_the_limit_are_closed(tmp_path: Path) -> None:
+async def test_connections_over_the_limit_are_told_so(tmp_path: Path) -> None:
     server = UrpcServer(Service().dispatch, connections_max=2)
     async with anyio.create_task_group() as group:
         await group.start(server.serve, UnixListener.bind(tmp_path / "s"))
@@ -780,7 +780,11 @@ async def test_connections_over_the_limit_are_closed(tmp_path: Path) -> None:
             assert await first.call("Echo.Null") == OK
             assert await second.call("Echo.Null") == OK
             with Peer(tmp_path / "s") as third:
-                assert await third.reply() is None
+                text = "too many connections: this socket has 2 at most"
+                assert await third.reply() == failure(text)
+            with pytest.raises(RemoteError, match="too many connections"):
+                async with await UrpcClient.connect(tmp_path / "s") as client:
+                    await client.call("Echo.Null")
             assert await first.call("Echo.Null") == OK
             assert server.connection_count == 2
         server.stop(answer_waits=True)
