@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 SEED ?= 1
 # How often `make sim` cuts the power on each of four recordings of the log's writer.
 IMAGES ?= 2500
+# How many inputs `make fuzz` gives each of five readers; two that need the kernel get a tenth.
+INPUTS ?= 200000
 # How many writers of the log it kills, each at some one call.
 KILLS ?= 200
 
-.PHONY: demo test lint unit bench sim golden setup clean
+.PHONY: demo test lint unit bench sim fuzz golden setup clean
 
 demo: setup
 	$(BIN)/python scripts/demo.py
@@ -48,6 +50,9 @@ bench: setup
 sim: $(VENV)/.ready
 	SEED=$(SEED) SANDTRAIL_IMAGES=$(IMAGES) SANDTRAIL_KILLS=$(KILLS) SANDTRAIL_FLIP_STRIDE=1 \
 		$(BIN)/pytest -q tests/property tests/simulation --hypothesis-seed=$(SEED)
+
+fuzz: $(VENV)/.ready
+	SEED=$(SEED) SANDTRAIL_FUZZ_INPUTS=$(INPUTS) $(BIN)/pytest -q tests/fuzz --durations=0 --timeout=3600
 
 clean:
 	rm -rf $(VENV) .demo .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -157,7 +157,7 @@ def read_image(size: int, read: Callable[[int, int], bytes]) -> tuple[ImageMetad
         raise ImageRejected("the image is damaged: its metadata has another SHA-256 than it says")
     try:
         metadata = msgspec.json.decode(body, type=ImageMetadata)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ImageRejected(f"the image's metadata cannot be read: {error}") from error
     begin = data_offset(length)
     for container in metadata.containers or ():

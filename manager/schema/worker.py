@@ -375,5 +375,23 @@ Outcome: TypeAlias = (
 FromWorker: TypeAlias = Welcome | Outcome | Answer
 
 encode = msgspec.msgpack.Encoder().encode
-decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
-decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
+_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
+_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
+
+
+def decode_to_worker(body: bytes) -> ToWorker:
+    """Read a command; raises msgspec.DecodeError if it is none."""
+    try:
+        message: ToWorker = _to_worker(body)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
+    return message
+
+
+def decode_from_worker(body: bytes) -> FromWorker:
+    """Read what the worker says; raises msgspec.DecodeError if it is nothing."""
+    try:
+        message: FromWorker = _from_worker(body)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
+    return message

@@ -33,6 +33,10 @@ class Refused(Exception):  # noqa: N818 - says what happened
     """The archive holds something that has no place in an upper layer."""
 
 
+FAILURES: Final = (Refused, tarfile.TarError, OSError)
+"""What unpacking may end with: the archive's fault, or the file system's."""
+
+
 class Caps:
     """Counts what is unpacked, and refuses when it is too much."""
 
@@ -143,7 +147,7 @@ def main() -> int:
             os.chroot(".")
             os.close(upper_fd)
             unpack(archive, Caps())
-    except (Refused, tarfile.TarError, OSError) as error:
+    except FAILURES as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
