@@ -6,7 +6,6 @@ import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +25,7 @@ from manager.adapters.worker_client import WorkerProcess
 from manager.application.calls import Calls
 from manager.application.engines import AUTO
 from manager.application.node import Node, NodePorts, open_node
+from manager.application.program import program_version
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.application.stopping import stop_containers
 from manager.kernel.prctl import become_subreaper
@@ -179,14 +179,6 @@ def _state_directory(root: Path) -> Path:
     """Make the state directory, for this user alone, and give its true path."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     return root.resolve()
-
-
-def program_version() -> str:
-    """The installed version, or that of a source tree."""
-    try:
-        return version("sandtrail")
-    except PackageNotFoundError:
-        return "0+source"
 
 
 def describe_service(node: Node, root: Path) -> dict[str, Any]:

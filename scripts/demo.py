@@ -34,6 +34,7 @@ from manager.schema.node_fold import STREAM_PREFIX
 
 ROOT = Path(".demo")
 ROOTFS = ROOT / "rootfs"
+GVISOR = ROOT / "gvisor"
 SANDBOX = "demo"
 LIVES_ON = 'echo "worker: the service will be killed under me"; sleep 4; exit 42'
 
@@ -57,10 +58,10 @@ def make_rootfs() -> None:
         (ROOTFS / "bin" / applet).symlink_to("busybox")
 
 
-def start_service() -> "subprocess.Popen[str]":
+def start_service(root: Path = ROOT, engine: str = "auto") -> "subprocess.Popen[str]":
     """Start the service and wait for its ready line."""
     service = subprocess.Popen(
-        [sys.executable, "-m", "manager.cli", "serve", "--root", str(ROOT)],
+        [sys.executable, "-m", "manager.cli", "serve", "--root", str(root), "--engine", engine],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -112,6 +113,8 @@ async def main() -> None:
     finally:
         service.send_signal(signal.SIGTERM)
         service.wait()
+    if shutil.which("runsc"):
+        await survive(donor)
     await print_trail()
 
 
@@ -154,6 +157,33 @@ async def story(
     return service
 
 
+async def survive(donor: Donor) -> None:
+    """Save a counter that runs in gVisor, and let it go on in another sandbox."""
+    say("6. a counter that is saved, ended, and goes on where it stopped (engine runsc)")
+    service = start_service(GVISOR, "runsc")
+    manager = connect(GVISOR / "control.sock")
+    counter = sh('n=0; while :; do n=$((n+1)); echo "counter: $n"; sleep 0.2; done')
+    try:
+        before = await manager.create_sandbox("before", counter, donor.donation())
+        await before.start_root()
+        await anyio.sleep(0.7)
+        with (GVISOR / "image").open("wb") as image:
+            await before.checkpoint(image)
+        donor.show()
+        console.print(f"  {image.name}: {os.stat(image.name).st_size} bytes, and nothing runs")
+        after = await manager.create_sandbox("after", counter, donor.donation())
+        with (GVISOR / "image").open("rb") as image:
+            await after.restore(image)
+        await anyio.sleep(0.5)
+        donor.show()
+        await after.delete(force=True)
+    except CallRefused as refused:
+        console.print(f"  {refused}", style="yellow")
+    finally:
+        service.send_signal(signal.SIGTERM)
+        service.wait()
+
+
 async def run(sandbox: SandboxClient, cid: str, script: str, donor: Donor) -> object:
     """Create, start and wait for a subcontainer."""
     await sandbox.create_subcontainer(cid)
@@ -173,11 +203,11 @@ async def survivor_pid() -> int:
 
 async def print_trail() -> None:
     """Show the log as a table, and the state that replaying it gives."""
-    say("6. the trail")
+    say("7. the trail")
     await anyio.run_process(
         [sys.executable, "-m", "manager.cli", "log", "--root", str(ROOT)], stdout=None
     )
-    say("7. the state, rebuilt from the log alone")
+    say("8. the state, rebuilt from the log alone")
     async with open_log(ROOT / "events.db", read_only=True) as log:
         events = [
             decode_event(record.type, record.data)

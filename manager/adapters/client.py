@@ -235,6 +235,63 @@ class SandboxClient:
         """Let a paused sandbox go on."""
         await self._call("Resume", {"RequestID": request_id or new_event_id()})
 
+    async def checkpoint(
+        self, file: int | HasFileno, *, resume: bool = False, request_id: str | None = None
+    ) -> None:
+        """Make an image of all that runs; returns when it is whole and on disk.
+
+        Args:
+            file: A regular file that can be written, lent; the image begins at its beginning. Sync
+                its directory and give it its final name when this has returned.
+            resume: Let the sandbox run on; else its containers end.
+            request_id: Same id, same call: acted upon once. A new one if absent.
+
+        Raises:
+            CallRefused: Refused, or there is no image: then the sandbox runs on.
+        """
+        arg = {"Resume": resume, "RequestID": request_id or new_event_id()}
+        await self._call("Checkpoint", arg, (file,))
+
+    async def restore(self, file: int | HasFileno, *, request_id: str | None = None) -> None:
+        """Take an image in, instead of :meth:`start_root`; ``file`` is lent.
+
+        The root container goes on with the donation that the sandbox was created with. If the image
+        holds more containers, nothing runs until each of them was registered.
+
+        Raises:
+            CallRefused: Refused, or failed: then the sandbox is in state restoreFailed.
+        """
+        await self._call("Restore", {"RequestID": request_id or new_event_id()}, (file,))
+
+    async def restore_subcontainer(
+        self,
+        cid: str,
+        spec: SpecObject,
+        donation: Donation,
+        *,
+        conf: dict[str, Any] | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Register a created container; with the last one, returns when all of them go on.
+
+        It is paired with the image's container of the same name, which the spec's annotation
+        ``io.kubernetes.cri.container-name`` gives it.
+
+        Raises:
+            CallRefused: Refused, or the restore of all failed; the text says why.
+        """
+        arg = _start_args(cid, spec, donation, conf, request_id)
+        await self._call("RestoreSubcontainer", arg, donation.files())
+
+    async def wait_restore(self) -> None:
+        """Wait until the sandbox is restored; raises CallRefused with the reason if it failed."""
+        await self._call("WaitRestore", None)
+
+    async def savings_ns(self) -> tuple[int, int]:
+        """Processor and wall time that the restore has saved."""
+        found = await self._call("GetSavings", None)
+        return found["CPUTimeSaved"], found["WallTimeSaved"]
+
     async def processes(self, cid: str = "") -> list[dict[str, Any]]:
         """The processes of a container, or of the whole sandbox, as gVisor tells them."""
         return list(await self._call("Processes", cid) or ())

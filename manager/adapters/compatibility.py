@@ -11,7 +11,7 @@ Since: TypeAlias = Literal["both", "2022", "HEAD"]
 NO_KERNEL: Final = "containers run on the host's kernel, there is none of their own to ask"
 NETWORK: Final = "networks are the caller's business: give the container a network namespace"
 TRACING: Final = "use the host's tracing; what sandtrail did is in its log"
-CHECKPOINTS: Final = "checkpoints are not built yet"
+CHECKPOINTS: Final = "use containerManager.Checkpoint, which saves whole sandboxes"
 FILES: Final = "file trees are donated when a container is created or started"
 LIFECYCLE: Final = "use the containerManager method of the same purpose"
 PROFILING: Final = "profile the container's processes with the host's tools"
@@ -93,8 +93,6 @@ Source: gVisor runsc/boot/controller.go and pkg/sentry/control.
 """
 
 _REASONS: Final[Mapping[str, str]] = {
-    "containerManager.Checkpoint": CHECKPOINTS,
-    "containerManager.WaitCheckpoint": CHECKPOINTS,
     "containerManager.WaitFSCheckpoint": CHECKPOINTS,
     "containerManager.WaitFSRestore": CHECKPOINTS,
     "containerManager.FSSave": CHECKPOINTS,

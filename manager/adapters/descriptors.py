@@ -9,6 +9,7 @@ from manager.application.ports import Descriptors
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import FdFact
 from manager.kernel.donated import describe, make_portable
+from manager.schema.image import ImageMetadata, read_image
 from manager.urpc.fds import FdBundle
 
 ROOT_UID: Final = 0
@@ -22,9 +23,26 @@ class KernelDescriptors(Descriptors):
         return tuple(describe(number) for number in files.numbers())
 
     @override
+    def read_image(self, files: FdBundle) -> ImageMetadata:
+        number = files.numbers()[0]
+        size = os.fstat(number).st_size
+        return read_image(size, lambda offset, length: _read(number, offset, length))[0]
+
+    @override
     def prepare(self, plan: LaunchPlan, files: FdBundle) -> FdBundle:
         if os.geteuid() != ROOT_UID:
             # An ordinary user may not clone mounts here; the worker, root of a user namespace of
             # its own, can do so there.
             return files
         return make_portable(plan, files)
+
+
+def _read(number: int, offset: int, length: int) -> bytes:
+    """Read all of it that there is: pread(2) returns at most 2 GiB, and may return less."""
+    found = bytearray()
+    while len(found) < length:
+        piece = os.pread(number, length - len(found), offset + len(found))
+        if not piece:
+            break
+        found += piece
+    return bytes(found)

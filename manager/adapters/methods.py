@@ -9,17 +9,19 @@ from msgspec import structs
 from eventstore import Actor
 from manager.adapters.compatibility import reason, refusal
 from manager.adapters.gofers import replace_gofers
+from manager.adapters.image_methods import ImageMethods
 from manager.adapters.observation_methods import ObservationMethods
 from manager.application.arguments import from_wire
 from manager.application.calls import Calls
 from manager.application.errors import CallRefused, ManagerError
 from manager.application.exec_arguments import from_wire as exec_from_wire
 from manager.application.exec_calls import ExecCalls
+from manager.application.image_calls import ImageCalls
 from manager.application.inspection import Inspection
 from manager.domain.state import Sandbox
 from manager.schema.node_fold import Origin
 from manager.urpc.errors import UnknownMethod, UrpcError
-from manager.urpc.gojson import GoBool, GoString, GoStruct, Shape, field
+from manager.urpc.gojson import Shape
 from manager.urpc.gotypes import (
     CREATE_ARGS,
     EXEC_ARGS,
@@ -27,8 +29,10 @@ from manager.urpc.gotypes import (
     NO_ARGUMENT,
     PAUSE_ARGS,
     PS_ARGS,
+    RESTORE_OPTS,
     SANDBOX_CREATE_ARGS,
     SANDBOX_DELETE_ARGS,
+    SAVE_OPTS,
     SIGNAL_ARGS,
     START_ARGS,
     STRING,
@@ -38,15 +42,6 @@ from manager.urpc.protocol import Reply, Request
 from manager.urpc.server_aio import while_asked
 
 Method = tuple[Shape, Callable[[Any, Request, Origin], Awaitable[Any]]]
-RESTORE_OPTS: Final = GoStruct(
-    "boot.RestoreOpts",
-    [
-        field("HavePagesFile", GoBool()),
-        field("HaveDeviceFile", GoBool()),
-        field("Background", GoBool()),
-        field("RequestID", GoString()),
-    ],
-)
 EMPTY: Final[dict[str, Any]] = {}
 
 
@@ -138,12 +133,13 @@ def sandbox_methods(
     """
     manager = ContainerManager(calls, sandbox_id, gofers_stand_for_paths=gofers_stand_for_paths)
     observation = ObservationMethods(calls, Inspection(calls.node), sandbox_id)
+    images = ImageMethods(ImageCalls(calls), sandbox_id)
     table: dict[str, Method] = {
         "StartRoot": (STRING, manager.start_root),
         "CreateSubcontainer": (CREATE_ARGS, manager.create_subcontainer),
         "StartSubcontainer": (START_ARGS, manager.start_subcontainer),
-        "RestoreSubcontainer": (START_ARGS, manager.restore_subcontainer),
-        "Restore": (RESTORE_OPTS, manager.restore),
+        "RestoreSubcontainer": (START_ARGS, images.restore_subcontainer),
+        "Restore": (RESTORE_OPTS, images.restore),
         "DestroySubcontainer": (STRING, manager.destroy_subcontainer),
         "Wait": (STRING, manager.wait),
         "WaitPID": (WAIT_PID_ARGS, manager.wait_pid),
@@ -155,8 +151,10 @@ def sandbox_methods(
         "Processes": (STRING, observation.processes),
         "Event": (STRING, observation.event),
         "ProcfsDump": (NO_ARGUMENT, observation.procfs_dump),
-        "GetSavings": (NO_ARGUMENT, observation.get_savings),
-        "WaitRestore": (NO_ARGUMENT, observation.wait_restore),
+        "Checkpoint": (SAVE_OPTS, images.checkpoint),
+        "WaitCheckpoint": (NO_ARGUMENT, images.wait_checkpoint),
+        "WaitRestore": (NO_ARGUMENT, images.wait_restore),
+        "GetSavings": (NO_ARGUMENT, images.get_savings),
     }
     others: dict[str, Method] = {
         "Lifecycle.Pause": (PAUSE_ARGS, observation.pause),
@@ -207,19 +205,6 @@ class ContainerManager:
                 ) from error
             arguments = structs.replace(arguments, host_paths=paths)
         await self._calls.start_subcontainer(self._id, arguments, files, origin)
-        return EMPTY
-
-    async def restore_subcontainer(self, argument: Any, request: Request, origin: Origin) -> Any:
-        """Register one container of a checkpoint image."""
-        arguments = from_wire(argument, argument["CID"])
-        files = request.files.take_all()
-        await self._calls.restore_subcontainer(self._id, arguments, files, origin)
-        return EMPTY
-
-    async def restore(self, argument: Any, request: Request, origin: Origin) -> Any:
-        """Begin to restore the sandbox."""
-        files = request.files.take_all()
-        await self._calls.restore(self._id, files, origin, argument["RequestID"])
         return EMPTY
 
     async def destroy_subcontainer(self, argument: Any, _: Request, origin: Origin) -> Any:

@@ -12,7 +12,6 @@ from manager.schema.node_fold import Origin
 from manager.urpc.protocol import Request
 
 EMPTY: Final[dict[str, Any]] = {}
-NOTHING_SAVED: Final = {"CPUTimeSaved": 0, "WallTimeSaved": 0}
 
 
 class ObservationMethods:
@@ -63,15 +62,6 @@ class ObservationMethods:
         """Tell everything about every process."""
         found = await self._inspection.processes(self._id, details=True)
         return [shapes.procfs_dump(facts) for facts in found]
-
-    async def get_savings(self, _: Any, __: Request, ___: Origin) -> Any:
-        """Tell what a restore has saved: nothing where there was none."""
-        return NOTHING_SAVED
-
-    async def wait_restore(self, _: Any, __: Request, ___: Origin) -> Any:
-        """Wait for the end of a restore."""
-        phase = self._inspection.sandbox(self._id).phase
-        raise CallRefused(f"sandbox is not being restored, cannot wait for restore: state={phase}")
 
 
 def _request_id(argument: Any) -> str:

@@ -12,9 +12,14 @@ from eventstore import Actor, Document
 from manager.application.arguments import StartArguments
 from manager.application.effects import Luggage
 from manager.application.errors import CallRefused
-from manager.application.incoming import engine_id_of, read_start, without_first_file
+from manager.application.incoming import (
+    engine_id_of,
+    read_start,
+    without_first_file,
+)
 from manager.application.live_sandbox import LiveSandbox
 from manager.application.node import Node
+from manager.application.registration import register
 from manager.domain import commands as c
 from manager.domain import events as e
 from manager.domain.decide import decide
@@ -34,7 +39,6 @@ from manager.domain.query import (
     start_answer,
     wait_answer,
 )
-from manager.domain.react import holds
 from manager.domain.repeat import recorded
 from manager.domain.state import ABSENT, RequestOutcome, Sandbox
 from manager.schema.events import encode_event
@@ -106,7 +110,7 @@ class Calls:
                             sandbox, command, origin, documents=incoming.documents, prepare=prepare
                         )
                     finally:
-                        await self._release_unless_kept(
+                        await self.node.release_unless_kept(
                             sandbox, command.hold_id, command.tty_hold_id
                         )
 
@@ -138,13 +142,6 @@ class Calls:
         if terminal and not error:
             error = await self.node.hold(command.tty_hold_id, b"", terminal.take_all())
         return replace(command, hold_error=error)
-
-    async def _release_unless_kept(self, sandbox: LiveSandbox, *hold_ids: str) -> None:
-        """Close what the worker was given for a create that then did not come to be."""
-        kept = holds(sandbox.state)
-        for hold_id in hold_ids:
-            if hold_id and hold_id not in kept:
-                await self.node.release(hold_id)
 
     async def delete(
         self, sandbox_id: str, origin: Origin, *, force: bool = False, request_id: str = ""
@@ -211,7 +208,7 @@ class Calls:
             try:
                 await self.call(sandbox, command, origin, prepare=prepare)
             finally:
-                await self._release_unless_kept(sandbox, hold_id)
+                await self.node.release_unless_kept(sandbox, hold_id)
 
     async def start_subcontainer(
         self, sandbox_id: str, arguments: StartArguments, files: FdBundle, origin: Origin
@@ -234,29 +231,14 @@ class Calls:
                 launch_id=launch_id,
                 engine_id=engine_id_of(launch_id),
             )
+            if sandbox.state.phase == "restoringUnstarted":
+                await register(self, sandbox, command, incoming, origin)
+                return
             events = await self.call(
                 sandbox, command, origin, luggage=incoming.luggage, documents=incoming.documents
             )
         if events:
             await _until_started(sandbox, launch_id)
-
-    async def restore_subcontainer(
-        self, sandbox_id: str, arguments: StartArguments, files: FdBundle, origin: Origin
-    ) -> None:
-        """Register one container of a checkpoint image; refused for now, on record."""
-        with files:
-            incoming = read_start(arguments, files, self.node.ports)
-            command = c.RestoreSubcontainer(request=incoming.request, spec=incoming.spec)
-            await self.call(self.live(sandbox_id), command, origin, documents=incoming.documents)
-
-    async def restore(
-        self, sandbox_id: str, files: FdBundle, origin: Origin, request_id: str = ""
-    ) -> None:
-        """Begin to restore a sandbox; refused for now, on record."""
-        with files:
-            facts = self._descriptors.describe(files)
-            command = c.Restore(files=facts, request_id=request_id)
-            await self.call(self.live(sandbox_id), command, origin)
 
     async def destroy(
         self, sandbox_id: str, cid: str, origin: Origin, request_id: str = ""

@@ -14,6 +14,7 @@ from manager.domain.effects import (
     FreezeLaunches,
     Launch,
     ReleaseHold,
+    SaveLaunches,
     SendSignal,
 )
 from manager.schema import worker as w
@@ -24,11 +25,12 @@ class Luggage(Struct, kw_only=True):
     """What a start brings along that no event may hold: the real spec and the descriptors.
 
     ``files`` belongs to whoever made the luggage until a launch takes it. ``process`` is that of an
-    exec.
+    exec, ``metadata`` that of an image.
     """
 
     spec: bytes = b""
     process: w.ExecProcess | None = None
+    metadata: bytes = b""
     files: FdBundle
 
 
@@ -44,6 +46,8 @@ class EffectRunner:
         match effect:
             case Launch():
                 return await self._launch(effect, luggage)
+            case SaveLaunches():
+                return await self._save(effect, luggage)
             case SendSignal():
                 kill = w.Kill(
                     kill_id=effect.kill_id,
@@ -92,12 +96,30 @@ class EffectRunner:
             held_tty=effect.held_tty,
             sandbox=effect.sandbox,
             pid_namespace=effect.pid_namespace,
+            held_image=effect.held_image,
+            image_name=effect.image_name,
         )
         if not await self._link.send(message, prepared):
             return c.ReportStartFailed(
                 launch_id=intent.launch_id, stage="interrupted", reason="the worker is gone"
             )
         return None
+
+    async def _save(self, effect: SaveLaunches, luggage: Luggage | None) -> c.Report | None:
+        reason = "the file donated for the image is gone"
+        if luggage is not None:
+            message = w.Save(
+                checkpoint_id=effect.checkpoint_id,
+                launch_ids=effect.launch_ids,
+                metadata=luggage.metadata,
+                resume=effect.resume,
+            )
+            if await self._link.send(message, luggage.files.take_all()):
+                return None
+            reason = "the worker is gone"
+        return c.ReportSaveFailed(
+            checkpoint_id=effect.checkpoint_id, stage="interrupted", reason=reason
+        )
 
     async def _execute(self, effect: ExecuteProcess, luggage: Luggage | None) -> c.Report | None:
         if luggage is None or luggage.process is None:

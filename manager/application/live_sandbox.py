@@ -184,7 +184,7 @@ class LiveSandbox:
 
     def origin_of(self, report: c.Command, default: Origin) -> Origin:
         """The request that a report of the worker answers, as far as the log tells."""
-        names = ("exec_id", "launch_id", "kill_id", "pause_id")
+        names = ("exec_id", "launch_id", "kill_id", "pause_id", "checkpoint_id")
         key = next((key for name in names if (key := getattr(report, name, ""))), "")
         return self.folded.origins.get(key, default) if key else default
 

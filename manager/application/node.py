@@ -33,7 +33,7 @@ RECORD_RETRY_PAUSES_S: Final = (0.05, 0.2, 1.0, 5.0)
 
 logger = logging.getLogger(__name__)
 
-OUTCOME_KEYS: Final = ("launch_id", "kill_id", "pause_id")
+OUTCOME_KEYS: Final = ("launch_id", "kill_id", "pause_id", "checkpoint_id")
 """What an outcome may be about; each belongs to one sandbox."""
 
 SandboxListener = Callable[[str, bool], Awaitable[None]]
@@ -159,6 +159,13 @@ class Node:
         with anyio.CancelScope(shield=True):
             await self.link.send(w.Release(hold_id=hold_id))
 
+    async def release_unless_kept(self, sandbox: LiveSandbox, *hold_ids: str) -> None:
+        """Have the worker close what it was given for a call that then did not come to be."""
+        kept = holds(sandbox.state)
+        for hold_id in hold_ids:
+            if hold_id and hold_id not in kept:
+                await self.release(hold_id)
+
     async def run_link(
         self, *, task_status: anyio.abc.TaskStatus[w.Welcome] = anyio.TASK_STATUS_IGNORED
     ) -> None:
@@ -178,7 +185,7 @@ class Node:
             )
         )
         known = frozenset(fact.launch_id for fact in welcome.launches)
-        executions = frozenset(welcome.executions)
+        told = known.union(welcome.executions, welcome.saves)
         held = frozenset(welcome.held)
         why = "the worker that knew it is gone"
         settled: dict[str, list[str]] = {"adopted": [], "interrupted": [], "lost": []}
@@ -187,7 +194,7 @@ class Node:
                 tasks.start_soon(
                     self._resume,
                     sandbox,
-                    (known | sent.ids, executions | sent.ids),
+                    told | sent.ids,
                     held,
                     why,
                     settled,
@@ -223,13 +230,14 @@ class Node:
     async def _resume(
         self,
         sandbox: LiveSandbox,
-        known: tuple[frozenset[str], frozenset[str]],
+        known: frozenset[str],
         held: frozenset[str],
         why: str,
         settled: dict[str, list[str]],
     ) -> None:
-        launches, executions = known
-        plan = resume(sandbox.state, launches=launches, held=held, why=why, executions=executions)
+        plan = resume(
+            sandbox.state, launches=known, held=held, why=why, executions=known, saves=known
+        )
         for report in plan.reports:
             match report:
                 case c.ReportStartFailed(launch_id=launch_id):

@@ -6,6 +6,7 @@ from typing import Protocol
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import FdFact
 from manager.schema import worker as w
+from manager.schema.image import ImageMetadata
 from manager.urpc.fds import FdBundle
 
 
@@ -22,6 +23,15 @@ class Descriptors(Protocol):
 
     def describe(self, files: FdBundle) -> tuple[FdFact, ...]:
         """Return the facts of each descriptor, in order; the bundle keeps them."""
+        ...
+
+    def read_image(self, files: FdBundle) -> ImageMetadata:
+        """Read the metadata of the image that is the first of ``files``; the bundle keeps it.
+
+        Raises:
+            ImageRejected: It is no image, or a damaged one; the text says which.
+            OSError: It cannot be read.
+        """
         ...
 
     def prepare(self, plan: LaunchPlan, files: FdBundle) -> FdBundle:

@@ -6,7 +6,9 @@ from manager.domain.state import Launched
 from manager.schema import worker as w
 
 
-def to_report(outcome: w.Outcome) -> c.Report | None:
+def to_report(  # noqa: C901 - one arm an outcome
+    outcome: w.Outcome,
+) -> c.Report | None:
     """Translate an outcome; one that concerns no sandbox gives ``None``."""
     match outcome:
         case w.Started():
@@ -34,9 +36,23 @@ def to_report(outcome: w.Outcome) -> c.Report | None:
             return c.ReportKilled(
                 kill_id=outcome.kill_id, errno=outcome.errno, why=outcome.why, owner=outcome.owner
             )
-            return c.ReportKilled(kill_id=outcome.kill_id, errno=outcome.errno)
         case w.Frozen():
             return c.ReportFrozen(pause_id=outcome.pause_id, error=outcome.error)
+        case w.Saved():
+            return c.ReportSaved(
+                checkpoint_id=outcome.checkpoint_id,
+                image_bytes=outcome.image_bytes,
+                digest=outcome.digest,
+                resumed=outcome.resumed,
+                revived=_revived(outcome),
+            )
+        case w.SaveFailed():
+            return c.ReportSaveFailed(
+                checkpoint_id=outcome.checkpoint_id,
+                stage=outcome.stage,
+                reason=outcome.reason,
+                revived=_revived(outcome),
+            )
         case w.Destroyed():
             return c.ReportDestroyed(launch_id=outcome.launch_id, leftovers=outcome.leftovers)
         case w.Executed() | w.ExecFailed() | w.ProcessExited():
@@ -67,7 +83,11 @@ def _of_execution(outcome: w.Executed | w.ExecFailed | w.ProcessExited) -> c.Rep
             )
 
 
-def _launched(outcome: w.Started | w.Executed) -> Launched:
+def _revived(outcome: w.Saved | w.SaveFailed) -> dict[str, Launched]:
+    return {each.launch_id: _launched(each) for each in outcome.revived}
+
+
+def _launched(outcome: w.Started | w.Executed | w.Revived) -> Launched:
     identity = outcome.identity
     return Launched(
         pid=identity.pid,

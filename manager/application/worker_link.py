@@ -183,6 +183,8 @@ class WorkerLink:
             self._sent.ids.add(message.launch_id)
         elif isinstance(message, w.Execute):
             self._sent.ids.add(message.exec_id)
+        elif isinstance(message, w.Save):
+            self._sent.ids.add(message.checkpoint_id)
         try:
             await self._connection.send(message, files)
         except WorkerGone:

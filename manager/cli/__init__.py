@@ -21,6 +21,8 @@ COMMANDS: Final = {
     "kill": "manager.cli.kill",
     "pause": "manager.cli.pause",
     "resume": "manager.cli.resume",
+    "checkpoint": "manager.cli.checkpoint",
+    "restore": "manager.cli.restore",
     "top": "manager.cli.top",
     "stats": "manager.cli.stats",
     "rm": "manager.cli.rm",

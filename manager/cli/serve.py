@@ -95,10 +95,7 @@ def command(  # noqa: PLR0913 - one for each option
     that listens on $NOTIFY_SOCKET. Containers go on running when the service ends, however it
     ends, and the next one finds them again; with --stop-containers a stop ends them, too.
     """
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    _log_to_stderr(verbose=verbose)
     service = Service(
         root=root,
         engine=engine,
@@ -136,6 +133,13 @@ def command(  # noqa: PLR0913 - one for each option
         problem = _first_line(group)
     if problem:
         fail(problem, 1)
+
+
+def _log_to_stderr(*, verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
 
 
 async def _watch_signals(

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from manager.domain.checkpoint import ImageFacts
 from manager.domain.execution import ExecRequest
 from manager.domain.exit_status import ExitStatus
 from manager.domain.request import EngineFacts, FdFact, StartRequest
@@ -54,26 +55,73 @@ class CreateSubcontainer(Struct, frozen=True, kw_only=True):
 
 
 class StartSubcontainer(Struct, frozen=True, kw_only=True):
-    """Run a subcontainer with the donated descriptors."""
+    """Run a subcontainer with the donated descriptors.
+
+    In a sandbox that is being restored this is a :class:`RestoreSubcontainer`, for which the last
+    four are.
+    """
 
     request: StartRequest
     spec: Spec | None
     engine: EngineFacts
     launch_id: str
     engine_id: str
+    hold_id: str = ""
+    hold_error: str = ""
+    spec_object: dict[str, object] | None = None
+    image_specs: dict[str, dict[str, object]] = {}
 
 
 class RestoreSubcontainer(Struct, frozen=True, kw_only=True):
-    """Register one container of a checkpoint image to be restored."""
+    """Register one container of a checkpoint image to be restored.
+
+    ``spec_object`` is the spec as JSON, ``image_specs`` are those of the image by name. They, and
+    ``launch_id`` and ``hold_id``, are only looked at while a restore is under way.
+    """
 
     request: StartRequest
     spec: Spec | None
+    engine: EngineFacts
+    launch_id: str = ""
+    hold_id: str = ""
+    hold_error: str = ""
+    spec_object: dict[str, object] | None = None
+    image_specs: dict[str, dict[str, object]] = {}
 
 
 class Restore(Struct, frozen=True, kw_only=True):
-    """Begin to restore the sandbox from a checkpoint image."""
+    """Begin to restore the sandbox from a checkpoint image.
 
+    ``image`` is what its metadata says, or ``image_error`` why it cannot be read; ``hold_id`` names
+    it in the worker's keeping. ``spec_object`` is the root container's spec as JSON,
+    ``image_specs`` are those of the image by name.
+    """
+
+    restore_id: str
+    engine: EngineFacts
     files: tuple[FdFact, ...] = ()
+    image: ImageFacts | None = None
+    image_error: str = ""
+    hold_id: str = ""
+    hold_error: str = ""
+    spec_object: dict[str, object] | None = None
+    image_specs: dict[str, dict[str, object]] = {}
+    at_ns: int = 0
+    request_id: str = ""
+
+
+class Checkpoint(Struct, frozen=True, kw_only=True):
+    """Make an image of everything that runs; with ``resume`` the sandbox runs on afterwards.
+
+    ``files_wanted`` is how many descriptors the call should have brought.
+    """
+
+    checkpoint_id: str
+    engine: EngineFacts
+    resume: bool = False
+    files: tuple[FdFact, ...] = ()
+    files_wanted: int = 1
+    image: ImageFacts | None = None
     request_id: str = ""
 
 
@@ -176,6 +224,32 @@ class ReportFrozen(Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
+class ReportSaved(Struct, frozen=True, kw_only=True):
+    """An image is whole and on disk; ``revived`` are the new processes of those that run on."""
+
+    checkpoint_id: str
+    image_bytes: int
+    digest: str
+    resumed: bool
+    revived: dict[str, Launched] = {}
+
+
+class ReportSaveFailed(Struct, frozen=True, kw_only=True):
+    """There is no image, and everything runs on."""
+
+    checkpoint_id: str
+    stage: str
+    reason: str
+    revived: dict[str, Launched] = {}
+
+
+class ReportImageLost(Struct, frozen=True, kw_only=True):
+    """The image that a restore was begun with is gone."""
+
+    restore_id: str
+    reason: str
+
+
 class ReportDestroyed(Struct, frozen=True, kw_only=True):
     """Nothing of a launch is left, but for ``leftovers``."""
 
@@ -241,6 +315,7 @@ ClientCommand: TypeAlias = (
     | Signal
     | Execute
     | Pause
+    | Checkpoint
     | DeleteSandbox
 )
 Report: TypeAlias = (
@@ -249,6 +324,9 @@ Report: TypeAlias = (
     | ReportExited
     | ReportKilled
     | ReportFrozen
+    | ReportSaved
+    | ReportSaveFailed
+    | ReportImageLost
     | ReportDestroyed
     | ReportLost
     | ReportHoldLost

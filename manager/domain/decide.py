@@ -9,6 +9,7 @@ from typing import assert_never
 
 from manager.domain import commands as c
 from manager.domain import events as e
+from manager.domain.decide_checkpoint import decide_checkpoint
 from manager.domain.decide_exec import decide_exec_report, decide_execute
 from manager.domain.decide_life import (
     decide_create_subcontainer,
@@ -19,6 +20,7 @@ from manager.domain.decide_life import (
 )
 from manager.domain.decide_pause import decide_pause
 from manager.domain.decide_report import decide_report
+from manager.domain.decide_restore import decide_restore, decide_restore_subcontainer
 from manager.domain.events import Event
 from manager.domain.gotext import quote
 from manager.domain.ids import ID_RULE, is_valid_id
@@ -33,8 +35,6 @@ from manager.domain.start import (
     plan_launch,
 )
 from manager.domain.state import LaunchIntent, Sandbox
-
-NOT_YET = "not supported by sandtrail yet"
 
 
 def decide(  # noqa: C901, PLR0912 - one arm a command
@@ -62,9 +62,11 @@ def decide(  # noqa: C901, PLR0912 - one arm a command
         case c.StartSubcontainer():
             return _start(state, command)
         case c.RestoreSubcontainer():
-            return (_restore_subcontainer(state, command),)
+            return decide_restore_subcontainer(state, command)
         case c.Restore():
-            return (_restore(state, command),)
+            return decide_restore(state, command)
+        case c.Checkpoint():
+            return decide_checkpoint(state, command)
         case c.DestroySubcontainer():
             return decide_destroy(state, command)
         case c.Signal():
@@ -81,6 +83,9 @@ def decide(  # noqa: C901, PLR0912 - one arm a command
             | c.ReportExited()
             | c.ReportKilled()
             | c.ReportFrozen()
+            | c.ReportSaved()
+            | c.ReportSaveFailed()
+            | c.ReportImageLost()
             | c.ReportDestroyed()
             | c.ReportLost()
             | c.ReportHoldLost()
@@ -176,7 +181,7 @@ def _start(state: Sandbox, command: c.StartSubcontainer) -> tuple[Event, ...]:
     if state.phase == "restoringUnstarted":
         return (
             e.ContainerStartTranslated(container=request.cid, request_id=request.request_id),
-            _restore_subcontainer(state, c.RestoreSubcontainer(request=request, spec=spec)),
+            *decide_restore_subcontainer(state, _as_restore(command)),
         )
     found = state.container(request.cid)
     error = check_state(state) or check_start(
@@ -194,6 +199,19 @@ def _start(state: Sandbox, command: c.StartSubcontainer) -> tuple[Event, ...]:
     return (e.ContainerStartAccepted(container=request.cid, intent=intent),)
 
 
+def _as_restore(command: c.StartSubcontainer) -> c.RestoreSubcontainer:
+    return c.RestoreSubcontainer(
+        request=command.request,
+        spec=command.spec,
+        engine=command.engine,
+        launch_id=command.launch_id,
+        hold_id=command.hold_id,
+        hold_error=command.hold_error,
+        spec_object=command.spec_object,
+        image_specs=command.image_specs,
+    )
+
+
 def _start_rejected(command: c.StartSubcontainer, error: str) -> e.ContainerStartRejected:
     return e.ContainerStartRejected(
         container=command.request.cid,
@@ -201,28 +219,3 @@ def _start_rejected(command: c.StartSubcontainer, error: str) -> e.ContainerStar
         engine=command.engine,
         error=error,
     )
-
-
-def _restore_subcontainer(
-    state: Sandbox, command: c.RestoreSubcontainer
-) -> e.ContainerRestoreRejected:
-    if error := check_request_id(state, command):
-        pass
-    elif state.phase != "restoringUnstarted":
-        error = f"sandbox is not being restored, cannot restore subcontainer: state={state.phase}"
-    else:
-        error = check_arguments(command.request, command.spec)
-        error = error or f"containerManager.RestoreSubcontainer is {NOT_YET}"
-    return e.ContainerRestoreRejected(
-        container=command.request.cid, request=command.request, error=error
-    )
-
-
-def _restore(state: Sandbox, command: c.Restore) -> e.RestoreRejected:
-    if error := check_request_id(state, command):
-        pass
-    elif state.phase != "created":
-        error = f"cannot restore a container in state={state.phase}"
-    else:
-        error = f"containerManager.Restore is {NOT_YET}"
-    return e.RestoreRejected(error=error, files=command.files, request_id=command.request_id)

@@ -110,6 +110,8 @@ def _signal_target_error(state: Sandbox, command: c.Signal) -> str:
         return f"{prefix}no such process"
     if not 0 <= command.signo <= SIGNO_MAX:
         return f"{prefix}invalid argument"
+    if state.checkpointing is not None:
+        return f"{prefix}sandbox is being checkpointed"
     return ""
 
 

@@ -40,6 +40,8 @@ def _pause_error(state: Sandbox, command: c.Pause) -> str:
         return f"sandbox {quote(state.id)} is already being paused or resumed"
     if not command.paused and not state.paused:
         return f"sandbox {quote(state.id)} is not paused"
+    if state.checkpointing is not None:
+        return f"sandbox is being checkpointed, cannot {doing}"
     if FEATURE in command.engine.lacks:
         return f"engine {command.engine.name} does not support {FEATURE}"
     return ""

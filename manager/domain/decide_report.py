@@ -4,6 +4,7 @@ from typing import Final, TypeAlias, assert_never
 
 from manager.domain import commands as c
 from manager.domain import events as e
+from manager.domain.decide_checkpoint import decide_saved
 from manager.domain.decide_exec import close_executions
 from manager.domain.decide_life import (
     ROOT_DESTROYED,
@@ -12,6 +13,7 @@ from manager.domain.decide_life import (
     signal_prefix,
 )
 from manager.domain.decide_pause import decide_frozen
+from manager.domain.decide_restore import after_failure, after_outcome, decide_image_lost
 from manager.domain.events import Event
 from manager.domain.gotext import quote, slice_text
 from manager.domain.state import ALIVE, Container, Failure, LaunchIntent, Sandbox, SignalIntent
@@ -27,13 +29,18 @@ ContainerReport: TypeAlias = (
     | c.ReportExited
     | c.ReportKilled
     | c.ReportFrozen
+    | c.ReportSaved
+    | c.ReportSaveFailed
+    | c.ReportImageLost
     | c.ReportDestroyed
     | c.ReportLost
     | c.ReportHoldLost
 )
 
 
-def decide_report(state: Sandbox, report: ContainerReport) -> tuple[Event, ...]:
+def decide_report(  # noqa: C901 - one arm a report
+    state: Sandbox, report: ContainerReport
+) -> tuple[Event, ...]:
     """Record what a report tells, if the log does not know it yet."""
     match report:
         case c.ReportStarted():
@@ -46,6 +53,10 @@ def decide_report(state: Sandbox, report: ContainerReport) -> tuple[Event, ...]:
             return _killed(state, report)
         case c.ReportFrozen():
             return decide_frozen(state, report)
+        case c.ReportSaved() | c.ReportSaveFailed():
+            return decide_saved(state, report)
+        case c.ReportImageLost():
+            return decide_image_lost(state, report)
         case c.ReportDestroyed():
             return _destroyed(state, report)
         case c.ReportLost():
@@ -60,7 +71,7 @@ def _started(state: Sandbox, report: c.ReportStarted) -> tuple[Event, ...]:
     found = state.by_launch(report.launch_id)
     if found is None or found.status != "starting":
         return ()
-    if found.cid == state.id:
+    if found.cid == state.id and state.phase == "created":
         return (
             e.SandboxStarted(
                 launch_id=report.launch_id, launched=report.launched, phases_us=report.phases_us
@@ -73,6 +84,7 @@ def _started(state: Sandbox, report: c.ReportStarted) -> tuple[Event, ...]:
             launched=report.launched,
             phases_us=report.phases_us,
         ),
+        *after_outcome(state, found.cid, report.launched.started_at_ns),
     )
 
 
@@ -81,14 +93,16 @@ def _start_failed(state: Sandbox, report: c.ReportStartFailed) -> tuple[Event, .
     if found is None or found.intent is None or found.status != "starting":
         return ()
     error = start_error(found.intent, report)
-    if found.cid == state.id:
+    starts_sandbox = found.cid == state.id and state.phase == "created"
+    if starts_sandbox:
         error = f"starting sandbox: {error}"
     failure = Failure(error=error, stage=report.stage, reason=report.reason, errno=report.errno)
-    if found.cid == state.id:
+    if starts_sandbox:
         return (e.SandboxStartFailed(launch_id=report.launch_id, failure=failure),)
-    return (
-        e.ContainerStartFailed(container=found.cid, launch_id=report.launch_id, failure=failure),
+    failed = e.ContainerStartFailed(
+        container=found.cid, launch_id=report.launch_id, failure=failure
     )
+    return (failed, *after_failure(state, error))
 
 
 def start_error(intent: LaunchIntent, report: c.ReportStartFailed) -> str:
@@ -105,6 +119,8 @@ def start_error(intent: LaunchIntent, report: c.ReportStartFailed) -> str:
             return f"failed to setupFS: mounting submounts: {report.reason}"
         case "tar":
             return f"failed to setupFS: creating mount namespace: {report.reason}"
+        case "restore":
+            return f"failed to load kernel: {report.reason}"
         case "aborted":
             return f"container {cid} was destroyed while it was being started"
         case "interrupted":
@@ -125,12 +141,14 @@ def _exited(state: Sandbox, report: c.ReportExited) -> tuple[Event, ...]:
         exited_at_ns=report.exited_at_ns,
         started_at_ns=found.launched.started_at_ns if found.launched is not None else None,
         oom=report.oom,
+        checkpoint_id=state.checkpoint_id,
     )
-    return (exited, *_ends_sandbox(state, found, "its root container exited"))
+    ended = _ends_sandbox(state, found, "its root container exited")
+    return (exited, *(ended or after_outcome(state, found.cid, report.exited_at_ns)))
 
 
 def _ends_sandbox(state: Sandbox, found: Container, reason: str) -> tuple[Event, ...]:
-    if found.cid == state.id and state.phase not in {"stopped", "deleted"}:
+    if found.cid == state.id and state.phase not in {"stopped", "deleted", "restoreFailed"}:
         return (e.SandboxStopped(reason=reason),)
     return ()
 
@@ -248,4 +266,8 @@ def _hold_lost(state: Sandbox, report: c.ReportHoldLost) -> tuple[Event, ...]:
         return ()
     if found.tty_hold is None and found.fds_hold is None:
         return ()
-    return (e.ContainerHoldLost(container=report.cid, reason=report.reason),)
+    lost = e.ContainerHoldLost(container=report.cid, reason=report.reason)
+    if state.restore is None or found.cid not in state.restore.registered:
+        return (lost,)
+    why = f"the files donated for container {quote(found.cid)} are lost: {report.reason}"
+    return (lost, *after_failure(state, why))

@@ -10,7 +10,8 @@ from manager.domain.state import LaunchIntent
 class Launch(Struct, frozen=True, kw_only=True):
     """Have the worker start a container.
 
-    ``sandbox`` and ``pid_namespace`` are launch ids, see ``manager.schema.worker.Launch``.
+    ``sandbox`` and ``pid_namespace`` are launch ids, see ``manager.schema.worker.Launch``. With
+    ``held_image`` it goes on as the image's container ``image_name`` does.
     """
 
     intent: LaunchIntent
@@ -18,6 +19,16 @@ class Launch(Struct, frozen=True, kw_only=True):
     held_tty: str | None = None
     sandbox: str | None = None
     pid_namespace: str | None = None
+    held_image: str = ""
+    image_name: str = ""
+
+
+class SaveLaunches(Struct, frozen=True, kw_only=True):
+    """Have the worker make an image of launches: of all of them at one moment, or of none."""
+
+    checkpoint_id: str
+    launch_ids: tuple[str, ...]
+    resume: bool
 
 
 class SendSignal(Struct, frozen=True, kw_only=True):
@@ -58,5 +69,11 @@ class ReleaseHold(Struct, frozen=True, kw_only=True):
 
 
 Effect: TypeAlias = (
-    Launch | SendSignal | ExecuteProcess | FreezeLaunches | DestroyLaunch | ReleaseHold
+    Launch
+    | SaveLaunches
+    | SendSignal
+    | ExecuteProcess
+    | FreezeLaunches
+    | DestroyLaunch
+    | ReleaseHold
 )

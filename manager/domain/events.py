@@ -11,6 +11,7 @@ from msgspec import Struct
 from manager.domain.execution import ExecRequest
 from manager.domain.exit_status import ExitStatus
 from manager.domain.request import EngineFacts, FdFact, StartRequest
+from manager.domain.restore_events import RestoreEvent
 from manager.domain.state import Failure, Launched, LaunchIntent
 
 
@@ -148,7 +149,7 @@ class ContainerStartFailed(Struct, frozen=True, kw_only=True, tag="container.sta
 
 
 class ContainerExited(Struct, frozen=True, kw_only=True, tag="container.exited"):
-    """The container's init is gone."""
+    """The container's init is gone; with a ``checkpoint_id``, because an image was made of it."""
 
     container: str
     launch_id: str
@@ -157,6 +158,7 @@ class ContainerExited(Struct, frozen=True, kw_only=True, tag="container.exited")
     exited_at_ns: int
     started_at_ns: int | None = None
     oom: bool = False
+    checkpoint_id: str = ""
 
 
 class ContainerSignalRequested(Struct, frozen=True, kw_only=True, tag="container.signal_requested"):
@@ -387,5 +389,6 @@ Event: TypeAlias = (
     | ProcessLost
     | RestoreRejected
     | ContainerRestoreRejected
+    | RestoreEvent
 )
 """Everything that a sandbox's stream may hold."""

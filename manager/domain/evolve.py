@@ -11,15 +11,16 @@ from msgspec.structs import replace
 
 from manager.domain import events as e
 from manager.domain import evolve_exec
+from manager.domain import restore_events as r
 from manager.domain.events import Event
-from manager.domain.ids import REQUEST_ID_CHARS_MAX
+from manager.domain.evolve_requests import answer, ask, settle, settle_all, update_container
+from manager.domain.evolve_restore import evolve_restore, withdrawn
 from manager.domain.state import (
     ABSENT,
     Container,
     Failure,
     LaunchIntent,
     PauseIntent,
-    RequestOutcome,
     Sandbox,
     SignalIntent,
 )
@@ -40,16 +41,16 @@ def evolve(state: Sandbox, event: Event) -> Sandbox:  # noqa: C901, PLR0912 - on
         case e.SandboxCreated():
             return _created(state, event)
         case e.SandboxCreateRejected(request=request, error=error):
-            return _answer(state, request.request_id, "Create", event.sandbox, error)
+            return answer(state, request.request_id, "Create", event.sandbox, error)
         case e.SandboxStartRequested(request_id=request_id):
-            asked = _ask(state, request_id, "StartRoot")
-            return _update(asked, state.id, status="starting", start_request_id=request_id)
+            asked = ask(state, request_id, "StartRoot")
+            return update_container(asked, state.id, status="starting", start_request_id=request_id)
         case e.SandboxStarted():
             return _root_started(state, event)
         case e.SandboxStartFailed():
             return _root_failed(state, event)
         case e.SandboxStartRejected(request_id=request_id, error=error):
-            return _answer(state, request_id, "StartRoot", error=error)
+            return answer(state, request_id, "StartRoot", error=error)
         case e.SandboxPauseRequested():
             return _pause_requested(state, event)
         case e.SandboxPaused() | e.SandboxResumed():
@@ -57,64 +58,76 @@ def evolve(state: Sandbox, event: Event) -> Sandbox:  # noqa: C901, PLR0912 - on
         case e.SandboxPauseRejected():
             return _pause_rejected(state, event)
         case e.ContainerPaused(container=cid):
-            return _update(state, cid, status="paused")
+            return update_container(state, cid, status="paused")
         case e.ContainerResumed(container=cid):
-            return _update(state, cid, status="running")
+            return update_container(state, cid, status="running")
         case e.SandboxStopped():
-            return replace(_pause_cut_short(state), phase="stopped", paused=False)
+            return replace(_cut_short(state), phase="stopped", paused=False)
         case e.SandboxDeleteRequested(request_id=request_id):
-            return replace(_ask(state, request_id, "Delete"), deleting=True)
+            return replace(ask(state, request_id, "Delete"), deleting=True)
         case e.SandboxDeleteRejected(request_id=request_id, error=error):
-            return _answer(state, request_id, "Delete", error=error)
+            return answer(state, request_id, "Delete", error=error)
         case e.SandboxDeleted():
-            gone = replace(_pause_cut_short(state), phase="deleted", deleting=False)
-            return _settle_all(gone, "Delete", state.id)
+            gone = replace(_cut_short(state), phase="deleted", deleting=False)
+            return settle_all(gone, "Delete", state.id)
         case e.ContainerCreated():
             return _container_created(state, event)
         case e.ContainerCreateRejected(container=cid, error=error):
-            return _answer(state, event.request_id, "CreateSubcontainer", cid, error)
+            return answer(state, event.request_id, "CreateSubcontainer", cid, error)
         case e.ContainerStartAccepted(container=cid, intent=intent):
             return _intend(state, cid, intent)
         case e.ContainerStartRejected(container=cid, request=request, error=error):
-            return _answer(state, request.request_id, "StartSubcontainer", cid, error)
+            return answer(state, request.request_id, "StartSubcontainer", cid, error)
         case e.ContainerStarted(container=cid, launched=launched):
-            return _update_start(state, cid, status="running", launched=launched)
+            return _update_start(state, cid, status="running", launched=launched, fds_hold=None)
         case e.ContainerStartFailed(container=cid, failure=failure):
-            return _update_start(state, cid, status="failed", failure=failure)
+            return _update_start(state, cid, status="failed", failure=failure, fds_hold=None)
         case e.ContainerExited():
             return _exited(state, event)
         case e.ContainerSignalRequested():
             return _signal_requested(state, event)
         case e.ContainerSignalSent(kill_id=kill_id, request_id=request_id):
-            return _settle(_signal_done(state, kill_id), request_id)
+            return settle(_signal_done(state, kill_id), request_id)
         case e.ContainerSignalRejected(container=cid, request_id=request_id, error=error):
-            answered = _answer(state, request_id, "Signal", cid, error)
-            return _settle(_signal_done(answered, event.kill_id), request_id, error)
+            answered = answer(state, request_id, "Signal", cid, error)
+            return settle(_signal_done(answered, event.kill_id), request_id, error)
         case e.ContainerDestroyRequested(container=cid, request_id=request_id):
-            asked = _ask(state, request_id, "DestroySubcontainer", cid)
-            return _update(asked, cid, destroying=True)
+            asked = ask(state, request_id, "DestroySubcontainer", cid)
+            return update_container(asked, cid, destroying=True)
         case e.ContainerDestroyRejected(container=cid, error=error):
-            return _answer(state, event.request_id, "DestroySubcontainer", cid, error)
+            return answer(state, event.request_id, "DestroySubcontainer", cid, error)
         case e.ContainerDestroyed():
             return _destroyed(state, event)
         case e.ContainerLost(container=cid):
-            return _update(state, cid, status="lost")
+            return update_container(state, cid, status="lost")
         case e.ContainerHoldLost(container=cid):
-            return _update(state, cid, tty_hold=None, fds_hold=None)
+            return update_container(state, cid, tty_hold=None, fds_hold=None)
         case e.ProcessExecAccepted(container=cid, request=request):
-            asked = _ask(state, request.request_id, "ExecuteAsync", cid)
+            asked = ask(state, request.request_id, "ExecuteAsync", cid)
             return evolve_exec.accepted(asked, event)
         case e.ProcessExecRejected(container=cid, request=request, error=error):
-            return _answer(state, request.request_id, "ExecuteAsync", cid, error)
+            return answer(state, request.request_id, "ExecuteAsync", cid, error)
         case e.ProcessExecuted() | e.ProcessExecFailed() | e.ProcessExited() | e.ProcessLost():
             return _executed(state, event)
         case e.ContainerStartTranslated(container=cid, request_id=request_id):
-            return _ask(state, request_id, "StartSubcontainer", cid)
+            return ask(state, request_id, "StartSubcontainer", cid)
         case e.RestoreRejected(request_id=request_id, error=error):
-            return _answer(state, request_id, "Restore", error=error)
+            return answer(state, request_id, "Restore", error=error)
         case e.ContainerRestoreRejected(container=cid, request=request, error=error):
-            answered = _answer(state, request.request_id, "RestoreSubcontainer", cid, error)
-            return _settle(answered, request.request_id, error)
+            answered = answer(state, request.request_id, "RestoreSubcontainer", cid, error)
+            return settle(answered, request.request_id, error)
+        case (
+            r.SandboxCheckpointRequested()
+            | r.SandboxCheckpointRejected()
+            | r.SandboxCheckpointed()
+            | r.SandboxCheckpointFailed()
+            | r.RestoreBegun()
+            | r.ContainerRestoreAccepted()
+            | r.RestoreValidated()
+            | r.SandboxRestored()
+            | r.SandboxRestoreFailed()
+        ):
+            return evolve_restore(state, event)
         case _:
             assert_never(event)
 
@@ -136,7 +149,7 @@ def _created(state: Sandbox, event: e.SandboxCreated) -> Sandbox:
         names={intent.name: cid},
         requests=state.requests,
     )
-    return _answer(fresh, intent.request.request_id, "Create")
+    return answer(fresh, intent.request.request_id, "Create")
 
 
 def _root_started(state: Sandbox, event: e.SandboxStarted) -> Sandbox:
@@ -155,15 +168,15 @@ def _container_created(state: Sandbox, event: e.ContainerCreated) -> Sandbox:
     cid = event.container
     created = Container(cid=cid, status="creating", tty_hold=event.hold_id or None)
     known = replace(state, containers={**state.containers, cid: created})
-    return _answer(known, event.request_id, "CreateSubcontainer", cid)
+    return answer(known, event.request_id, "CreateSubcontainer", cid)
 
 
 def _intend(state: Sandbox, cid: str, intent: LaunchIntent) -> Sandbox:
     request_id = intent.request.request_id
     others = {name: owner for name, owner in state.names.items() if owner != cid}
     named = replace(state, names={**others, intent.name: cid})
-    asked = _ask(named, request_id, "StartSubcontainer", cid)
-    return _update(
+    asked = ask(named, request_id, "StartSubcontainer", cid)
+    return update_container(
         asked,
         cid,
         status="starting",
@@ -181,14 +194,14 @@ def _update_start(state: Sandbox, cid: str, **changes: object) -> Sandbox:
         return state
     failure = changes.get("failure")
     error = failure.error if isinstance(failure, Failure) else ""
-    updated = _update(state, cid, tty_hold=None, **changes)
-    return _settle(updated, found.start_request_id, error)
+    updated = update_container(state, cid, tty_hold=None, **changes)
+    return settle(updated, found.start_request_id, error)
 
 
 def _exited(state: Sandbox, event: e.ContainerExited) -> Sandbox:
     """A container may exit before anybody said that it started; then it did start."""
     found = state.containers.get(event.container)
-    exited = _update(
+    exited = update_container(
         state,
         event.container,
         status="stopped",
@@ -196,37 +209,39 @@ def _exited(state: Sandbox, event: e.ContainerExited) -> Sandbox:
         exit_source=event.source,
         exited_at_ns=event.exited_at_ns,
         oom=event.oom,
+        checkpoint_id=event.checkpoint_id,
         tty_hold=None,
         fds_hold=None,
     )
-    return _settle(exited, found.start_request_id if found is not None else "")
+    return settle(exited, found.start_request_id if found is not None else "")
 
 
 def _pause_requested(state: Sandbox, event: e.SandboxPauseRequested) -> Sandbox:
     intent = PauseIntent(pause_id=event.pause_id, paused=event.paused, request_id=event.request_id)
-    asked = _ask(state, event.request_id, "Pause" if event.paused else "Resume")
+    asked = ask(state, event.request_id, "Pause" if event.paused else "Resume")
     return replace(asked, pausing=intent)
 
 
 def _pause_done(state: Sandbox, event: e.SandboxPaused | e.SandboxResumed) -> Sandbox:
     paused = isinstance(event, e.SandboxPaused)
     done = replace(state, paused=paused, pausing=None)
-    answered = _answer(done, event.request_id, "Pause" if paused else "Resume")
-    return _settle(answered, event.request_id)
+    answered = answer(done, event.request_id, "Pause" if paused else "Resume")
+    return settle(answered, event.request_id)
 
 
-def _pause_cut_short(state: Sandbox) -> Sandbox:
+def _cut_short(state: Sandbox) -> Sandbox:
     """What is asked of a sandbox that ends meanwhile has its answer by that."""
-    if state.pausing is None:
-        return state
-    return _settle(replace(state, pausing=None), state.pausing.request_id, SANDBOX_ENDED)
+    for intent in (state.pausing, state.checkpointing):
+        if intent is not None:
+            state = settle(state, intent.request_id, SANDBOX_ENDED)
+    return replace(state, pausing=None, checkpointing=None)
 
 
 def _pause_rejected(state: Sandbox, event: e.SandboxPauseRejected) -> Sandbox:
     method = "Pause" if event.paused else "Resume"
-    answered = _answer(state, event.request_id, method, error=event.error)
+    answered = answer(state, event.request_id, method, error=event.error)
     left = replace(answered, pausing=None) if event.pause_id else answered
-    return _settle(left, event.request_id, event.error)
+    return settle(left, event.request_id, event.error)
 
 
 def _signal_requested(state: Sandbox, event: e.ContainerSignalRequested) -> Sandbox:
@@ -237,7 +252,7 @@ def _signal_requested(state: Sandbox, event: e.ContainerSignalRequested) -> Sand
         mode=event.mode,
         request_id=event.request_id,
     )
-    asked = _ask(state, event.request_id, "Signal", event.container)
+    asked = ask(state, event.request_id, "Signal", event.container)
     return replace(asked, signals={**asked.signals, event.kill_id: intent})
 
 
@@ -266,13 +281,13 @@ def _executed(
             changes = {"status": "lost"}
     cid, exec_id = event.container, event.exec_id
     request_id = evolve_exec.request_of(state, cid, exec_id)
-    return _settle(evolve_exec.update(state, cid, exec_id, **changes), request_id, error)
+    return settle(evolve_exec.update(state, cid, exec_id, **changes), request_id, error)
 
 
 def _destroyed(state: Sandbox, event: e.ContainerDestroyed) -> Sandbox:
     cid = event.container
     names = {name: owner for name, owner in state.names.items() if owner != cid}
-    gone = _update(
+    gone = update_container(
         replace(state, names=names),
         cid,
         status="destroyed",
@@ -281,50 +296,5 @@ def _destroyed(state: Sandbox, event: e.ContainerDestroyed) -> Sandbox:
         fds_hold=None,
         executions={},
     )
-    answered = _answer(gone, event.request_id, "DestroySubcontainer", cid)
-    return _settle_all(answered, "DestroySubcontainer", cid)
-
-
-def _update(state: Sandbox, cid: str, **changes: object) -> Sandbox:
-    found = state.containers.get(cid)
-    if found is None:
-        return state
-    return replace(state, containers={**state.containers, cid: replace(found, **changes)})
-
-
-def _ask(state: Sandbox, request_id: str, method: str, cid: str = "") -> Sandbox:
-    """Note that a request with an id has been accepted; its outcome is still to come."""
-    return _note(state, request_id, RequestOutcome(method=method, cid=cid or state.id))
-
-
-def _answer(
-    state: Sandbox, request_id: str, method: str, cid: str = "", error: str = ""
-) -> Sandbox:
-    """Note the outcome of a request with an id that was answered at once."""
-    outcome = RequestOutcome(method=method, cid=cid or state.id, done=True, error=error)
-    return _note(state, request_id, outcome)
-
-
-def _note(state: Sandbox, request_id: str, outcome: RequestOutcome) -> Sandbox:
-    if not 0 < len(request_id) <= REQUEST_ID_CHARS_MAX or request_id in state.requests:
-        return state
-    return replace(state, requests={**state.requests, request_id: outcome})
-
-
-def _settle(state: Sandbox, request_id: str, error: str = "") -> Sandbox:
-    """Note the outcome of a request that was accepted before."""
-    asked = state.requests.get(request_id)
-    if asked is None or asked.done:
-        return state
-    outcome = replace(asked, done=True, error=error)
-    return replace(state, requests={**state.requests, request_id: outcome})
-
-
-def _settle_all(state: Sandbox, method: str, cid: str) -> Sandbox:
-    """Note success for every open request of this kind: one deed answers all who asked for it."""
-    done = {
-        request_id: replace(asked, done=True)
-        for request_id, asked in state.requests.items()
-        if not asked.done and (asked.method, asked.cid) == (method, cid)
-    }
-    return replace(state, requests={**state.requests, **done}) if done else state
+    answered = answer(withdrawn(gone, cid), event.request_id, "DestroySubcontainer", cid)
+    return settle_all(answered, "DestroySubcontainer", cid)

@@ -15,6 +15,7 @@ Feature: TypeAlias = Literal[
     "apparmor",
     "capability-sets",
     "cgroup-mount",
+    "checkpoint",
     "dev-directory",
     "devices",
     "domainname",

@@ -36,14 +36,17 @@ def uses_terminal(spec: Spec) -> bool:
 
 def check_counts(request: StartRequest, spec: Spec) -> str:
     """Refuse a list of descriptors that is too short for its own flags."""
-    filestores = request.num_gofer_filestore_fds
+    return count_error(request, spec, "start")
+
+
+def count_error(request: StartRequest, spec: Spec, doing: str) -> str:
+    """The same for whatever the arguments are for: ``start`` or ``restore``."""
+    filestores, got = request.num_gofer_filestore_fds, len(request.files)
     if filestores < 0:
-        return f"start arguments must contain 0 or more gofer filestore FDs, but say {filestores}"
+        return f"{doing} arguments must contain 0 or more gofer filestore FDs, but say {filestores}"
     wanted = 1 + _leading(request, spec)
-    if len(request.files) < wanted:
-        return (
-            f"start arguments must contain at least {wanted} FDs, but only got {len(request.files)}"
-        )
+    if got < wanted:
+        return f"{doing} arguments must contain at least {wanted} FDs, but only got {got}"
     return ""
 
 

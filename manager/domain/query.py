@@ -45,6 +45,8 @@ def wait_answer(state: Sandbox, cid: str) -> WaitAnswer:
         return Ended(to_wait_status(found.exit))
     if state.phase == "restoringUnstarted":
         return PENDING
+    if state.restore_error and (found is None or found.status in {"creating", "failed"}):
+        return Refused(restore_failure(state))
     if found is None:
         return Refused(f"container {quote(cid)} not found")
     if found.status in ALIVE:
@@ -94,6 +96,31 @@ def launch_to_end(events: Sequence[Event], found: Container | None) -> str:
 def is_paused(state: Sandbox, pause_id: str) -> bool:
     """Whether a pause or a resume has come to its end, well or not."""
     return state.pausing is None or state.pausing.pause_id != pause_id
+
+
+def restore_answer(state: Sandbox) -> Pending | Refused | None:
+    """How a restore came out: ``None`` for well."""
+    if state.phase in {"restoringUnstarted", "restoringStarted"}:
+        return PENDING
+    if state.restore_error:
+        return Refused(state.restore_error)
+    if state.phase == "restored":
+        return None
+    return Refused(f"sandbox is not being restored, cannot wait for restore: state={state.phase}")
+
+
+def restore_failure(state: Sandbox) -> str:
+    """Why the sandbox could not be restored, as whoever waits is told; empty if it could."""
+    return f"{state.restore_failed_in} failed: {state.restore_error}" if state.restore_error else ""
+
+
+def checkpoint_answer(state: Sandbox, attempts: int) -> Pending | Refused | None:
+    """How the checkpoint after that many attempts came out: ``None`` for well."""
+    if state.checkpoint_attempts > attempts:
+        return Refused(state.checkpoint_error) if state.checkpoint_error else None
+    if state.phase in {"stopped", "deleted"}:
+        return Refused("the sandbox has ended")
+    return PENDING
 
 
 def is_destroyed(container: Container | None, launch_id: str = "") -> bool:

@@ -1,11 +1,14 @@
 """From events to effects, and from a state found at start-up back to what was under way."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from msgspec import Struct
 
 from manager.domain import commands as c
 from manager.domain import events as e
+from manager.domain import restore_events as r
+from manager.domain.checkpoint import RestoreProgress
 from manager.domain.decide_life import SIGNAL_ALL
 from manager.domain.decide_pause import launches_that_run
 from manager.domain.decide_report import ERRNO_NO_SUCH_PROCESS
@@ -16,15 +19,20 @@ from manager.domain.effects import (
     FreezeLaunches,
     Launch,
     ReleaseHold,
+    SaveLaunches,
     SendSignal,
 )
 from manager.domain.events import Event
 from manager.domain.state import ALIVE, Container, Sandbox, SignalIntent
 
 SIGKILL: Final = 9
+ENDED: Final = frozenset({"stopped", "restoreFailed"})
+"""Phases in which nothing may run: what still starts is ended as soon as it has."""
 
 
-def react(before: Sandbox, event: Event) -> tuple[Effect, ...]:  # noqa: C901 - one arm an event
+def react(  # noqa: C901, PLR0912 - one arm an event
+    before: Sandbox, event: Event
+) -> tuple[Effect, ...]:
     """The effects of one event, in order.
 
     Args:
@@ -55,9 +63,17 @@ def react(before: Sandbox, event: Event) -> tuple[Effect, ...]:  # noqa: C901 - 
         ):
             return _release(before.containers.get(cid))
         case e.SandboxStopped():
-            return _end_others(before)
-        case e.ContainerStarted(launch_id=launch_id) if before.phase == "stopped":
+            return (*_end_others(before), *_release_image(before))
+        case e.ContainerStarted(launch_id=launch_id) if before.phase in ENDED:
             return (_kill_everyone(launch_id),)
+        case r.SandboxCheckpointRequested():
+            return (_save(before, event),)
+        case r.RestoreValidated() if not event.error:
+            return _launch_restored(before, event)
+        case r.SandboxRestored():
+            return _release_image(before)
+        case r.SandboxRestoreFailed():
+            return (*_end_all(before), *_release_all(before), *_release_image(before))
         case _:
             return ()
 
@@ -76,6 +92,7 @@ def resume(
     held: frozenset[str],
     why: str,
     executions: frozenset[str] = frozenset(),
+    saves: frozenset[str] = frozenset(),
 ) -> Resumption:
     """Leave every state that a crash can have left behind.
 
@@ -85,14 +102,15 @@ def resume(
         held: Hold ids that the worker still keeps.
         why: What happened to the rest, in words for a person.
         executions: Exec ids that the worker knows; it will report their outcomes itself.
+        saves: Checkpoint ids of which the worker will tell what became.
     """
-    reports: list[c.Report] = []
+    reports: list[c.Report] = list(_resume_images(state, held, saves, why))
     effects: list[Effect] = []
     for found in state.containers.values():
         launch_id = found.intent.launch_id if found.intent is not None else ""
         known = launch_id in launches
         if _can_begin_again(state, found, held) and not known:
-            effects += _launch_root(state)
+            effects += _launch_again(state, found)
         elif found.status in ALIVE and not known:
             reports.append(_cut_short(found, launch_id, why))
         if found.status == "creating" and _missing(found, held):
@@ -145,16 +163,42 @@ def _cut_short(found: Container, launch_id: str, why: str) -> c.Report:
 
 def holds(state: Sandbox) -> frozenset[str]:
     """The hold ids that the sandbox still needs."""
-    named = (
+    named = [
         hold for found in state.containers.values() for hold in (found.fds_hold, found.tty_hold)
-    )
+    ]
+    if state.phase in {"restoringUnstarted", "restoringStarted"} and state.restore is not None:
+        named.append(state.restore.hold_id)
     return frozenset(hold for hold in named if hold)
 
 
 def _can_begin_again(state: Sandbox, found: Container, held: frozenset[str]) -> bool:
-    """Whether a root's start got no further than the log: all that it needs is still held."""
-    waits = found.cid == state.id and found.status == "starting" and not found.destroying
-    return waits and found.fds_hold is not None and not _missing(found, held)
+    """Whether a start got no further than the log: all that it needs is still held.
+
+    That is so of a root, and of whatever is restored.
+    """
+    waits = found.status == "starting" and found.fds_hold is not None and not found.destroying
+    if state.restore is not None and state.restore.hold_id not in held:
+        return False
+    return waits and not _missing(found, held)
+
+
+def _launch_again(state: Sandbox, found: Container) -> tuple[Effect, ...]:
+    if state.restore is None:
+        return _launch_root(state)
+    return (_restored(state, state.restore, found),)
+
+
+def _resume_images(
+    state: Sandbox, held: frozenset[str], saves: frozenset[str], why: str
+) -> Iterator[c.Report]:
+    intent, progress = state.checkpointing, state.restore
+    if intent is not None and intent.checkpoint_id not in saves:
+        yield c.ReportSaveFailed(
+            checkpoint_id=intent.checkpoint_id, stage="interrupted", reason=why
+        )
+    under_way = state.phase in {"restoringUnstarted", "restoringStarted"}
+    if progress is not None and under_way and progress.hold_id not in held:
+        yield c.ReportImageLost(restore_id=progress.restore_id, reason=why)
 
 
 def _missing(found: Container, held: frozenset[str]) -> bool:
@@ -176,6 +220,53 @@ def _launch(before: Sandbox, event: e.ContainerStartAccepted, found: Container |
         sandbox=_launch_id(before, before.id),
         pid_namespace=_launch_id(before, joined) if joined is not None else None,
     )
+
+
+def _save(before: Sandbox, event: r.SandboxCheckpointRequested) -> SaveLaunches:
+    return SaveLaunches(
+        checkpoint_id=event.checkpoint_id,
+        launch_ids=launches_that_run(before),
+        resume=event.resume,
+    )
+
+
+def _launch_restored(before: Sandbox, event: r.RestoreValidated) -> tuple[Effect, ...]:
+    progress = before.restore
+    if progress is None or progress.restore_id != event.restore_id:
+        return ()
+    found = (before.containers.get(cid) for cid in progress.registered)
+    return tuple(_restored(before, progress, each) for each in found if each is not None)
+
+
+def _restored(state: Sandbox, progress: RestoreProgress, found: Container) -> Effect:
+    assert found.intent is not None, "what is registered has an intent"
+    joined = found.intent.joins_pid_namespace
+    is_root = found.cid == state.id
+    return Launch(
+        intent=found.intent,
+        held_fds=found.fds_hold,
+        sandbox=None if is_root else _launch_id(state, state.id),
+        pid_namespace=_launch_id(state, joined) if joined is not None else None,
+        held_image=progress.hold_id,
+        image_name=found.intent.name,
+    )
+
+
+def _release_image(before: Sandbox) -> tuple[Effect, ...]:
+    if before.restore is None:
+        return ()
+    return (ReleaseHold(hold_id=before.restore.hold_id),)
+
+
+def _release_all(before: Sandbox) -> tuple[Effect, ...]:
+    return tuple(effect for found in before.containers.values() for effect in _release(found))
+
+
+def _end_all(state: Sandbox) -> tuple[SendSignal, ...]:
+    root = state.containers.get(state.id)
+    runs = root is not None and root.intent is not None and root.status == "running"
+    first = (_kill_everyone(root.intent.launch_id),) if runs and root and root.intent else ()
+    return (*first, *_end_others(state))
 
 
 def _launch_id(state: Sandbox, cid: str) -> str | None:

@@ -11,7 +11,9 @@ Named: TypeAlias = tuple[str, str, str]
 """Request id (may be empty), method, cid."""
 
 
-def naming(state: Sandbox, command: c.Command) -> Named:  # noqa: C901 - one arm a command
+def naming(  # noqa: C901, PLR0912 - one arm a command
+    state: Sandbox, command: c.Command
+) -> Named:
     """How a client's command is remembered; reports have no name."""
     match command:
         case c.CreateSandbox(request=request, sandbox_id=cid):
@@ -34,6 +36,8 @@ def naming(state: Sandbox, command: c.Command) -> Named:  # noqa: C901 - one arm
             return request.request_id, "ExecuteAsync", request.cid
         case c.Pause(request_id=request_id, paused=paused):
             return request_id, "Pause" if paused else "Resume", state.id
+        case c.Checkpoint(request_id=request_id):
+            return request_id, "Checkpoint", state.id
         case c.DeleteSandbox(request_id=request_id):
             return request_id, "Delete", state.id
         case _:

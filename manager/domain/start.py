@@ -60,6 +60,8 @@ def check_state(state: Sandbox) -> str:
         return f"sandbox {quote(state.id)} is being deleted"
     if state.paused or state.pausing is not None:
         return "sandbox is paused, cannot start subcontainer"
+    if state.checkpointing is not None:
+        return "sandbox is being checkpointed, cannot start subcontainer"
     return ""
 
 

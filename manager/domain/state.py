@@ -20,6 +20,7 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
+from manager.domain.checkpoint import CheckpointIntent, RestoreProgress
 from manager.domain.execution import Execution
 from manager.domain.exit_status import ExitStatus
 from manager.domain.payload import LaunchPlan
@@ -92,6 +93,7 @@ class Container(Struct, frozen=True, kw_only=True):
 
     ``tty_hold`` and ``fds_hold`` name descriptors that wait in the worker for the start.
     ``executions`` maps exec ids to the processes that were executed in it, oldest first.
+    ``checkpoint_id`` names the image for which it was ended.
     """
 
     cid: str
@@ -107,6 +109,7 @@ class Container(Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     destroying: bool = False
     start_request_id: str = ""
+    checkpoint_id: str = ""
     executions: dict[str, Execution] = {}
 
     @property
@@ -152,7 +155,11 @@ class Sandbox(Struct, frozen=True, kw_only=True):
     ``containers`` maps cid to container, the root (whose cid is the sandbox's id) among them;
     ``names`` maps a container's name to its cid; ``requests`` maps request ids to outcomes;
     ``signals`` maps kill ids to the signals that are under way; ``pausing`` is the pause or resume
-    that is under way.
+    that is under way, ``checkpointing`` the checkpoint. ``checkpoint_id`` names the image that the
+    containers were ended for, ``checkpoint_attempts`` counts those that came to an end and
+    ``checkpoint_error`` is why the latest failed. ``restore`` is the restore that the sandbox
+    comes from, ``restore_error`` why it failed and ``restore_failed_in`` in which call;
+    ``savings_ns`` are the processor and wall time that it saved.
     """
 
     id: str = ""
@@ -164,6 +171,14 @@ class Sandbox(Struct, frozen=True, kw_only=True):
     signals: dict[str, SignalIntent] = {}
     paused: bool = False
     pausing: PauseIntent | None = None
+    checkpointing: CheckpointIntent | None = None
+    checkpoint_id: str = ""
+    checkpoint_attempts: int = 0
+    checkpoint_error: str = ""
+    restore: RestoreProgress | None = None
+    restore_error: str = ""
+    restore_failed_in: str = ""
+    savings_ns: tuple[int, int] = (0, 0)
 
     def container(self, cid: str) -> Container | None:
         """The container of that id, unless it is unknown or destroyed."""

@@ -8,8 +8,10 @@ import select
 import struct
 from typing import Final
 
+from manager.kernel.libc import syscall
 from manager.urpc.fds import OwnedFd
 
+_SYS_PIDFD_GETFD: Final = 438
 _PIDFD_GET_INFO: Final = 0xC040FF0B
 _PIDFD_INFO_EXIT: Final = 8
 _INFO: Final = struct.Struct("=QQ11Ii")
@@ -29,6 +31,17 @@ def open_pidfd(pid: int) -> OwnedFd:
         ProcessLookupError: No such process.
     """
     return OwnedFd(os.pidfd_open(pid))
+
+
+def duplicate(pidfd: int, number: int) -> OwnedFd:
+    """Duplicate another process's descriptor, close-on-exec.
+
+    Raises:
+        OSError: `EBADF`, it has none of that number; `EPERM`, it is not ours to look into.
+
+    Source: pidfd_getfd(2).
+    """
+    return OwnedFd(syscall(_SYS_PIDFD_GETFD, pidfd, number, 0))
 
 
 def has_exited(pidfd: int) -> bool:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from eventstore import Actor, RecordedEvent
 from manager.domain import events as e
+from manager.domain import restore_events as r
 from manager.domain.events import Event
 from manager.domain.evolve import evolve
 from manager.domain.state import ABSENT, Sandbox
@@ -56,7 +57,8 @@ class FoldedSandbox(Struct, frozen=True, kw_only=True):
         executions = {
             exec_id for found in self.state.containers.values() for exec_id in found.executions
         }
-        return launches | executions | self.state.signals.keys()
+        saves = {each.checkpoint_id for each in (self.state.checkpointing,) if each is not None}
+        return launches | executions | saves | self.state.signals.keys()
 
     def after(self, event: Event, record: RecordedEvent) -> "FoldedSandbox":
         """Fold one more event; ``record`` is what the log has of it."""
@@ -173,6 +175,10 @@ def _settled_key(event: Event) -> str:
         ):
             return key
         case (
+            r.SandboxCheckpointed(checkpoint_id=key) | r.SandboxCheckpointFailed(checkpoint_id=key)
+        ):
+            return key
+        case (
             e.ContainerDestroyed(launch_id=key)
             | e.ContainerStartFailed(launch_id=key)
             | e.SandboxStartFailed(launch_id=key)
@@ -187,8 +193,15 @@ def intent_key(event: Event) -> str:
     match event:
         case e.SandboxStartRequested(launch_id=key) | e.ContainerDestroyRequested(launch_id=key):
             return key
-        case e.ContainerStartAccepted(intent=intent) | e.SandboxCreated(intent=intent):
+        case (
+            e.ContainerStartAccepted(intent=intent)
+            | e.SandboxCreated(intent=intent)
+            | r.ContainerRestoreAccepted(intent=intent)
+            | r.RestoreBegun(root_intent=intent)
+        ):
             return intent.launch_id
+        case r.SandboxCheckpointRequested(checkpoint_id=key):
+            return key
         case (
             e.ContainerSignalRequested(kill_id=key)
             | e.ProcessExecAccepted(exec_id=key)

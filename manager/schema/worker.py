@@ -14,6 +14,7 @@ Conversation::
     manager -> Launch + FDs          worker -> Started | StartFailed ... later Exited
     manager -> Kill                  worker -> Killed
     manager -> Execute + FDs         worker -> Executed | ExecFailed ... later ProcessExited
+    manager -> Save + FD             worker -> Saved | SaveFailed, and Exited of those that end
     manager -> Destroy               worker -> Exited (if it lived), Destroyed
     manager -> Release, Ack, Stop    (no answer)
 """
@@ -24,44 +25,19 @@ import msgspec
 from msgspec import Struct
 
 from manager.domain.payload import LaunchPlan
+from manager.schema import worker_facts
 from manager.schema.observation import ProcessFacts, UsageFacts
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 
 SignalProblem: TypeAlias = Literal[
     "", "no-process", "no-group", "no-terminal", "other-container", "unsupported"
 ]
 
 
-class PidIdentity(Struct, frozen=True, kw_only=True):
-    """A process beyond doubt: a bare pid may be anybody's by tomorrow.
-
-    ``pid`` is numbered in the worker's PID namespace; ``start_ticks`` is field 22 of
-    ``/proc/PID/stat`` (clock ticks since boot); ``pidfd_inode`` is unique for the life of the
-    system where pidfds have inodes of their own (Linux 6.9), else 0.
-    Source: proc_pid_stat(5), pidfd_open(2).
-    """
-
-    pid: int
-    start_ticks: int
-    pidfd_inode: int
-    boot_id: str
-
-
-class EngineReport(Struct, frozen=True, kw_only=True):
-    """What one engine can do on this machine, found by trying it.
-
-    ``works`` is false when it is missing or cannot start a container here; ``problem`` then says
-    why, in words for a person. ``lacks`` names the features of a spec that this engine cannot give
-    (see ``manager.domain.features``); a start that needs one is refused before anything happens.
-    """
-
-    name: str
-    works: bool
-    path: str = ""
-    version: str = ""
-    problem: str = ""
-    lacks: tuple[str, ...] = ()
+PidIdentity = worker_facts.PidIdentity
+EngineReport = worker_facts.EngineReport
+ExecProcess = worker_facts.ExecProcess
 
 
 # --- manager to worker ---------------------------------------------------------------------------
@@ -108,6 +84,9 @@ class Launch(Struct, frozen=True, kw_only=True, tag="launch"):
             ``None`` for a root container, which gets new ones.
         pid_namespace: ``launch_id`` of the container whose PID namespace is joined; ``None`` for a
             new one.
+        held_image: Go on where an image was made instead of executing the spec's program: the
+            image is the one descriptor held under this name, which stays held.
+        image_name: The name of the container in that image.
     """
 
     launch_id: str
@@ -119,6 +98,22 @@ class Launch(Struct, frozen=True, kw_only=True, tag="launch"):
     held_tty: str | None = None
     sandbox: str | None = None
     pid_namespace: str | None = None
+    held_image: str = ""
+    image_name: str = ""
+
+
+class Save(Struct, frozen=True, kw_only=True, tag="save"):
+    """Make an image of these launches, of all of them at one moment, or of none.
+
+    The frame's one descriptor is the file, which is written from its beginning; see
+    :mod:`manager.schema.image`. ``metadata`` is JSON of its metadata, still without ``files``. With
+    ``resume`` they run on afterwards, else they end.
+    """
+
+    checkpoint_id: str
+    launch_ids: tuple[str, ...]
+    metadata: bytes
+    resume: bool
 
 
 class Kill(Struct, frozen=True, kw_only=True, tag="kill"):
@@ -134,27 +129,6 @@ class Kill(Struct, frozen=True, kw_only=True, tag="kill"):
     signo: int
     pid: int = 0
     mode: int = 0
-
-
-class ExecProcess(Struct, frozen=True, kw_only=True):
-    """What a process that is executed in a container is made of; has env values.
-
-    ``capabilities`` maps the names of the five sets, as in the OCI spec, to names of capabilities;
-    ``None``: those of the container's init. ``executable`` is what ``args`` runs as, if it is not
-    ``args[0]``. ``guest_fds`` are the numbers that the frame's descriptors have in it.
-    """
-
-    args: tuple[str, ...]
-    executable: str = ""
-    env: tuple[str, ...] = ()
-    cwd: str = "/"
-    uid: int = 0
-    gid: int = 0
-    extra_gids: tuple[int, ...] = ()
-    no_new_privileges: bool = False
-    capabilities: dict[str, tuple[str, ...]] | None = None
-    terminal: bool = False
-    guest_fds: tuple[int, ...] = ()
 
 
 class Execute(Struct, frozen=True, kw_only=True, tag="execute"):
@@ -228,6 +202,8 @@ class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
     """Probed kernel facility -> the path taken, e.g. ``{"exit-status": "PIDFD_GET_INFO"}``."""
     held: tuple[str, ...] = ()
     launches: tuple[LaunchFact, ...] = ()
+    saves: tuple[str, ...] = ()
+    """Checkpoint ids of the images that are being made, or of which it will yet report."""
     executions: tuple[str, ...] = ()
     """Exec ids of the processes that it will yet report of."""
     leftovers: tuple[str, ...] = ()
@@ -263,7 +239,9 @@ class StartFailed(Struct, frozen=True, kw_only=True, tag="start_failed"):
 
     seq: int
     launch_id: str
-    stage: Literal["hold", "namespaces", "mounts", "tar", "cgroup", "create", "exec", "aborted"]
+    stage: Literal[
+        "hold", "namespaces", "mounts", "tar", "cgroup", "create", "exec", "restore", "aborted"
+    ]
     reason: str
     errno: int | None = None
 
@@ -341,6 +319,37 @@ class Frozen(Struct, frozen=True, kw_only=True, tag="frozen"):
     error: str = ""
 
 
+class Revived(Struct, frozen=True, kw_only=True):
+    """A container that runs on after an image was made of it: its engine made a new process."""
+
+    launch_id: str
+    identity: PidIdentity
+    engine: str
+    engine_version: str
+    started_at_ns: int
+
+
+class Saved(Struct, frozen=True, kw_only=True, tag="saved"):
+    """The image is whole and on disk; ``digest`` is the SHA-256 of the file."""
+
+    seq: int
+    checkpoint_id: str
+    image_bytes: int
+    digest: str
+    resumed: bool
+    revived: tuple[Revived, ...] = ()
+
+
+class SaveFailed(Struct, frozen=True, kw_only=True, tag="save_failed"):
+    """There is no image: the file has no header. Everything runs on."""
+
+    seq: int
+    checkpoint_id: str
+    stage: Literal["freeze", "save", "write", "resume", "interrupted"]
+    reason: str
+    revived: tuple[Revived, ...] = ()
+
+
 class Destroyed(Struct, frozen=True, kw_only=True, tag="destroyed"):
     """Nothing of the launch is left, but for ``leftovers``, which could not be removed."""
 
@@ -358,7 +367,7 @@ class Answer(Struct, frozen=True, kw_only=True, tag="answer"):
 
 
 ToWorker: TypeAlias = (
-    Hello | Hold | Release | Launch | Kill | Execute | Freeze | Ask | Destroy | Ack | Stop
+    Hello | Hold | Release | Launch | Save | Kill | Execute | Freeze | Ask | Destroy | Ack | Stop
 )
 Outcome: TypeAlias = (
     Held
@@ -367,6 +376,8 @@ Outcome: TypeAlias = (
     | Exited
     | Killed
     | Frozen
+    | Saved
+    | SaveFailed
     | Destroyed
     | Executed
     | ExecFailed

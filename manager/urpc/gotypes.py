@@ -12,6 +12,7 @@ from typing import Final
 from manager.urpc.gojson import (
     GoBool,
     GoInt,
+    GoMap,
     GoOpaque,
     GoPointer,
     GoSlice,
@@ -83,6 +84,30 @@ _START_FIELDS: Final = (
 
 START_ARGS: Final = GoStruct("boot.StartArgs", _START_FIELDS)
 """StartSubcontainer, RestoreSubcontainer."""
+
+RESTORE_OPTS: Final = GoStruct(
+    "boot.RestoreOpts",
+    [
+        field("HavePagesFile", GoBool()),
+        field("HaveDeviceFile", GoBool()),
+        field("Background", GoBool()),
+        _REQUEST_ID,
+    ],
+)
+"""Restore."""
+
+SAVE_OPTS: Final = GoStruct(
+    "control.SaveOpts",
+    [
+        field("key", GoString()),
+        field("metadata", GoMap(GoString())),
+        field("have_pages_file", GoBool()),
+        field("Resume", GoBool()),
+        field("use_checkpoint_gofer", GoBool()),
+        _REQUEST_ID,
+    ],
+)
+"""Checkpoint. A client of 2022 sends the first two."""
 
 CREATE_ARGS: Final = GoStruct("boot.CreateArgs", [_CID, _REQUEST_ID])
 """CreateSubcontainer."""

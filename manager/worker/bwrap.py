@@ -63,6 +63,7 @@ LACKS: Final[frozenset[Feature]] = frozenset(
         "apparmor",
         "capability-sets",
         "cgroup-mount",
+        "checkpoint",
         "devices",
         "domainname",
         "idmapped-mounts",

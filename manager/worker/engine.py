@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
@@ -14,7 +14,7 @@ from manager.domain.spec import Process, Rlimit, Spec
 from manager.kernel import pidfd
 from manager.kernel.namespaces import open_namespace
 from manager.schema.observation import ProcessFacts
-from manager.urpc.fds import OwnedFd
+from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.cgroups import Cgroup
 from manager.worker.delivery import (
     DELIVERED,
@@ -146,6 +146,8 @@ class Running(Struct, kw_only=True):
         monitor: A process of the engine that is init's parent.
         relay: A process that carries the bytes of its terminal.
         maybe_paused: Whether it is paused, or may be: a former worker may have paused it.
+        config: What its engine was told, without env values, for an engine that may have to be
+            told again; empty if a former worker has started it.
     """
 
     engine_id: str
@@ -158,6 +160,7 @@ class Running(Struct, kw_only=True):
     monitor: Child | None = None
     relay: Child | None = None
     maybe_paused: bool = False
+    config: bytes = b""
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -276,6 +279,54 @@ class Engine(Protocol):
 
     def clean_up(self, engine_id: str) -> Steps[list[str]]:
         """Remove the engine's own traces, after everything is dead; returns what is left."""
+        ...
+
+
+@runtime_checkable
+class SavingEngine(Protocol):
+    """An engine that can put a container into files, and bring it back from them.
+
+    Its files are read and written by the engine alone; whose they are is the caller's business.
+    """
+
+    def restore(self, job: Job, image: Path) -> Steps[Running]:
+        """Go on from files that `save` made, instead of `Engine.start`.
+
+        The engine id must be the one that the container had when it was saved.
+
+        Raises:
+            LaunchFailed: Stage `restore` or `create`.
+        """
+        ...
+
+    def streams(self, running: Running) -> FdBundle:
+        """Duplicate the container's stdin, stdout and stderr, for `revive`.
+
+        Raises:
+            OSError: It has ended.
+        """
+        ...
+
+    def save(self, running: Running, image: Path) -> Steps[str]:
+        """Write a container that is frozen to files in a directory.
+
+        After that it can only end, at once or as soon as it may go on; or see `revive`.
+
+        Returns:
+            Why it could not be done; empty if it was. Then it can go on as if nothing had been.
+        """
+        ...
+
+    def revive(
+        self, running: Running, image: Path, stage: LaunchStage, streams: FdBundle
+    ) -> Steps[Running]:
+        """Have a container that was saved go on here and now, as a new process.
+
+        `streams` are lent.
+
+        Raises:
+            LaunchFailed: It has ended for good.
+        """
         ...
 
 

@@ -4,6 +4,7 @@
 
     WorkerError                   root; never raised itself
     ├── LaunchFailed              becomes StartFailed, with its stage, reason and errno
+    │   ├── EngineIdTaken         nothing was made yet, and what has the id is another's
     │   └── LaunchAborted         thrown into a launch that is to be given up (Destroy)
     ├── StateDirTaken             another worker serves this directory: do not start
     └── KernelTooOld              no container can be launched here: every engine reports why
@@ -14,7 +15,7 @@ import os
 from typing import Final, Literal, TypeAlias
 
 Stage: TypeAlias = Literal[
-    "hold", "namespaces", "mounts", "tar", "cgroup", "create", "exec", "aborted"
+    "hold", "namespaces", "mounts", "tar", "cgroup", "create", "exec", "restore", "aborted"
 ]
 
 REASON_CHARS_MAX: Final = 1000
@@ -45,6 +46,14 @@ class LaunchFailed(WorkerError):  # noqa: N818 - named as the outcome that it be
         """Say what was being done, and what the kernel said to it."""
         number = error.errno or errno_codes.EIO
         return cls(stage, f"{doing}: {error.strerror or os.strerror(number)}", number)
+
+
+class EngineIdTaken(LaunchFailed):
+    """The engine id is that of a container that runs: nothing of it may be touched."""
+
+    def __init__(self) -> None:
+        reason = "the container that the image was made of is still here: destroy it first"
+        super().__init__("restore", reason)
 
 
 class LaunchAborted(LaunchFailed):

@@ -42,6 +42,16 @@ class Holds:
             raise LaunchFailed("hold", "the descriptors that were held for this start are gone")
         return held
 
+    def lend(self, hold_id: str) -> FdBundle:
+        """Duplicate what has this name; it stays held, for others.
+
+        Raises:
+            LaunchFailed: Stage `hold`: nothing has this name.
+        """
+        if hold_id not in self._held:
+            raise LaunchFailed("hold", "the image that was held for this start is gone")
+        return FdBundle([each.dup() for each in self._held[hold_id].fds])
+
     def release(self, hold_id: str) -> None:
         """Close what has this name, if anything."""
         held = self._held.pop(hold_id, None)

@@ -6,15 +6,16 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from manager.kernel import pidfd
 from manager.schema import worker as w
 from manager.schema.observation import ProcessFacts, UsageFacts
-from manager.urpc.fds import OwnedFd
+from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.delivery import GROUP, Delivery, Inhabitants, Target, to_the_dead
-from manager.worker.engine import Engine, ExitReport, Running
-from manager.worker.errors import LaunchFailed
+from manager.worker.engine import Engine, ExitReport, Running, SavingEngine
+from manager.worker.errors import EngineIdTaken, LaunchFailed
 from manager.worker.loop import Pause, Steps
 from manager.worker.machine import Machine
 from manager.worker.phases import Phases
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 EMPTY_POLL_SECONDS: Final = 0.01
 EMPTY_ROUNDS_MAX: Final = 500
 """How often, and how many times, to look whether a killed container's processes are gone."""
+
+REVIVAL_POLL_SECONDS: Final = 0.005
+"""How often to look whether a container that was saved goes on."""
 
 Phase: TypeAlias = Literal["launching", "running", "exited", "failed"]
 
@@ -58,6 +62,7 @@ class Launch:
         self.gone = False
         self.destroy_wanted = False
         self.executing = 0
+        self._streams: FdBundle | None = None
         self._starting = False
         self._machine = machine
         self._reports = reports
@@ -67,7 +72,7 @@ class Launch:
         self._stage = machine.stage.of_launch(command.engine_id)
         self._cgroup = machine.cgroups.of_launch(command.engine_id)
 
-    def life(self, request: Callable[[], Request]) -> Steps[None]:
+    def life(self, request: Callable[[], Steps[Request]]) -> Steps[None]:
         """Start, wait for the end, clean up. Never raises.
 
         Args:
@@ -76,6 +81,10 @@ class Launch:
         phases = Phases()
         try:
             running = yield from self._start(request, phases)
+        except EngineIdTaken as failure:
+            self._told_failed(failure)
+            self._leave([])
+            return
         except LaunchFailed as failure:
             yield from self._fail(failure)
             return
@@ -181,6 +190,60 @@ class Launch:
         """What it has used."""
         return usage_of(self.launch_id, self._cgroup)
 
+    @property
+    def lasting(self) -> bool:
+        """Whether it could go on if it was saved, and the image came to nothing."""
+        return self._running is not None and bool(self._running.config)
+
+    def save(self, image: Path) -> Steps[str]:
+        """Write it, frozen, to files in a directory; returns why it could not be done.
+
+        If it was, `revive` or `let_end` must follow: until then nobody is told that it ends.
+        """
+        if self.inside is None or not isinstance(self._engine, SavingEngine):
+            return "the container has ended meanwhile"
+        running = self.inside[1]
+        try:
+            self._streams = streams = self._engine.streams(running)
+        except OSError as problem:
+            return f"its streams cannot be kept: {problem.strerror}"
+        error = yield from self._engine.save(running, image)
+        if error:
+            self._streams = None
+            streams.close()
+        return error
+
+    def revive(self, image: Path) -> Steps[w.Revived | None]:
+        """Have it go on after it was saved; `None` if it has ended for good."""
+        running, engine, streams = self._running, self._engine, self._streams
+        if running is None or streams is None or not isinstance(engine, SavingEngine):
+            return None
+        try:
+            self._running = yield from engine.revive(running, image, self._stage, streams)
+            self._know(self._running)
+        except (LaunchFailed, OSError) as error:
+            logger.warning("worker.revival_failed launch_id=%s %s", self.launch_id, error)
+            return None
+        finally:
+            streams.close()
+            self._streams = None
+        assert self._engine is not None
+        assert self.identity is not None
+        return w.Revived(
+            launch_id=self.launch_id,
+            identity=self.identity,
+            engine=self._engine.name,
+            engine_version=self._engine.version,
+            started_at_ns=time.time_ns(),
+        )
+
+    def let_end(self) -> Steps[None]:
+        """Have it end after it was saved: nothing of it is left to do."""
+        if self._streams is not None:
+            self._streams.close()
+            self._streams = None
+        yield from self.freeze(frozen=False)
+
     def contains(self, pid: int) -> bool:
         """Whether a process of the host's belongs to the container."""
         return pid in self._cgroup.pids()
@@ -192,11 +255,12 @@ class Launch:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._running.pidfd.number, signal.SIGKILL)
 
-    def _start(self, request: Callable[[], Request], phases: Phases) -> Steps[Running]:
-        looked_up = request()
-        self._engine = looked_up.engine
+    def _start(self, request: Callable[[], Steps[Request]], phases: Phases) -> Steps[Running]:
         self._starting = True
+        looked_up = None
         try:
+            looked_up = yield from request()
+            self._engine = looked_up.engine
             return (
                 yield from start_container(
                     looked_up,
@@ -214,12 +278,38 @@ class Launch:
             raise LaunchFailed("create", reason) from error
         finally:
             self._starting = False
-            looked_up.close()
+            if looked_up is not None:
+                looked_up.close()
 
     def _live(self, running: Running, phases: Phases | None) -> Steps[None]:
         assert self._engine is not None
         self._running = running
         self.phase = "running"
+        self._know(running)
+        if phases is not None and self.identity is not None:
+            self._reports.started(self.launch_id, self.identity, self._engine, phases)
+            self._settled()
+        report = yield from self._engine.wait(running)
+        while (successor := (yield from self._successor(running))) is not None:
+            running = successor
+            report = yield from self._engine.wait(running)
+        self.phase = "exited"
+        oom = self._cgroup.ran_out_of_memory()
+        self._reports.exited(self.launch_id, report, oom=oom)
+        self._machine.keeping.drop(self.launch_id)
+        yield from self._finish()
+
+    def _successor(self, running: Running) -> Steps[Running | None]:
+        """What a container goes on as of which only the process that was saved has ended."""
+        while self._streams is not None:
+            yield Pause(seconds=REVIVAL_POLL_SECONDS)
+        if self._running is running:
+            return None
+        running.close()
+        return self._running
+
+    def _know(self, running: Running) -> None:
+        """Leave word of the process for the next worker."""
         self.identity = w.PidIdentity(
             pid=running.pid,
             start_ticks=running.start_ticks,
@@ -229,24 +319,18 @@ class Launch:
         self._machine.records.running(self.command, self.identity)
         if running.pidfd is not None:
             self._machine.keeping.keep(self.launch_id, running.pidfd)
-        if phases is not None:
-            self._reports.started(self.launch_id, self.identity, self._engine, phases)
-            self._settled()
-        report = yield from self._engine.wait(running)
-        self.phase = "exited"
-        oom = self._cgroup.ran_out_of_memory()
-        self._reports.exited(self.launch_id, report, oom=oom)
-        self._machine.keeping.drop(self.launch_id)
-        yield from self._finish()
 
     def _fail(self, failure: LaunchFailed) -> Steps[None]:
         leftovers = yield from self._clean_up()
         if leftovers:
             logger.error("worker.leftovers launch_id=%s %s", self.launch_id, "; ".join(leftovers))
+        self._told_failed(failure)
+        self._depart(leftovers)
+
+    def _told_failed(self, failure: LaunchFailed) -> None:
         self.phase = "failed"
         self._reports.start_failed(self.launch_id, failure)
         self._settled()
-        self._depart(leftovers)
 
     def _finish(self) -> Steps[None]:
         self._depart((yield from self._clean_up()))
@@ -256,6 +340,9 @@ class Launch:
             self._machine.records.left(self.command)
         else:
             self._machine.records.remove(self.command.engine_id)
+        self._leave(leftovers)
+
+    def _leave(self, leftovers: list[str]) -> None:
         self.gone = True
         if self.destroy_wanted:
             self._reports.destroyed(self.launch_id, tuple(leftovers))

@@ -16,12 +16,12 @@ from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.adoption import bare_command, kill_engine_processes, remaining_life
 from manager.worker.delivery import Delivery, Target, to_the_dead
-from manager.worker.errors import LaunchAborted, LaunchFailed
+from manager.worker.errors import EngineIdTaken, LaunchAborted, LaunchFailed
 from manager.worker.execs import Execs
 from manager.worker.holds import Holds
 from manager.worker.launch import Launch
 from manager.worker.leftovers import ENGINE_ID, Leftover
-from manager.worker.loop import Loop, Steps, Task
+from manager.worker.loop import Loop, Pause, Steps, Task
 from manager.worker.machine import Machine
 from manager.worker.outbox import Outbox
 from manager.worker.records import LEFTOVER_PREFIX, PRIVATE_PREFIXES, TRIAL_PREFIX, Record
@@ -36,6 +36,10 @@ LAUNCHES_REMEMBERED_MAX: Final = 100_000
 
 KILLS_REMEMBERED_MAX: Final = 10_000
 """Ids of signals that were delivered, so that none is delivered twice."""
+
+ENGINE_ID_POLL_SECONDS: Final = 0.01
+ENGINE_ID_ROUNDS_MAX: Final = 300
+"""How often, and how many times, to look whether a saved container's remains are gone."""
 
 SANDBOX_NAMESPACES: Final = ("net", "ipc", "uts")
 """What a subcontainer shares with the root container of its sandbox."""
@@ -283,14 +287,15 @@ class Launches:
     def _named(self, launch_ids: Sequence[str]) -> list[Launch]:
         return [self._known[each] for each in launch_ids if each in self._known]
 
-    def _look_up(self, command: w.Launch, fds: FdBundle) -> Request:
+    def _look_up(self, command: w.Launch, fds: FdBundle) -> Steps[Request]:
         """Find what a command names.
 
         Raises:
-            LaunchFailed: Stage `hold`, `namespaces` or `create`; everything is closed.
+            LaunchFailed: Stage `hold`, `namespaces`, `restore` or `create`; everything is closed.
         """
         with contextlib.ExitStack() as owned:
             owned.callback(fds.close)
+            yield from self._until_free(command)
             engine = self._machine.engines.get(command.engine)
             if engine is None:
                 raise LaunchFailed("create", f"no engine named {command.engine!r} works here")
@@ -307,6 +312,7 @@ class Launches:
                 fds = _portable(command.plan, fds)
                 owned.callback(fds.close)
             terminal = self._take_terminal(command, owned)
+            image = self._take_image(command, owned)
             namespaces = self._join(command, owned) if engine.joins_namespaces else {}
             owned.pop_all()
         return Request(
@@ -316,7 +322,28 @@ class Launches:
             terminal=terminal,
             engine=engine,
             namespaces=namespaces,
+            image=image,
         )
+
+    def _until_free(self, command: w.Launch) -> Steps[None]:
+        """Wait until nothing has the engine id any more: an image brings back one that was used."""
+        for _ in range(ENGINE_ID_ROUNDS_MAX):
+            if not any(
+                other.command.engine_id == command.engine_id
+                for other in self._known.values()
+                if other.launch_id != command.launch_id
+            ):
+                return
+            yield Pause(seconds=ENGINE_ID_POLL_SECONDS)
+        raise EngineIdTaken
+
+    def _take_image(self, command: w.Launch, owned: contextlib.ExitStack) -> OwnedFd | None:
+        if not command.held_image:
+            return None
+        with self._holds.lend(command.held_image) as lent:
+            image = lent.take_first()
+        owned.callback(image.close)
+        return image
 
     def _take_terminal(self, command: w.Launch, owned: contextlib.ExitStack) -> OwnedFd | None:
         if command.held_tty is None:

@@ -30,6 +30,7 @@ class Machine(Struct, kw_only=True):
         ends: Exits on disk, for the same.
         engine_states: Directory with a directory for each engine's own state.
         keeping: Has their pidfds kept, for the same.
+        images: Room for what goes into images, or comes out of them.
     """
 
     processes: Processes
@@ -43,6 +44,7 @@ class Machine(Struct, kw_only=True):
     exec_records: ExecRecords
     ends: Ends
     keeping: Keeping
+    images: Path
     engines: Mapping[str, Engine]
     engine_states: Path
 

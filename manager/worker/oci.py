@@ -18,6 +18,7 @@ from msgspec import Struct
 from manager.domain.features import Feature
 from manager.schema.observation import ProcessFacts
 from manager.worker import commands
+from manager.worker.cgroups import Cgroup
 from manager.worker.console import ConsoleSocket, start_relay
 from manager.worker.delivery import Delivery, Target
 from manager.worker.engine import (
@@ -79,6 +80,7 @@ CRUN: Final = Dialect(
     global_options=("--cgroup-manager=disabled",),
     lacks=frozenset(
         {
+            "checkpoint",
             "domainname",
             "idmapped-mounts",
             "intel-rdt",
@@ -93,7 +95,14 @@ RUNC: Final = Dialect(
     exec=ExecDialect(name="runc"),
     applies_resources=True,
     lacks=frozenset(
-        {"domainname", "idmapped-mounts", "personality", "time-namespace", "user-namespace"}
+        {
+            "checkpoint",
+            "domainname",
+            "idmapped-mounts",
+            "personality",
+            "time-namespace",
+            "user-namespace",
+        }
     ),
 )
 
@@ -125,12 +134,13 @@ class OciEngine:
 
     def start(self, job: Job) -> Steps[Running]:
         """See :class:`manager.worker.engine.Engine`."""
-        bundle = self._write_bundle(job)
+        bundle = job.stage.bundle
+        self._write_config(bundle, self._config(job))
         try:
             with contextlib.ExitStack() as owned:
                 console = owned.enter_context(ConsoleSocket(bundle)) if job.terminal else None
                 yield from self._create(job, bundle, console)
-                running = self._take_init(job, bundle)
+                running = self._take_init(job.engine_id, job.cgroup, bundle)
                 if console is not None:
                     master = owned.enter_context(console.receive())
                     terminal = job.stdio[0]
@@ -205,7 +215,7 @@ class OciEngine:
         root = ("--root", str(self._state_dir))
         return [str(self.path), *self._dialect.global_options, *root, *options]
 
-    def _write_bundle(self, job: Job) -> Path:
+    def _config(self, job: Job) -> dict[str, object]:
         stage = job.stage
         changes = Changes(
             root=stage.root,
@@ -219,9 +229,10 @@ class OciEngine:
             keep_resources=self._dialect.applies_resources,
             readonly=job.root_plan.readonly and not self._dialect.serves_files,
         )
-        config = build_config(job.body, job.root_plan, changes)
-        write_private(stage.bundle / "config.json", msgspec.json.encode(config))
-        return stage.bundle
+        return build_config(job.body, job.root_plan, changes)
+
+    def _write_config(self, bundle: Path, config: dict[str, object]) -> None:
+        write_private(bundle / "config.json", msgspec.json.encode(config))
 
     def _create(self, job: Job, bundle: Path, console: ConsoleSocket | None) -> Steps[None]:
         log = bundle / "create.log"
@@ -258,13 +269,13 @@ class OciEngine:
             output = log.read_text(errors="replace") if log.exists() else ""
             raise explain(self.name, doing, output, job.program)
 
-    def _take_init(self, job: Job, bundle: Path) -> Running:
+    def _take_init(self, engine_id: str, cgroup: Cgroup, bundle: Path) -> Running:
         pid = int((bundle / "pid").read_text(encoding="ascii"))
         inherited = self._host.processes.inherit(pid)
         if inherited is None:
             raise LaunchFailed("create", f"{self.name}: init was gone as soon as it was made")
         child, handle = inherited
-        running = observe(job.engine_id, pid, handle, job.cgroup)
+        running = observe(engine_id, pid, handle, cgroup)
         running.init = child
         return running
 

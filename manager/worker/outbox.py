@@ -85,6 +85,14 @@ class Outbox:
             if isinstance(outcome, w.Executed | w.ExecFailed | w.ProcessExited)
         ]
 
+    def saves(self) -> list[str]:
+        """The checkpoints whose outcome the manager has not made durable yet."""
+        return [
+            outcome.checkpoint_id
+            for outcome in self._kept.values()
+            if isinstance(outcome, w.Saved | w.SaveFailed)
+        ]
+
     def __len__(self) -> int:
         return len(self._kept)
 
@@ -96,6 +104,8 @@ def _subject(outcome: w.Outcome) -> str:
         case w.Executed(exec_id=subject) | w.ExecFailed(exec_id=subject):
             return subject
         case w.ProcessExited(exec_id=subject):
+            return subject
+        case w.Saved(checkpoint_id=subject) | w.SaveFailed(checkpoint_id=subject):
             return subject
         case _:
             return outcome.launch_id

@@ -121,7 +121,7 @@ class Prober:
             engine for engine in engines if self._proofs.get(engine.name) != self._proof(engine)
         ]
 
-    def _request(self, command: w.Launch, engine: Engine) -> Request:
+    def _request(self, command: w.Launch, engine: Engine) -> Steps[Request]:
         nothing = self._machine.nothing
         fds = FdBundle([nothing.dup(), nothing.dup(), nothing.dup(), _root()])
         return Request(
@@ -132,6 +132,7 @@ class Prober:
             engine=engine,
             namespaces={},
         )
+        yield  # a generator, as others have to wait here
 
     def _proof(self, engine: Engine) -> _Proof:
         status = engine.path.stat()

@@ -10,24 +10,40 @@ import fcntl
 import os
 import signal
 import stat
+from pathlib import Path
 from typing import Final
 
+import msgspec
 from typing_extensions import override
 
+from manager.kernel import pidfd
 from manager.schema.observation import ProcessFacts
+from manager.urpc.fds import FdBundle
 from manager.worker import commands
+from manager.worker.cgroups import Cgroup
 from manager.worker.delivery import DELIVERED, GROUP, Delivery, Target
 from manager.worker.engine import ExitReport, Job, Running
 from manager.worker.errors import LaunchFailed, one_line
-from manager.worker.loop import Steps
-from manager.worker.oci import Dialect, OciEngine
+from manager.worker.loop import Pause, Steps
+from manager.worker.oci import Dialect, OciEngine, write_private
 from manager.worker.oci_exec import ExecDialect
 from manager.worker.runsc_socket import signal_by_socket
 from manager.worker.runsc_table import parse_table
+from manager.worker.stage import LaunchStage
 
 KILL_SECONDS: Final = 5.0
 """Longest time for delivering a signal."""
 
+IMAGE_SECONDS: Final = 600.0
+"""Longest time for writing or reading one container's memory."""
+
+SENTRY_STDIO: Final = 256
+"""Number that a container's stdin has in its sandbox process; its stdout and stderr follow.
+
+Source: seen in gVisor of 2022; HEAD has `startingStdioFD` of the same value.
+"""
+
+CONFIG: Final = "config.json"
 SIGNAL_CODE_BASE: Final = 128
 SIGNAL_MAX: Final = 64
 """Exit code 128 + n stands for signal n, in runsc as in a shell; `exit(137)` looks the same."""
@@ -71,10 +87,84 @@ class RunscEngine(OciEngine):
         if not job.terminal:
             _check_stdio(job.stdio)
         running = yield from super().start(job)
-        while running.namespaces:
-            # The sandbox process's own: nobody's containers live in them.
-            running.namespaces.popitem()[1].close()
+        running.config = b"" if job.terminal else _to_tell_again(self._config(job))
+        return _alone(running)
+
+    def restore(self, job: Job, image: Path) -> Steps[Running]:
+        """See :class:`manager.worker.engine.SavingEngine`."""
+        _check_stdio(job.stdio)
+        job.cgroup.limit(job.limits)
+        config, bundle = self._config(job), job.stage.bundle
+        self._write_config(bundle, config)
+        try:
+            running = yield from self._restore(job.engine_id, job.cgroup, bundle, image, job.stdio)
+        finally:
+            (bundle / CONFIG).unlink(missing_ok=True)
+        job.phases.lap("restore")
+        running.config = _to_tell_again(config)
         return running
+
+    def save(self, running: Running, image: Path) -> Steps[str]:
+        """See :class:`manager.worker.engine.SavingEngine`."""
+        result = yield from commands.run(
+            self._host.processes,
+            self._command("checkpoint", "--image-path", str(image), "--", running.engine_id),
+            seconds=IMAGE_SECONDS,
+            nothing=self._host.nothing.number,
+        )
+        if result.code == os.EX_OK:
+            return ""
+        return one_line(result.output) or f"runsc checkpoint ended with {result.code}"
+
+    def streams(self, running: Running) -> FdBundle:
+        """See :class:`manager.worker.engine.SavingEngine`."""
+        assert running.pidfd is not None, "it was seen alive"
+        number = running.pidfd.number
+        return FdBundle(pidfd.duplicate(number, SENTRY_STDIO + each) for each in range(3))
+
+    def revive(
+        self, running: Running, image: Path, stage: LaunchStage, streams: FdBundle
+    ) -> Steps[Running]:
+        """See :class:`manager.worker.engine.SavingEngine`."""
+        assert running.pidfd is not None, "it was seen alive"
+        yield from self.freeze(running, frozen=False)  # it ends now, if it has not yet
+        yield Pause(fd=running.pidfd.number, seconds=KILL_SECONDS)
+        yield from self.clean_up(running.engine_id)
+        bundle = stage.bundle
+        write_private(bundle / CONFIG, running.config)
+        stdin, stdout, stderr = streams.numbers()
+        try:
+            revived = yield from self._restore(
+                running.engine_id, running.cgroup, bundle, image, (stdin, stdout, stderr)
+            )
+        finally:
+            (bundle / CONFIG).unlink(missing_ok=True)
+        revived.config = running.config
+        return revived
+
+    def _restore(
+        self,
+        engine_id: str,
+        cgroup: Cgroup,
+        bundle: Path,
+        image: Path,
+        stdio: tuple[int, int, int],
+    ) -> Steps[Running]:
+        log, pid_file = bundle / "restore.log", bundle / "pid"
+        log.unlink(missing_ok=True)
+        argv = self._command("--log", str(log), "--log-format", "json", "restore", "--detach")
+        argv += ["--image-path", str(image), "--bundle", str(bundle), "--pid-file", str(pid_file)]
+        try:
+            child = self._host.processes.spawn([*argv, "--", engine_id], stdio=stdio)
+            cgroup.add(child.pid)
+        except OSError as error:
+            raise LaunchFailed.from_os("restore", f"cannot run {self.path}", error) from error
+        ended = yield from commands.finish(child, seconds=IMAGE_SECONDS)
+        if not ended or child.status:
+            output = log.read_text(errors="replace") if log.exists() else ""
+            why = one_line(output) if ended else "it took too long and was killed"
+            raise LaunchFailed("restore", f"runsc restore: {why or 'it failed'}")
+        return _alone(self._take_init(engine_id, cgroup, bundle))
 
     @override
     def wait(self, running: Running) -> Steps[ExitReport]:
@@ -124,6 +214,19 @@ class RunscEngine(OciEngine):
             nothing=self._host.nothing.number,
         )
         return parse_table(launch_id, result.output, dt.datetime.now(tz=dt.UTC).date())
+
+
+def _alone(running: Running) -> Running:
+    """Forget the sandbox process's own namespaces: nobody's containers live in them."""
+    while running.namespaces:
+        running.namespaces.popitem()[1].close()
+    return running
+
+
+def _to_tell_again(config: dict[str, object]) -> bytes:
+    """The config for a later restore, which takes the environment from the image."""
+    process = msgspec.convert(config["process"], dict[str, object])
+    return msgspec.json.encode({**config, "process": {**process, "env": []}})
 
 
 def _check_stdio(stdio: tuple[int, int, int]) -> None:

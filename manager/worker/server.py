@@ -18,6 +18,7 @@ from manager.worker.loop import Loop
 from manager.worker.machine import Machine
 from manager.worker.outbox import Outbox
 from manager.worker.reports import Reports
+from manager.worker.saves import Saves
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Server:
         self._reports = Reports(self._outbox)
         self._holds = Holds()
         self.launches = Launches(loop, machine, self._holds, self._outbox, self._stop_if_idle)
+        self.saves = Saves(loop, self.launches, self._outbox, machine.images, self._stop_if_idle)
         self._manager: Connection | None = None
         self._connections: set[Connection] = set()
         self._stopping = False
@@ -93,6 +95,8 @@ class Server:
                 self._hold(message, fds)
             case w.Launch():
                 self.launches.launch(message, fds)
+            case w.Save():
+                self.saves.save(message, fds)
             case w.Execute():
                 self.launches.execs.execute(message, fds)
             case _:
@@ -148,6 +152,7 @@ class Server:
             held=self._holds.names,
             launches=tuple(facts.values()),
             leftovers=self.launches.leftovers,
+            saves=self.saves.names(),
             executions=(*self._outbox.executions(), *self.launches.execs.names()),
         )
         connection.send(w.encode(welcome))
@@ -171,5 +176,6 @@ class Server:
             self._manager.send(w.encode(answer))
 
     def _stop_if_idle(self) -> None:
-        if self._stopping and self.launches.idle and not len(self._outbox):
+        idle = self.launches.idle and self.saves.idle
+        if self._stopping and idle and not len(self._outbox):
             self._loop.stop()

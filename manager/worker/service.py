@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -167,12 +168,20 @@ def _machine(
         ends=Ends(directory / "ends"),
         keeping=Keeping(directory, processes),
         engine_states=state_dir,
+        images=_empty(directory / "images"),
         engines={
             program.name: make_engine(program, host, state_dir)
             for program in programs
             if not program.problem
         },
     )
+
+
+def _empty(directory: Path) -> Path:
+    """Make a directory anew: what a killed worker left there is of no use to anybody."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700)
+    return directory
 
 
 def _raise_open_files() -> tuple[int, int]:

@@ -1,7 +1,9 @@
 """From a request to a container whose code runs: look up, assemble, create, start."""
 
 import errno
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -13,10 +15,11 @@ from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.assemble import Assembly
 from manager.worker.cgroups import Cgroup
-from manager.worker.engine import Engine, Job, Running
+from manager.worker.engine import Engine, Job, Running, SavingEngine
 from manager.worker.errors import LaunchFailed
 from manager.worker.exec_order import kept_members
 from manager.worker.home import with_home
+from manager.worker.images import extract
 from manager.worker.loop import Steps
 from manager.worker.machine import Machine
 from manager.worker.phases import Phases
@@ -36,6 +39,7 @@ class Request(Struct, kw_only=True):
         terminal: The container's terminal, if it has one.
         engine: What starts it.
         namespaces: Namespaces to join, by name; duplicates of the other container's.
+        image: What it goes on from, if it does not start anew.
     """
 
     command: w.Launch
@@ -44,6 +48,7 @@ class Request(Struct, kw_only=True):
     terminal: OwnedFd | None
     engine: Engine
     namespaces: dict[str, OwnedFd]
+    image: OwnedFd | None = None
 
     def close(self) -> None:
         """Close every descriptor."""
@@ -52,6 +57,8 @@ class Request(Struct, kw_only=True):
             namespace.close()
         if self.terminal is not None:
             self.terminal.close()
+        if self.image is not None:
+            self.image.close()
 
 
 def start_container(
@@ -97,7 +104,21 @@ def start_container(
         limits=limits,
         phases=phases,
     )
-    return (yield from request.engine.start(job))
+    if request.image is None:
+        return (yield from request.engine.start(job))
+    return (yield from _restore(request, request.image, machine.images, job))
+
+
+def _restore(request: Request, image: OwnedFd, room: Path, job: Job) -> Steps[Running]:
+    engine, place = request.engine, room / job.engine_id
+    if not isinstance(engine, SavingEngine):
+        raise LaunchFailed("restore", f"{engine.name} cannot restore containers")
+    try:
+        yield from extract(image, request.command.image_name, engine.name, place)
+        job.phases.lap("image")
+        return (yield from engine.restore(job, place))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _parse(body: bytes) -> Spec:

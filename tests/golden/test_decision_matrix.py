@@ -6,6 +6,7 @@ from typing import get_args
 from msgspec.structs import replace
 
 from manager.domain import commands as c
+from manager.domain.checkpoint import RestoreProgress
 from manager.domain.decide import decide
 from manager.domain.execution import Execution
 from manager.domain.exit_status import Exited
@@ -36,6 +37,13 @@ ROOT_STATUS: dict[str, ContainerStatus] = {
     "deleted": "destroyed",
 }
 CID = "c1"
+RESTORING = RestoreProgress(
+    restore_id="R-1",
+    hold_id="I-1",
+    image=b.image("__no_name_0", "one", "two"),
+    total=3,
+    registered=(b.SANDBOX,),
+)
 
 EXECUTIONS = {
     "E-1": Execution(exec_id="E-1", status="starting", executable="sh"),
@@ -45,7 +53,7 @@ EXECUTIONS = {
 OF_A_SUBCONTAINER: dict[str, c.Command] = {
     "CreateSubcontainer": b.new(),
     "StartSubcontainer": b.start(),
-    "RestoreSubcontainer": c.RestoreSubcontainer(request=b.a_request(), spec=b.a_spec()),
+    "RestoreSubcontainer": b.restore_sub(images=("root", "one", "two")),
     "DestroySubcontainer": c.DestroySubcontainer(cid=CID),
     "Signal, one process": b.kill(),
     "Signal, all processes": b.kill(mode=1),
@@ -65,7 +73,13 @@ OF_A_SUBCONTAINER: dict[str, c.Command] = {
 OF_THE_ROOT: dict[str, c.Command] = {
     "CreateSandbox": b.create(),
     "StartRoot": c.StartRoot(),
-    "Restore": c.Restore(files=(b.FILE,)),
+    "Restore": b.restore("root", "one"),
+    "Checkpoint": b.checkpoint(),
+    "ReportSaved, of no checkpoint": b.reports_saved(),
+    "ReportSaveFailed, of no checkpoint": c.ReportSaveFailed(
+        checkpoint_id="C-1", stage="save", reason="why"
+    ),
+    "ReportImageLost": c.ReportImageLost(restore_id="R-1", reason="why"),
     "Pause": c.Pause(paused=True, pause_id="P-1", engine=b.ENGINE),
     "Resume": c.Pause(paused=False, pause_id="P-1", engine=b.ENGINE),
     "ReportFrozen, of no pause": c.ReportFrozen(pause_id="P-1"),
@@ -155,6 +169,7 @@ def _sandbox(row: str, root_column: str) -> Sandbox:
         deleting=bool(deleting),
         containers={b.SANDBOX: _container(b.SANDBOX, root_column)},
         names={"__no_name_0": b.SANDBOX},
+        restore=RESTORING if phase.startswith("restor") else None,
     )
 
 

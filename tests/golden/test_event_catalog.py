@@ -11,6 +11,8 @@ from msgspec import Struct
 
 from manager.domain import events as e
 from manager.domain import exit_status, payload, request, state
+from manager.domain import restore_events as r
+from manager.domain.checkpoint import ImageEntry, ImageFacts, Mismatch
 from manager.domain.execution import CapabilityMasks, ExecRequest
 from manager.domain.exit_status import Exited, Signaled, Unknown
 from manager.domain.payload import LaunchPlan, LayerPlan, MountPlan
@@ -111,6 +113,9 @@ EXEC_REQUEST = ExecRequest(
     search_path=("/bin",),
     request_id="r",
 )
+CHECKPOINT = "0198a6b2-1111-7000-8000-000000000011"
+IMAGE = b.image("web", "job")
+MISMATCH = Mismatch(container="web", field="Terminal", error='"Terminal" does not match')
 ERROR = 'container "web" is <already> started'
 
 SANDBOX_EVENTS: tuple[e.Event, ...] = (
@@ -150,6 +155,14 @@ SANDBOX_EVENTS: tuple[e.Event, ...] = (
     e.ContainerExited(
         container="web",
         launch_id=LAUNCH,
+        exit=Exited(code=0),
+        source="engine",
+        exited_at_ns=4,
+        checkpoint_id=CHECKPOINT,
+    ),
+    e.ContainerExited(
+        container="web",
+        launch_id=LAUNCH,
         exit=Unknown(reason="the kernel could not tell any more"),
         source="unknown",
         exited_at_ns=3,
@@ -185,6 +198,48 @@ SANDBOX_EVENTS: tuple[e.Event, ...] = (
         exited_at_ns=1_790_000_000_000_000_002,
     ),
     e.ProcessLost(container="web", exec_id=EXEC, pid=7, reason="the machine was rebooted"),
+    r.SandboxCheckpointRequested(
+        checkpoint_id=CHECKPOINT, resume=True, image=IMAGE, file=b.FILE, request_id="r"
+    ),
+    r.SandboxCheckpointRejected(error=ERROR, files=(b.FILE,), request_id="r"),
+    r.SandboxCheckpointed(
+        checkpoint_id=CHECKPOINT,
+        image_bytes=4096,
+        digest="0" * 64,
+        resumed=True,
+        revived={LAUNCH: b.launched()},
+        request_id="r",
+    ),
+    r.SandboxCheckpointFailed(
+        checkpoint_id=CHECKPOINT, error=ERROR, revived={LAUNCH: b.launched()}, request_id="r"
+    ),
+    r.RestoreBegun(
+        restore_id=CHECKPOINT,
+        hold_id="image-1",
+        image=IMAGE,
+        total=2,
+        policy=2,
+        files=(b.FILE,),
+        root_intent=INTENT,
+        mismatches=(MISMATCH,),
+        begun_at_ns=5,
+        request_id="r",
+    ),
+    r.ContainerRestoreAccepted(
+        container="web",
+        intent=INTENT,
+        hold_id="fds-1",
+        registered=2,
+        total=2,
+        mismatches=(MISMATCH,),
+    ),
+    r.RestoreValidated(
+        restore_id=CHECKPOINT, policy=2, verdict="differs", mismatches=(MISMATCH,), error=ERROR
+    ),
+    r.SandboxRestored(restore_id=CHECKPOINT, cpu_saved_ns=1, wall_saved_ns=-2),
+    r.SandboxRestoreFailed(
+        error=ERROR, method="Restore", files=(b.FILE,), image=IMAGE, request_id="r"
+    ),
     e.RestoreRejected(error=ERROR, files=(b.FILE,), request_id="r"),
     e.ContainerRestoreRejected(container="web", request=REQUEST, error=ERROR),
     e.SandboxStopped(reason="its root container exited"),
@@ -258,6 +313,7 @@ VALUES = (
     *(LaunchIntent, payload.LaunchPlan, payload.LayerPlan, payload.MountPlan),
     *(state.Launched, state.Failure),
     *(ExecRequest, CapabilityMasks),
+    *(ImageFacts, ImageEntry, Mismatch),
     *(exit_status.Exited, exit_status.Signaled, exit_status.Unknown),
     *(worker.PidIdentity, worker.EngineReport),
 )

@@ -5,6 +5,10 @@ from manager.domain.state import ALIVE, Container, Sandbox
 ROOT_STATUSES = {
     "created": {"creating", "starting"},
     "started": {"running", "paused"},
+    "restoringUnstarted": {"creating"},
+    "restoringStarted": {"starting", "running"},
+    "restored": {"running", "paused"},
+    "restoreFailed": {"creating", "starting", "running", "stopped", "failed", "lost", "destroyed"},
     "stopped": {"stopped", "failed", "lost", "destroyed"},
     "deleted": {"destroyed"},
 }
@@ -40,7 +44,7 @@ def _check_container(found: Container) -> None:
         assert found.status not in {"creating", "destroyed"}
 
 
-def _check_open_ends(state: Sandbox) -> None:  # noqa: C901 - one arm a method
+def _check_open_ends(state: Sandbox) -> None:  # noqa: C901, PLR0912 - one arm a method
     """Whatever is still to come has somebody who will tell."""
     for intent in state.signals.values():
         assert state.container(intent.cid) is not None
@@ -50,6 +54,8 @@ def _check_open_ends(state: Sandbox) -> None:  # noqa: C901 - one arm a method
             continue
         found = state.container(outcome.cid)
         match outcome.method:
+            case "StartSubcontainer" if state.phase == "restoringStarted":
+                pass  # a start that was taken as a restore
             case "StartRoot" | "StartSubcontainer":
                 assert found is not None
                 assert found.status == "starting"
@@ -68,6 +74,11 @@ def _check_open_ends(state: Sandbox) -> None:  # noqa: C901 - one arm a method
                     e.request_id for e in found.executions.values() if e.status == "starting"
                 }
                 assert request_id in starting
+            case "Restore" | "RestoreSubcontainer":
+                assert state.phase == "restoringStarted"
+            case "Checkpoint":
+                assert state.checkpointing is not None
+                assert state.checkpointing.request_id == request_id
             case "Delete":
                 assert state.deleting
             case method:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from manager.domain import commands as c
 from manager.domain import events as e
+from manager.domain import restore_events as r
 from manager.domain.decide import decide
 from manager.domain.evolve import evolve, fold
 from manager.domain.exit_status import Exited, Signaled, from_wait_status, to_wait_status
@@ -72,8 +73,21 @@ def commands(draw: st.DrawFn) -> c.Command:
             cid, request_id=request_id, files=draw(st.sampled_from([(), (b.TTY,), (b.FILE,)]))
         ),
         c.StartSubcontainer: lambda: b.start(cid, spec, request, launch_id=launch_id),
-        c.RestoreSubcontainer: lambda: c.RestoreSubcontainer(request=request, spec=spec),
-        c.Restore: lambda: c.Restore(request_id=request_id),
+        c.RestoreSubcontainer: lambda: b.restore_sub(
+            cid, draw(st.sampled_from(["one", "two", "other", ""])), request_id=request_id
+        ),
+        c.Restore: lambda: b.restore(
+            *draw(st.sampled_from([(), ("root",), ("root", "one"), ("root", "one", "two")])),
+            request_id=request_id,
+        ),
+        c.Checkpoint: lambda: b.checkpoint(
+            resume=draw(st.booleans()), checkpoint_id=draw(KILLS), request_id=request_id
+        ),
+        c.ReportSaved: lambda: b.reports_saved(resumed=draw(st.booleans())),
+        c.ReportSaveFailed: lambda: c.ReportSaveFailed(
+            checkpoint_id=draw(KILLS), stage="save", reason="why"
+        ),
+        c.ReportImageLost: lambda: c.ReportImageLost(restore_id="R-1", reason="why"),
         c.DestroySubcontainer: lambda: c.DestroySubcontainer(cid=cid, request_id=request_id),
         c.Signal: lambda: b.kill(
             cid,
@@ -112,7 +126,9 @@ def commands(draw: st.DrawFn) -> c.Command:
     return found
 
 
-def adapted(command: c.Command, state: Sandbox, number: int) -> c.Command:
+def adapted(  # noqa: C901, PLR0912 - one arm a command
+    command: c.Command, state: Sandbox, number: int
+) -> c.Command:
     """The command with ids as they come: new ones for what begins, known ones for reports."""
     match command:
         case c.CreateSandbox() | c.StartSubcontainer():
@@ -124,6 +140,15 @@ def adapted(command: c.Command, state: Sandbox, number: int) -> c.Command:
         case c.ReportFrozen(pause_id=pick):
             known = [] if state.pausing is None else [state.pausing.pause_id]
             return msgspec.structs.replace(command, pause_id=_picked(pick, known))
+        case c.Checkpoint():
+            return msgspec.structs.replace(command, checkpoint_id=f"C-{number}")
+        case c.Restore():
+            return msgspec.structs.replace(command, restore_id="R-1")
+        case c.RestoreSubcontainer():
+            return msgspec.structs.replace(command, launch_id=f"L-{number}")
+        case c.ReportSaved() | c.ReportSaveFailed():
+            saving = [] if state.checkpointing is None else [state.checkpointing.checkpoint_id]
+            return msgspec.structs.replace(command, checkpoint_id=_picked("pick-0", saving))
         case c.Execute():
             return msgspec.structs.replace(command, exec_id=f"E-{number}")
         case (
@@ -161,7 +186,22 @@ def play(*commands_: c.Command, state: Sandbox = ABSENT) -> Sandbox:
     return state
 
 
-GROWN = st.sampled_from([(), b.CREATED, b.STARTED, b.WAITING, b.STARTING, b.RUNNING, b.STOPPED])
+GROWN = st.sampled_from(
+    [
+        (),
+        b.CREATED,
+        b.STARTED,
+        b.WAITING,
+        b.STARTING,
+        b.RUNNING,
+        b.STOPPED,
+        b.RESTORING,
+        b.PARKED,
+        b.TRIGGERED,
+        b.RESTORED,
+        b.SAVING,
+    ]
+)
 HISTORIES = st.lists(commands(), min_size=5, max_size=25)
 
 
@@ -218,8 +258,11 @@ def _check_answer(
 ) -> None:
     """A refusal is one event that changes nothing else; an id makes the call act once."""
     errors = [getattr(event, "error", "") for event in events]
-    if any(errors):
-        assert len(events) == 1
+    if after.phase == "restoreFailed" != state.phase:
+        assert isinstance(events[-1], r.SandboxRestoreFailed)
+    elif any(errors):
+        translated = events[1:] if isinstance(events[0], e.ContainerStartTranslated) else events
+        assert len(translated) == 1
         assert msgspec.structs.replace(after, requests=state.requests) == state
     if recorded(after, command) is not None:
         assert decide(after, command) == ()
@@ -237,6 +280,8 @@ def test_every_state_can_be_left_after_the_worker_is_gone(
     state = b.history(*plan.reports, state=state)
     check_invariants(state)
     assert state.signals == {}
+    assert state.checkpointing is None
+    assert state.phase not in {"restoringUnstarted", "restoringStarted"} or held == holds(state)
     statuses = {found.status for found in state.containers.values() if found.cid != "s1"}
     assert not statuses & {"starting", "running", "paused"}
     assert not any(found.destroying for found in state.containers.values())

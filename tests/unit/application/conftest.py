@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from eventstore import EventLog, SnapshotFiles, memory_log
+from manager.adapters.descriptors import KernelDescriptors
 from manager.adapters.identity import RandomIds
 from manager.application.calls import Calls
 from manager.application.node import Node, NodePorts, open_node
@@ -15,6 +16,7 @@ from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import FdFact
 from manager.kernel.donated import describe
+from manager.schema.image import ImageMetadata
 from manager.schema.node_events import ManagerStarted
 from manager.urpc.fds import FdBundle, OwnedFd
 from tests.unit.application.fake_worker import FakeWorker
@@ -28,6 +30,9 @@ class PlainDescriptors:
 
     def describe(self, files: FdBundle) -> tuple[FdFact, ...]:
         return tuple(describe(number) for number in files.numbers())
+
+    def read_image(self, files: FdBundle) -> ImageMetadata:
+        return KernelDescriptors().read_image(files)
 
     def prepare(self, plan: LaunchPlan, files: FdBundle) -> FdBundle:
         return files

@@ -3,13 +3,16 @@
 It outlives its connections, as the real one does: outcomes stay until they are acknowledged.
 """
 
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import anyio
 
 from manager.application.errors import WorkerGone
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle
+from manager.worker.images import write_image
 
 ENGINE = w.EngineReport(name="crun", works=True, version="1.0-fake")
 SIGKILL = 9
@@ -142,7 +145,7 @@ class FakeWorker:
     def unacknowledged(self) -> list[w.Outcome]:
         return list(self._outbox)
 
-    def obey(  # noqa: C901 - one arm a message
+    def obey(  # noqa: C901, PLR0912 - one arm a message
         self, message: w.ToWorker, files: FdBundle
     ) -> None:
         match message:
@@ -162,6 +165,8 @@ class FakeWorker:
                     self.exit(launch_id, SIGKILL)
             case w.Freeze(pause_id=pause_id):
                 self.put(w.Frozen(seq=self.next_seq(), pause_id=pause_id))
+            case w.Save():
+                self._save(message, files)
             case w.Execute():
                 files.close()
                 self._execute(message)
@@ -173,6 +178,34 @@ class FakeWorker:
                 self._outbox = [outcome for outcome in self._outbox if outcome.seq > seq]
             case _:
                 pass
+
+    def _save(self, message: w.Save, files: FdBundle) -> None:
+        """Write a real image, of engines' files that hold nothing but the engine id."""
+        if self.silent:
+            return
+        engine_ids = [each.engine_id for each in self.launched]
+        with tempfile.TemporaryDirectory() as place:
+            saved = {engine_id: Path(place, engine_id) for engine_id in engine_ids}
+            for engine_id, directory in saved.items():
+                directory.mkdir(exist_ok=True)
+                (directory / "checkpoint.img").write_text(engine_id)
+            steps = write_image(files[0], message.metadata, saved)
+            try:
+                while True:
+                    next(steps)
+            except StopIteration as done:
+                length, digest = done.value
+        self.put(
+            w.Saved(
+                seq=self.next_seq(),
+                checkpoint_id=message.checkpoint_id,
+                image_bytes=length,
+                digest=digest,
+                resumed=message.resume,
+            )
+        )
+        for launch_id in () if message.resume else message.launch_ids:
+            self.exit(launch_id, 0)
 
     def _launch(self, message: w.Launch) -> None:
         if message.launch_id in self.known:

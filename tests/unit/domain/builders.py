@@ -3,6 +3,7 @@
 from typing import Any
 
 from manager.domain import commands as c
+from manager.domain.checkpoint import ImageEntry, ImageFacts
 from manager.domain.decide import decide
 from manager.domain.evolve import fold
 from manager.domain.execution import ExecRequest
@@ -12,6 +13,7 @@ from manager.domain.spec import Spec, parse_spec_object
 from manager.domain.state import ABSENT, Launched, Sandbox
 
 SANDBOX = "s1"
+CONTAINER_NAME = "io.kubernetes.cri.container-name"
 ENGINE = EngineFacts(name="crun", version="1.8")
 LISAFS = GoferMountConf(lower=1, upper=0)
 
@@ -165,6 +167,91 @@ def reports_process_lost(exec_id: str = "E-1") -> c.ReportProcessLost:
     return c.ReportProcessLost(exec_id=exec_id, reason="reboot")
 
 
+def spec_object(name: str = "", **members: Any) -> dict[str, object]:
+    """The JSON of :func:`a_spec`, with a name if it has one."""
+    annotations = {CONTAINER_NAME: name} if name else {}
+    return {
+        "ociVersion": "1.2.0",
+        "process": a_process(),
+        "annotations": annotations,
+        **members,
+    }
+
+
+def image(*names: str, **members: Any) -> ImageFacts:
+    """An image of containers with these names, the first being the root."""
+    entries = tuple(
+        ImageEntry(name=name, cid=f"old-{name}", engine_id=f"e-{name}", root=not number)
+        for number, name in enumerate(names)
+    )
+    given = {
+        "digest": "sha256:1",
+        "engine": ENGINE.name,
+        "engine_version": ENGINE.version,
+        "container_count": len(names),
+        "containers": entries,
+        "cpu_ns": 1000,
+        "wall_ns": 5000,
+        **members,
+    }
+    return ImageFacts(**given)
+
+
+def specs_of(*names: str) -> dict[str, dict[str, object]]:
+    return {name: spec_object(name) for name in names}
+
+
+def named_create(name: str = "root", **members: Any) -> c.CreateSandbox:
+    return create(spec=parse_spec_object(spec_object(name)), **members)
+
+
+def restore(*names: str, **members: Any) -> c.Restore:
+    """Restore an image of these names; the sandbox's root is the first of them."""
+    given = {
+        "restore_id": "R-1",
+        "engine": ENGINE,
+        "files": (FILE,),
+        "image": image(*names) if names else None,
+        "hold_id": "I-1",
+        "spec_object": spec_object(names[0] if names else ""),
+        "image_specs": specs_of(*names),
+        **members,
+    }
+    return c.Restore(**given)
+
+
+def restore_sub(
+    cid: str = "c1", name: str = "one", images: Any = ("root", "one", "two"), **members: Any
+) -> c.RestoreSubcontainer:
+    spec = members.pop("spec_object", spec_object(name))
+    known = members.pop("image_specs", specs_of(*images))
+    request = members.pop("request", None) or a_request(cid, **members)
+    return c.RestoreSubcontainer(
+        request=request,
+        spec=parse_spec_object(spec),
+        engine=ENGINE,
+        launch_id=f"L-{cid}",
+        hold_id=f"H-{cid}",
+        spec_object=spec,
+        image_specs=known,
+    )
+
+
+def checkpoint(**members: Any) -> c.Checkpoint:
+    given = {
+        "checkpoint_id": "C-1",
+        "engine": ENGINE,
+        "files": (fd("regular", "w"),),
+        "image": image("root"),
+        **members,
+    }
+    return c.Checkpoint(**given)
+
+
+def reports_saved(*, resumed: bool = False, **members: Any) -> c.ReportSaved:
+    return c.ReportSaved(checkpoint_id="C-1", image_bytes=7, digest="d", resumed=resumed, **members)
+
+
 def history(*commands: c.Command, state: Sandbox = ABSENT) -> Sandbox:
     """The state after these commands."""
     for command in commands:
@@ -187,3 +274,8 @@ DESTROYED = (*DESTROYING, reports_exited(), reports_destroyed())
 ROOT_EXITED = (*STARTED, reports_exited("root"))
 DELETING = (*RUNNING, c.DeleteSandbox(force=True))
 DELETED = (*CREATED, c.DeleteSandbox())
+RESTORING = (named_create(), restore("root", "one", "two"))
+PARKED = (*RESTORING, new(), restore_sub())
+TRIGGERED = (*PARKED, new("c2"), restore_sub("c2", "two"))
+RESTORED = (*TRIGGERED, *(reports_started(cid) for cid in ("root", "c1", "c2")))
+SAVING = (*RUNNING, checkpoint())

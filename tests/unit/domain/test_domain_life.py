@@ -391,59 +391,6 @@ def test_arguments_are_checked_before_a_start_is_translated(members: Any, text: 
     assert refusal(in_phase("restoringUnstarted"), start(**members)) == text
 
 
-def test_a_start_is_translated_to_a_restore() -> None:
-    state = in_phase("restoringUnstarted")
-    command = start(request=a_request(request_id="r"))
-    error = f"containerManager.RestoreSubcontainer is {NOT_YET}"
-    events = decide(state, command)
-    assert events == (
-        e.ContainerStartTranslated(container="c1", request_id="r"),
-        e.ContainerRestoreRejected(container="c1", request=command.request, error=error),
-    )
-    after = fold(events, state)
-    assert decide(after, command) == ()
-    outcome = after.requests["r"]
-    assert (outcome.method, outcome.done, outcome.error) == ("StartSubcontainer", True, error)
-
-
-# --- restore -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("phase", [phase for phase in PHASES if phase != "restoringUnstarted"])
-def test_restore_subcontainer_wants_a_restore(phase: str) -> None:
-    command = c.RestoreSubcontainer(request=a_request(conf=None), spec=None)
-    text = f"sandbox is not being restored, cannot restore subcontainer: state={phase}"
-    assert refusal(in_phase(phase), command) == text
-    assert decide(in_phase(phase), command) == (
-        e.ContainerRestoreRejected(container="c1", request=command.request, error=text),
-    )
-
-
-@pytest.mark.parametrize(
-    ("request_", "spec", "text"),
-    [
-        (a_request(conf=None), None, "start arguments missing spec"),
-        (a_request("", conf=None), a_spec(process=None), "start arguments missing config"),
-        (a_request(""), a_spec(process=None), "start arguments missing process in spec"),
-        (a_request(""), a_spec(), "start argument missing container ID"),
-        (a_request(), a_spec(), f"containerManager.RestoreSubcontainer is {NOT_YET}"),
-    ],
-)
-def test_an_argument_error_does_not_spoil_the_restore(request_: Any, spec: Any, text: str) -> None:
-    command = c.RestoreSubcontainer(request=request_, spec=spec)
-    assert refusal(in_phase("restoringUnstarted"), command) == text
-
-
-@pytest.mark.parametrize("phase", PHASES)
-def test_restore(phase: str) -> None:
-    text = f"cannot restore a container in state={phase}"
-    if phase == "created":
-        text = f"containerManager.Restore is {NOT_YET}"
-    command = c.Restore(files=(FILE,))
-    assert refusal(in_phase(phase), command) == text
-    assert decide(in_phase(phase), command) == (e.RestoreRejected(error=text, files=(FILE,)),)
-
-
 # --- signal --------------------------------------------------------------------------------------
 
 ONE = 'signaling process in container "c1" PID 0: '

@@ -14,6 +14,7 @@ from tests.unit.domain.builders import (
     CREATED,
     DESTROYED,
     DESTROYING,
+    ENGINE,
     FAILED,
     ROOT_EXITED,
     RUNNING,
@@ -22,6 +23,7 @@ from tests.unit.domain.builders import (
     STOPPED,
     WAITING,
     a_request,
+    checkpoint,
     create,
     history,
     kill,
@@ -30,6 +32,8 @@ from tests.unit.domain.builders import (
     reports_exited,
     reports_failed,
     reports_started,
+    restore,
+    restore_sub,
     start,
 )
 
@@ -40,7 +44,7 @@ DONE = (True, "")
 
 
 def restore_c1() -> c.RestoreSubcontainer:
-    return c.RestoreSubcontainer(request=R_C1, spec=None)
+    return c.RestoreSubcontainer(request=R_C1, spec=None, engine=ENGINE)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +60,7 @@ def restore_c1() -> c.RestoreSubcontainer:
         (WAITING, start(request=R_C1), "StartSubcontainer", "c1", False),
         (RUNNING, start(request=R_C1), "StartSubcontainer", "c1", True),
         (STARTED, restore_c1(), "RestoreSubcontainer", "c1", True),
-        (CREATED, c.Restore(request_id=ID), "Restore", SANDBOX, True),
+        (STARTED, restore(request_id=ID), "Restore", SANDBOX, True),
         (
             WAITING,
             c.DestroySubcontainer(cid="c1", request_id=ID),
@@ -180,7 +184,7 @@ def test_an_id_of_another_call_is_refused_and_keeps_its_outcome() -> None:
         new("c3", request_id=ID),
         start(request=R_C1),
         restore_c1(),
-        c.Restore(request_id=ID),
+        restore(request_id=ID),
         c.DestroySubcontainer(cid="c2", request_id=ID),
         c.DestroySubcontainer(cid="unknown", request_id=ID),
         kill("c2", pid=-1, request_id=ID),
@@ -200,8 +204,9 @@ def test_an_id_that_is_too_long_is_refused_and_not_remembered() -> None:
         c.StartRoot(request_id=long),
         new(request_id=long),
         start(request=a_request(request_id=long)),
-        c.RestoreSubcontainer(request=a_request(request_id=long), spec=None),
-        c.Restore(request_id=long),
+        restore_sub(request_id=long),
+        restore(request_id=long),
+        checkpoint(request_id=long),
         c.DestroySubcontainer(cid="c1", request_id=long),
         kill(request_id=long),
         c.DeleteSandbox(request_id=long),

@@ -42,7 +42,8 @@ EXITED = e.ContainerExited(
             EXITED,
             "container.exited",
             b'{"container":"c1","launch_id":"L","exit":{"type":"exited","code":3},'
-            b'"source":"waitid","exited_at_ns":9,"started_at_ns":null,"oom":false}',
+            b'"source":"waitid","exited_at_ns":9,"started_at_ns":null,"oom":false,'
+            b'"checkpoint_id":""}',
         ),
     ],
 )

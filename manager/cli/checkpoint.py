@@ -1,0 +1,54 @@
+"""``sandtrail checkpoint``."""
+
+import os
+from pathlib import Path
+
+import click
+
+from manager.cli.session import done, fail, json_option, root_option, run_async, sandbox_of
+
+EXIT_NO_FILE = 1
+PARTIAL_SUFFIX = ".partial"
+
+
+@click.command("checkpoint")
+@root_option
+@json_option
+@click.option("--leave-running", is_flag=True, help="Let the sandbox run on afterwards.")
+@click.argument("sandbox")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def command(root: Path, as_json: bool, leave_running: bool, sandbox: str, file: Path) -> None:
+    """Save every process of SANDBOX to FILE, which `sandtrail restore` brings back.
+
+    FILE appears at once, when the image is whole and on disk; one of that name is replaced. It has
+    the memory of the processes in it, secrets among them: only its owner can read it.
+    """
+    found, _ = sandbox_of(root, sandbox)
+    partial = file.with_name(file.name + PARTIAL_SUFFIX)
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+
+    async def call() -> None:
+        await found.checkpoint(image, resume=leave_running)
+
+    try:
+        image = os.open(partial, flags, 0o600)
+    except OSError as error:
+        fail(f"cannot write {partial}: {error.strerror}", EXIT_NO_FILE)
+    try:
+        run_async(call)
+        size = os.fstat(image).st_size
+        partial.replace(file)
+    finally:
+        os.close(image)
+        partial.unlink(missing_ok=True)
+    _sync(file.parent)
+    done(as_json, "checkpoint", str(file), sandbox=sandbox, image=str(file), image_bytes=size)
+
+
+def _sync(directory: Path) -> None:
+    """Have a new name on disk, too. Source: fsync(2)."""
+    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

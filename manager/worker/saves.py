@@ -1,0 +1,201 @@
+"""Making images: everything of a sandbox at one moment, or nothing of it."""
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Literal, Protocol, TypeAlias
+
+from manager.schema import worker as w
+from manager.urpc.fds import FdBundle, OwnedFd
+from manager.worker.images import write_image
+from manager.worker.launch import Launch
+from manager.worker.loop import Loop, Steps
+from manager.worker.outbox import Outbox
+
+logger = logging.getLogger(__name__)
+
+Stage: TypeAlias = Literal["freeze", "save", "write", "resume"]
+DIRECTORY_MODE: Final = 0o700
+
+
+class Running(Protocol):
+    """Where the launches are."""
+
+    def running(self, launch_id: str) -> Launch | None:
+        """The launch of that id, if it is known."""
+        ...
+
+
+class SaveFailed(Exception):  # noqa: N818 - named as the outcome that it becomes
+    """There will be no image; says at which stage, and why."""
+
+    def __init__(self, stage: Stage, reason: str) -> None:
+        super().__init__(reason)
+        self.stage: Stage = stage
+        self.reason = reason
+
+
+class Saves:
+    """Does what the manager asks, once for each checkpoint id.
+
+    Args:
+        loop: Runs the tasks.
+        launches: What is saved.
+        outbox: Where outcomes go.
+        directory: Room for the engines' files until they are in the image.
+        changed: Called when one has come to its end.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        launches: Running,
+        outbox: Outbox,
+        directory: Path,
+        changed: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._launches = launches
+        self._outbox = outbox
+        self._directory = directory
+        self._changed = changed
+        self._under_way: set[str] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no image is being made."""
+        return not self._under_way
+
+    def names(self) -> tuple[str, ...]:
+        """Checkpoint ids of which there is something to tell yet."""
+        return (*self._under_way, *self._outbox.saves())
+
+    def save(self, command: w.Save, fds: FdBundle) -> None:
+        """Make an image; ownership of `fds` moves in."""
+        known = command.checkpoint_id in self._under_way
+        if known or self._outbox.send_again(command.checkpoint_id):
+            fds.close()
+            return
+        self._under_way.add(command.checkpoint_id)
+        self._loop.start(self._save(command, fds))
+
+    def _save(self, command: w.Save, fds: FdBundle) -> Steps[None]:
+        place = self._directory / command.checkpoint_id
+        try:
+            with fds:
+                yield from self._make(command, fds[0], place)
+        except Exception as error:
+            logger.exception("worker.save_crashed checkpoint_id=%s", command.checkpoint_id)
+            self._failed(command, SaveFailed("save", f"a defect of the worker: {error!r}"))
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+            self._under_way.discard(command.checkpoint_id)
+            self._changed()
+
+    def _make(self, command: w.Save, image: OwnedFd, place: Path) -> Steps[None]:
+        launches = [self._launches.running(each) for each in command.launch_ids]
+        found = [each for each in launches if each is not None and each.inside is not None]
+        saved: list[Launch] = []
+        try:
+            _check(found, len(launches))
+            yield from _freeze(found)
+            place.mkdir(mode=DIRECTORY_MODE)
+            for launch in found:
+                yield from _save_one(launch, place)
+                saved.append(launch)
+            length, digest = yield from self._write(command, image, found, place)
+        except SaveFailed as failure:
+            yield from self._undo(command, failure, found, saved, place)
+            return
+        revived: list[w.Revived] = []
+        if command.resume:
+            revived = yield from _revive(saved, place)
+        self._outbox.put(
+            w.Saved(
+                seq=self._outbox.next_seq(),
+                checkpoint_id=command.checkpoint_id,
+                image_bytes=length,
+                digest=digest,
+                resumed=command.resume,
+                revived=tuple(revived),
+            )
+        )
+        if not command.resume:
+            # What is saved has nothing left to do: its engine ends it as soon as it may go on.
+            for launch in saved:
+                yield from launch.let_end()
+
+    def _write(
+        self, command: w.Save, image: OwnedFd, found: Sequence[Launch], place: Path
+    ) -> Steps[tuple[int, str]]:
+        directories = {each.command.engine_id: place / each.command.engine_id for each in found}
+        try:
+            return (yield from write_image(image, command.metadata, directories))
+        except OSError as error:
+            raise SaveFailed("write", error.strerror or str(error)) from error
+
+    def _undo(
+        self,
+        command: w.Save,
+        failure: SaveFailed,
+        found: Sequence[Launch],
+        saved: Sequence[Launch],
+        place: Path,
+    ) -> Steps[None]:
+        revived = yield from _revive(saved, place)
+        for launch in found:
+            if launch not in saved:
+                yield from launch.freeze(frozen=False)
+        self._failed(command, failure, revived)
+
+    def _failed(
+        self, command: w.Save, failure: SaveFailed, revived: Sequence[w.Revived] = ()
+    ) -> None:
+        self._outbox.put(
+            w.SaveFailed(
+                seq=self._outbox.next_seq(),
+                checkpoint_id=command.checkpoint_id,
+                stage=failure.stage,
+                reason=failure.reason,
+                revived=tuple(revived),
+            )
+        )
+
+
+def _check(found: Sequence[Launch], wanted: int) -> None:
+    if len(found) < wanted or not found:
+        raise SaveFailed("freeze", "a container has ended meanwhile")
+    if not all(launch.lasting for launch in found):
+        reason = (
+            "a container was started by a worker that is gone: it could not go on if the image "
+            "came to nothing"
+        )
+        raise SaveFailed("freeze", reason)
+
+
+def _freeze(found: Sequence[Launch]) -> Steps[None]:
+    for launch in found:
+        error = yield from launch.freeze(frozen=True)
+        if error:
+            raise SaveFailed("freeze", error)
+
+
+def _save_one(launch: Launch, place: Path) -> Steps[None]:
+    directory = place / launch.command.engine_id
+    directory.mkdir(mode=DIRECTORY_MODE)
+    error = yield from launch.save(directory)
+    if error:
+        raise SaveFailed("save", error)
+
+
+def _revive(saved: Sequence[Launch], place: Path) -> Steps[list[w.Revived]]:
+    """Let what is saved go on, as new processes; one that cannot is told to have ended."""
+    revived = []
+    for launch in saved:
+        with contextlib.suppress(OSError):
+            found = yield from launch.revive(place / launch.command.engine_id)
+            if found is not None:
+                revived.append(found)
+    return revived
