@@ -12,7 +12,7 @@ from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
-from eventstore.errors import LogIncomplete
+from eventstore.errors import LogCorrupt, LogIncomplete
 from eventstore.note import Checkpoint, Verifier
 from eventstore.sqlite.completeness import check_whole
 from eventstore.sqlite.reading import read_log_file
@@ -60,6 +60,7 @@ SELECT_SCHEMA: Final = (
     "FROM sqlite_schema WHERE name NOT GLOB 'sqlite_stat*'"
 )
 LOWEST: Final = -(2**63)
+Key: TypeAlias = tuple[int, ...]
 
 
 class FileEvidence:
@@ -103,7 +104,7 @@ class FileEvidence:
         after = LOWEST
         while rows := self._raw.execute(SELECT_EVENTS, (after, until, CHUNK_ROWS)).fetchall():
             yield from map(_stored_event, rows)
-            after = rows[-1][0]
+            (after,) = self._onwards("event", (after,), rows[-1][:1])
 
     def checkpoints(self, until: int) -> Iterator[StoredCheckpoint]:
         """As in :class:`eventstore.verification.Evidence`."""
@@ -111,7 +112,7 @@ class FileEvidence:
         while rows := self._raw.execute(SELECT_CHECKPOINTS, (after, until, CHUNK_ROWS)).fetchall():
             for row in rows:
                 yield StoredCheckpoint(*row)
-            after = rows[-1][0]
+            (after,) = self._onwards("checkpoint", (after,), rows[-1][:1])
 
     def versions(self, until: int) -> Iterator[tuple[int, int, int]]:
         """As in :class:`eventstore.verification.Evidence`."""
@@ -120,14 +121,24 @@ class FileEvidence:
             SELECT_VERSIONS, (stream, version, until, CHUNK_ROWS)
         ).fetchall():
             yield from rows
-            stream, version, _ = rows[-1]
+            stream, version = self._onwards("version", (stream, version), rows[-1][:2])
 
     def documents(self) -> Iterator[tuple[str, bytes]]:
         """As in :class:`eventstore.verification.Evidence`."""
         after = LOWEST
         while row := self._raw.execute(SELECT_DOCUMENT, (after,)).fetchone():
             yield (row[0] or b"").decode(errors="backslashreplace"), row[1] or b""
-            after = row[2]
+            (after,) = self._onwards("document", (after,), row[2:])
+
+    def _onwards(self, what: str, before: Key, now: Key) -> Key:
+        """Where to go on after a row; in a damaged tree that may be where one has come from.
+
+        Raises:
+            LogCorrupt: It is. Without that a walk over it would never end.
+        """
+        if not all(isinstance(each, int) for each in now) or now <= before:
+            raise LogCorrupt(self._path, f"{what} {now} follows {before}: a tree is damaged")
+        return now
 
     def has_document(self, digest: str) -> bool:
         """As in :class:`eventstore.verification.Evidence`."""

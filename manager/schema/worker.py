@@ -34,10 +34,10 @@ SignalProblem: TypeAlias = Literal[
     "", "no-process", "no-group", "no-terminal", "other-container", "unsupported"
 ]
 
-
 PidIdentity = worker_facts.PidIdentity
 EngineReport = worker_facts.EngineReport
 ExecProcess = worker_facts.ExecProcess
+Revived = worker_facts.Revived
 
 
 # --- manager to worker ---------------------------------------------------------------------------
@@ -317,16 +317,6 @@ class Frozen(Struct, frozen=True, kw_only=True, tag="frozen"):
     seq: int
     pause_id: str
     error: str = ""
-
-
-class Revived(Struct, frozen=True, kw_only=True):
-    """A container that runs on after an image was made of it: its engine made a new process."""
-
-    launch_id: str
-    identity: PidIdentity
-    engine: str
-    engine_version: str
-    started_at_ns: int
 
 
 class Saved(Struct, frozen=True, kw_only=True, tag="saved"):

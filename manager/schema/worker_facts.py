@@ -18,6 +18,16 @@ class PidIdentity(Struct, frozen=True, kw_only=True):
     boot_id: str
 
 
+class Revived(Struct, frozen=True, kw_only=True):
+    """A container that runs on after an image was made of it: its engine made a new process."""
+
+    launch_id: str
+    identity: PidIdentity
+    engine: str
+    engine_version: str
+    started_at_ns: int
+
+
 class EngineReport(Struct, frozen=True, kw_only=True):
     """What one engine can do on this machine, found by trying it.
 

@@ -489,3 +489,26 @@ def test_what_is_no_log(
     make(tmp_path / "events.db")
     with pytest.raises(error):
         verify_log(tmp_path / "events.db")
+
+
+def test_a_tree_that_leads_back_to_where_one_was_is_no_endless_walk(
+    path: Path, signer: Signer
+) -> None:
+    raw = sqlite3.connect(path)
+    page_bytes = raw.execute("PRAGMA page_size").fetchone()[0]
+    (root,) = raw.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'documents'").fetchone()
+    raw.close()
+    contents = bytearray(path.read_bytes())
+    page = memoryview(contents)[(root - 1) * page_bytes : root * page_bytes]
+    # Source: sqlite.org/fileformat2.html, 1.6: a leaf's header, then where its cells are. A cell
+    # begins with the length of its payload and the rowid.
+    assert page[0] == 0x0D
+    assert int.from_bytes(page[3:5], "big") == 2
+    second = int.from_bytes(page[10:12], "big")
+    rowid = second + (2 if page[second] & 0x80 else 1)
+    assert page[rowid] == 2
+    page[rowid] = 1
+    page.release()
+    path.write_bytes(contents)
+    with pytest.raises(LogUnusable, match=r"document \(1,\) follows \(1,\): a tree is damaged"):
+        verify_log(path, trusted=[signer.verifier])

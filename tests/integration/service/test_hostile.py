@@ -1,0 +1,167 @@
+"""Clients that mean harm, and what they could hope to learn or to reach."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from msgspec.structs import replace
+
+from manager import CallRefused
+from tests.integration.service.conftest import Donor, Service, pipe, sh, wait_for_end
+
+pytestmark = pytest.mark.runtime
+
+SECRET = "correct-horse-battery"
+NOBODY = 65534
+
+
+def with_secret(spec: dict[str, Any]) -> dict[str, Any]:
+    return {**spec, "process": {**spec["process"], "env": ["PATH=/bin", f"TOKEN={SECRET}"]}}
+
+
+@pytest.mark.parametrize("service", ["crun", "bwrap"], indirect=True)
+async def test_a_planted_secret_is_in_no_file_no_error_and_no_output(
+    service: Service, donor: Donor, capfd: pytest.CaptureFixture[str]
+) -> None:
+    texts: list[str] = []
+    root = with_secret(sh("sleep 600"))
+    sandbox = await service.client.create_sandbox("sb", root, donor.donation())
+    await sandbox.start_root()
+    bad = [
+        with_secret({**sh("true"), "hooks": {"prestart": [{"path": "/bin/true"}]}}),
+        {**with_secret(sh("true")), "linux": 3},
+        with_secret(sh("true")),
+    ]
+    bad[2]["process"]["args"] = ["/nix"]
+    for number, spec in enumerate(bad):
+        await sandbox.create_subcontainer(f"bad{number}")
+        with pytest.raises(CallRefused) as refused:
+            await sandbox.start_subcontainer(f"bad{number}", spec, donor.donation())
+        texts.append(refused.value.text)
+    await sandbox.create_subcontainer("good")
+    await sandbox.start_subcontainer("good", with_secret(sh("sleep 600")), donor.donation())
+    worker = await service.worker_pid()
+    await anyio.to_thread.run_sync(service.kill)
+    os.kill(worker, signal.SIGKILL)
+    await wait_for_end(worker)
+    service.options = ("--snapshot-events", "1")
+    await anyio.to_thread.run_sync(service.start)
+    assert (await sandbox.state())["containers"]["good"]["status"] == "running"
+    await anyio.to_thread.run_sync(service.stop)  # writes a snapshot, too
+    assert list((service.root / "snapshots").iterdir())
+    files = [path for path in service.root.rglob("*") if path.is_file()]
+    assert {"events.db", "worker.log"} <= {path.name for path in files}
+    for path in files:
+        # crun and runc keep the spec of a container that lives; theirs is the one place.
+        if "engines" not in path.relative_to(service.root).parts:
+            assert SECRET.encode() not in path.read_bytes(), path
+    printed = capfd.readouterr()
+    assert not [text for text in (*texts, *printed) if SECRET in text]
+    assert sum("/nix" in text for text in texts) == 1, "it is the texts that were looked at"
+    await anyio.to_thread.run_sync(service.start)
+    await sandbox.destroy("good")
+    await sandbox.destroy("sb")
+    for path in (path for path in service.root.rglob("*") if path.is_file()):
+        assert SECRET.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("service", ["crun", "runc", "bwrap"], indirect=True)
+async def test_a_spec_reaches_nothing_of_the_host(
+    service: Service, donor: Donor, tmp_path: Path
+) -> None:
+    touched = tmp_path / "touched"
+    hook = {"path": "/usr/bin/touch", "args": ["touch", str(touched)]}
+    sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+    await sandbox.start_root()
+    refused = {
+        "hooks": {**sh("true"), "hooks": {"createRuntime": [hook], "poststop": [hook]}},
+        "joining the network namespace": _with_linux(
+            namespaces=[{"type": "network", "path": "/proc/1/ns/net"}]
+        ),
+        "joining the mount namespace": _with_linux(
+            namespaces=[{"type": "mount", "path": "/proc/1/ns/mnt"}]
+        ),
+    }
+    await sandbox.create_subcontainer("c")
+    for words, spec in refused.items():
+        with pytest.raises(CallRefused, match=words):
+            await sandbox.start_subcontainer("c", spec, donor.donation())
+    spec = _with_linux(cgroupsPath="/../../evil")
+    spec["annotations"] = {"run.oci.hooks.stderr": str(touched), "run.oci.handler": "krun"}
+    await sandbox.start_subcontainer("c", spec, donor.donation())
+    pid = (await sandbox.state())["containers"]["c"]["launched"]["pid"]
+    places = [line.split(":")[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    assert [place for place in places if place.startswith("/sandtrail/")]
+    assert not [place for place in places if "evil" in place]
+    for name in ("net", "mnt", "ipc", "uts", "pid"):
+        ours, theirs = (os.readlink(f"/proc/{each}/ns/{name}") for each in ("self", pid))
+        assert ours != theirs, name
+    await sandbox.destroy("c")
+    assert not touched.exists()
+
+
+def _with_linux(**members: Any) -> dict[str, Any]:
+    spec = sh("sleep 600")
+    return {**spec, "linux": {**spec["linux"], **members}}
+
+
+async def test_an_archive_that_never_comes_holds_up_nobody_else(
+    service: Service, donor: Donor
+) -> None:
+    sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+    await sandbox.start_root()
+    errors: list[str] = []
+
+    async def start_blocked(read_end: int) -> None:
+        donation = replace(donor.donation(), upper_tar=read_end)
+        with pytest.raises(CallRefused) as refused:
+            await sandbox.start_subcontainer("blocked", sh("true"), donation)
+        errors.append(refused.value.text)
+
+    with pipe() as (read_end, _), anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            await sandbox.create_subcontainer("blocked")
+            tasks.start_soon(start_blocked, read_end)
+            while (await sandbox.state())["containers"]["blocked"]["status"] != "starting":
+                await anyio.sleep(0.01)
+            await sandbox.create_subcontainer("other")
+            await sandbox.start_subcontainer("other", sh("exit 3"), donor.donation())
+            assert (await sandbox.wait("other")).code == 3
+            await sandbox.destroy("blocked")
+    assert errors == ['container "blocked" was destroyed while it was being started']
+
+
+async def test_nobody_else_gets_in(service: Service, donor: Donor) -> None:
+    await service.client.create_sandbox("sb", sh("true"), donor.donation())
+    assert stat.S_IMODE(service.root.stat().st_mode) == 0o700
+    sockets = [path for path in service.root.rglob("*") if path.is_socket()]
+    assert len(sockets) >= 4
+    assert {stat.S_IMODE(path.stat().st_mode) for path in sockets} <= {0o600}
+    # A stranger that is let through to the socket's file is still no peer.
+    script = f"""
+import os, socket
+os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+sock = socket.socket(socket.AF_UNIX)
+sock.connect({str(service.root / "control.sock")!r})
+os.write(1, sock.recv(100) or b"closed")
+"""
+    places = [service.root, *service.root.parents]
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in places}
+    command = [sys.executable, "-c", script]
+    try:
+        shut = subprocess.run(command, check=False, capture_output=True)
+        assert b"PermissionError" in shut.stderr
+        for path, mode in modes.items():
+            path.chmod(mode | 0o011)
+        (service.root / "control.sock").chmod(0o666)
+        let_in = subprocess.run(command, check=False, capture_output=True)
+        assert (let_in.stdout, let_in.returncode) == (b"closed", 0), let_in.stderr
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
