@@ -14,10 +14,10 @@ from msgspec import Struct, to_builtins
 
 from eventstore import SealPolicy, load_signer, open_log
 from eventstore.seal_policy import SEAL_EVENTS, SEAL_SECONDS
-from manager.adapters.client import LOG_FILE, ManagerClient
+from manager.adapters.client import ManagerClient
 from manager.adapters.control_server import NODE_SOCKET, ControlServer, sweep_sockets
 from manager.adapters.descriptors import KernelDescriptors
-from manager.adapters.identity import SEAL_KEY_FILE, RandomIds, boot_id, load_env_key
+from manager.adapters.identity import RandomIds, boot_id, load_env_key
 from manager.adapters.methods import Methods, node_methods, sandbox_methods
 from manager.adapters.runsc_root import RunscRoot
 from manager.adapters.transport import EmbeddedTransport
@@ -29,6 +29,7 @@ from manager.application.program import program_version
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.application.stopping import stop_containers
 from manager.kernel.prctl import become_subreaper
+from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from manager.schema.node_events import ManagerStarted
 from manager.schema.node_snapshot import node_snapshots
 from manager.urpc.load import Load, LoadLimits

@@ -13,10 +13,10 @@ from manager.adapters.donation import Donation
 from manager.adapters.transport import SocketTransport, Transport
 from manager.application.spec_body import SpecObject
 from manager.domain.exit_status import Exited, Signaled, from_wait_status
+from manager.schema.layout import LOG_FILE
 from manager.schema.node_fold import STREAM_PREFIX
 from manager.urpc.fds import HasFileno
 
-LOG_FILE: Final = "events.db"
 SIGNAL_PROCESS: Final = 0
 SIGNAL_ALL: Final = 1
 SIGNAL_FOREGROUND: Final = 2

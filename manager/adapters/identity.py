@@ -11,8 +11,6 @@ from eventstore import new_event_id
 from manager.application.ports import Ids
 
 ENV_KEY_BYTES: Final = 32
-SEAL_KEY_FILE: Final = "keys/log.key"
-"""The key that seals the log, in the state directory unless it is told to be elsewhere."""
 
 
 class RandomIds(Ids):

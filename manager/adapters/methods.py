@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import msgspec
 from msgspec import structs
 
 from eventstore import Actor
@@ -18,8 +17,8 @@ from manager.application.exec_arguments import from_wire as exec_from_wire
 from manager.application.exec_calls import ExecCalls
 from manager.application.image_calls import ImageCalls
 from manager.application.inspection import Inspection
-from manager.domain.state import Sandbox
 from manager.schema.node_fold import Origin
+from manager.schema.summary import inspection, summary
 from manager.urpc.errors import UnknownMethod, UrpcError
 from manager.urpc.gojson import Shape
 from manager.urpc.gotypes import (
@@ -98,7 +97,7 @@ def node_methods(calls: Calls, version: dict[str, Any]) -> Methods:
         return [summary(sandbox) for sandbox in calls.sandboxes()]
 
     async def state(argument: Any, _: Request, __: Origin) -> Any:
-        return msgspec.to_builtins(calls.state(argument))
+        return inspection(calls.state(argument))
 
     async def delete(argument: Any, _: Request, origin: Origin) -> Any:
         if isinstance(argument, str):
@@ -248,26 +247,3 @@ class ContainerManager:
     async def container_runtime_state(self, argument: Any, _: Request, __: Origin) -> Any:
         """Tell whether a container is being created, runs or is stopped."""
         return self._calls.runtime_state(self._id, argument)
-
-
-def summary(sandbox: Sandbox) -> dict[str, Any]:
-    """One line of a list: the sandbox, its engine, and the status of each container."""
-    root = sandbox.containers.get(sandbox.id)
-    return {
-        "ID": sandbox.id,
-        "State": sandbox.phase,
-        "Engine": root.intent.engine if root is not None and root.intent is not None else "",
-        "Containers": [
-            {
-                "CID": found.cid,
-                "Status": found.status,
-                "PID": found.launched.pid if found.launched is not None else 0,
-                "StartedAtNs": found.launched.started_at_ns if found.launched is not None else 0,
-                "ExitedAtNs": found.exited_at_ns or 0,
-                "Exit": msgspec.to_builtins(found.exit),
-                "Args0": found.intent.executable if found.intent is not None else "",
-            }
-            for found in sandbox.containers.values()
-            if found.exists
-        ],
-    }

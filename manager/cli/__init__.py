@@ -4,11 +4,14 @@ Every command lives in a module of its own, which is imported only when it is ca
 completion stay fast, and a command that reads the log loads no server.
 """
 
+import sys
 from importlib import import_module
 from typing import Final
 
 import click
 from typing_extensions import override
+
+from manager.terminal.ending import EXIT_BUG, EXIT_INTERRUPTED, fail, leave_pipe
 
 COMMANDS: Final = {
     "serve": "manager.cli.serve",
@@ -17,6 +20,7 @@ COMMANDS: Final = {
     "run": "manager.cli.run",
     "exec": "manager.cli.exec",
     "ps": "manager.cli.ps",
+    "inspect": "manager.cli.inspect",
     "wait": "manager.cli.wait",
     "kill": "manager.cli.kill",
     "pause": "manager.cli.pause",
@@ -26,9 +30,10 @@ COMMANDS: Final = {
     "top": "manager.cli.top",
     "stats": "manager.cli.stats",
     "rm": "manager.cli.rm",
-    "log": "manager.cli.log",
-    "audit": "manager.cli.audit",
+    "log": "replay.cli.log",
+    "audit": "replay.cli.audit",
     "doctor": "manager.cli.doctor",
+    "help": "manager.cli.help",
 }
 
 
@@ -52,7 +57,8 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="sandtrail")
-def cli() -> None:
+@click.option("--debug", is_flag=True, help="Show where an error that is a bug comes from.")
+def cli(debug: bool) -> None:
     r"""Start containers from donated file descriptors, and keep a log of everything.
 
     \b
@@ -62,12 +68,24 @@ def cli() -> None:
       sandtrail ps
       sandtrail log
 
-    Exit codes: 0 fine, 1 refused or failed, 2 usage. `run`, `wait` and `exec` pass
-    the status through; `run` and `exec` exit 125 when the process could not be started, 126 when
-    its program cannot be executed, 127 when it is not there. `audit verify` has codes of its own.
+    Exit codes: 0 fine, 1 refused or failed, 2 usage; all: `sandtrail help exit-codes`. `run`,
+    `wait` and `exec` pass the status through.
     """
 
 
 def main() -> None:
     """Run the command line; the process exits with its status."""
-    cli(prog_name="sandtrail")
+    try:
+        sys.exit(cli.main(prog_name="sandtrail", standalone_mode=False))
+    except click.Abort:
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        leave_pipe()
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        fail(f"a bug: {text}; `sandtrail --debug ...` shows where", EXIT_BUG)

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import click
 
-from manager.cli.session import done, fail, json_option, root_option, run_async, sandbox_of
+from manager.cli.session import run_async, sandbox_of
+from manager.terminal.ending import fail
+from manager.terminal.output import done, json_option
+from manager.terminal.place import root_option
 
 EXIT_NO_FILE = 1
 PARTIAL_SUFFIX = ".partial"

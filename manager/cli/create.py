@@ -11,7 +11,9 @@ from manager.cli.container_options import (
     container_options,
     open_donation,
 )
-from manager.cli.session import client_of, done, json_option, root_option, run_async
+from manager.cli.session import client_of, run_async
+from manager.terminal.output import done, json_option
+from manager.terminal.place import root_option
 
 
 @click.command("create")

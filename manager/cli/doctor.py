@@ -10,7 +10,8 @@ from msgspec import to_builtins
 
 from manager.adapters.worker_client import probe
 from manager.application.engines import AUTO_ORDER
-from manager.cli.session import json_option, print_json, run_async
+from manager.cli.session import run_async
+from manager.terminal.output import json_option, print_json
 
 
 @click.command("doctor")
@@ -39,7 +40,7 @@ def command(as_json: bool) -> None:
 
 
 def _print(told: dict[str, Any], engines: list[dict[str, Any]]) -> None:
-    from manager.cli.table import print_table  # noqa: PLC0415 - rich, only for people
+    from manager.terminal.table import print_table  # noqa: PLC0415 - rich, only for people
 
     working = [engine["name"] for engine in engines if engine["works"]]
     auto = next((name for name in AUTO_ORDER if name in working), "none of them")

@@ -12,14 +12,10 @@ import click
 from manager.adapters.client import DEFAULT_PATH, ExecOptions, SandboxClient
 from manager.application.errors import ManagerError
 from manager.cli.exec_terminal import ExecTerminal
-from manager.cli.session import (
-    EXIT_NOT_STARTED,
-    root_option,
-    run_async,
-    sandbox_of,
-    target_argument,
-)
+from manager.cli.session import run_async, sandbox_of, target_argument
 from manager.domain.exit_status import Exited, Signaled, to_shell_code
+from manager.terminal.ending import EXIT_NOT_STARTED
+from manager.terminal.place import root_option
 
 FORWARDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 STDIN, STDOUT, STDERR = 0, 1, 2

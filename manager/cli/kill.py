@@ -5,14 +5,9 @@ from pathlib import Path
 
 import click
 
-from manager.cli.session import (
-    done,
-    json_option,
-    root_option,
-    run_async,
-    sandbox_of,
-    target_argument,
-)
+from manager.cli.session import run_async, sandbox_of, target_argument
+from manager.terminal.output import done, json_option
+from manager.terminal.place import root_option
 
 
 @click.command("kill")

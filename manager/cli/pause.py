@@ -4,7 +4,9 @@ from pathlib import Path
 
 import click
 
-from manager.cli.session import done, json_option, root_option, run_async, sandbox_of
+from manager.cli.session import run_async, sandbox_of
+from manager.terminal.output import done, json_option
+from manager.terminal.place import root_option
 
 
 @click.command("pause")

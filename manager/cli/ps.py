@@ -5,48 +5,27 @@ from typing import Any
 
 import click
 
-from manager.cli.session import client_of, json_option, print_json, root_option, run_async
-
-COLUMNS = ("SANDBOX", "CONTAINER", "STATUS", "PID", "ENGINE", "STARTED", "COMMAND")
+from manager.terminal.output import json_option, print_json
+from manager.terminal.place import log_option, root_option
+from manager.terminal.sandboxes import print_sandboxes
 
 
 @click.command("ps")
 @root_option
+@log_option
 @json_option
-def command(root: Path, as_json: bool) -> None:
-    """List sandboxes and their containers."""
-    found = run_async(lambda: client_of(root).sandboxes())
+@click.option("--at", metavar="WHEN", help="A point of the past; see `sandtrail help when`.")
+def command(root: Path, log: Path | None, as_json: bool, at: str | None) -> None:
+    """List sandboxes and their containers; with --at those of that time, from the log alone."""
+    if at is not None or log is not None:
+        from manager.terminal.past import show_sandboxes  # noqa: PLC0415 - only for the past
+
+        show_sandboxes(root, log, at or "head", as_json=as_json)
+        return
+    from manager.cli.session import client_of, run_async  # noqa: PLC0415 - only for what lives
+
+    found: list[dict[str, Any]] = run_async(lambda: client_of(root).sandboxes())
     if as_json:
         print_json("ps", items=found)
-        return
-    from manager.cli.table import print_table  # noqa: PLC0415 - rich, only for people
-
-    print_table(
-        COLUMNS, [_row(sandbox, each) for sandbox in found for each in sandbox["Containers"]]
-    )
-
-
-def _row(sandbox: dict[str, Any], container: dict[str, Any]) -> tuple[str, ...]:
-    from manager.cli.table import local_time  # noqa: PLC0415 - only for people
-
-    return (
-        sandbox["ID"],
-        container["CID"],
-        status_text(container),
-        str(container["PID"] or "-"),
-        sandbox["Engine"],
-        local_time(container["StartedAtNs"]) if container["StartedAtNs"] else "-",
-        container["Args0"],
-    )
-
-
-def status_text(container: dict[str, Any]) -> str:
-    """A container's status, with how it ended."""
-    ended = container["Exit"]
-    match ended:
-        case {"type": "exited", "code": code}:
-            return f"{container['Status']} (exit {code})"
-        case {"type": "signaled", "signal": signo}:
-            return f"{container['Status']} (signal {signo})"
-        case _:
-            return str(container["Status"])
+    else:
+        print_sandboxes(found)

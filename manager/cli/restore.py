@@ -11,8 +11,11 @@ import msgspec
 
 from manager.adapters.donation import Donation, Layer
 from manager.cli.container_options import OWN_STDIO
-from manager.cli.session import client_of, done, fail, json_option, root_option, run_async
+from manager.cli.session import client_of, run_async
 from manager.schema.image import ImageContainer, ImageMetadata, ImageRejected, read_image
+from manager.terminal.ending import fail
+from manager.terminal.output import done, json_option
+from manager.terminal.place import root_option
 
 EXIT_NO_IMAGE = 1
 NULL = Path(os.devnull)

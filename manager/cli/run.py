@@ -18,16 +18,11 @@ from manager.cli.container_options import (
     container_options,
     open_donation,
 )
-from manager.cli.session import (
-    EXIT_NOT_STARTED,
-    client_of,
-    json_option,
-    print_json,
-    root_option,
-    run_async,
-    split_target,
-)
+from manager.cli.session import client_of, run_async, split_target
 from manager.domain.exit_status import Exited, Signaled, to_shell_code
+from manager.terminal.ending import EXIT_NOT_STARTED
+from manager.terminal.output import json_option, print_json
+from manager.terminal.place import root_option
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 

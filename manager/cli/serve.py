@@ -12,8 +12,10 @@ from eventstore.seal_policy import SEAL_EVENTS, SEAL_SECONDS
 from manager.adapters.service_manager import READY, STOPPING, ServiceManager
 from manager.application.engines import AUTO
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
-from manager.cli.session import fail, json_option, print_json, root_option
 from manager.daemon import STOP_GRACE_S, Service, serve
+from manager.terminal.ending import fail
+from manager.terminal.output import json_option, print_json
+from manager.terminal.place import root_option
 
 ENGINES = (AUTO, "bwrap", "crun", "runc", "runsc")
 

@@ -4,16 +4,10 @@ from pathlib import Path
 
 import click
 
-from manager.cli.session import (
-    EXIT_NOT_STARTED,
-    client_of,
-    done,
-    json_option,
-    root_option,
-    run_async,
-    split_target,
-    target_argument,
-)
+from manager.cli.session import client_of, run_async, split_target, target_argument
+from manager.terminal.ending import EXIT_NOT_STARTED
+from manager.terminal.output import done, json_option
+from manager.terminal.place import root_option
 
 
 @click.command("start")

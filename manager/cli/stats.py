@@ -5,14 +5,9 @@ from typing import Any
 
 import click
 
-from manager.cli.session import (
-    json_option,
-    print_json,
-    root_option,
-    run_async,
-    sandbox_of,
-    target_argument,
-)
+from manager.cli.session import run_async, sandbox_of, target_argument
+from manager.terminal.output import json_option, print_json
+from manager.terminal.place import root_option
 
 COLUMNS = ("CONTAINER", "CPU", "MEMORY", "LIMIT", "PIDS")
 MIB = 1024 * 1024
@@ -29,7 +24,7 @@ def command(root: Path, as_json: bool, target: str) -> None:
     if as_json:
         print_json("stats", **found)
         return
-    from manager.cli.table import print_table  # noqa: PLC0415 - rich, only for people
+    from manager.terminal.table import print_table  # noqa: PLC0415 - rich, only for people
 
     print_table(COLUMNS, [_row(found["event"])])
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import click
 
-from manager.cli.session import json_option, print_json, root_option, run_async, sandbox_of
+from manager.cli.session import run_async, sandbox_of
+from manager.terminal.output import json_option, print_json
+from manager.terminal.place import root_option
 
 COLUMNS = ("PID", "PPID", "UID", "C", "TTY", "STIME", "TIME", "CMD")
 
@@ -23,6 +25,6 @@ def command(root: Path, as_json: bool, target: str) -> None:
     if as_json:
         print_json("top", items=found)
         return
-    from manager.cli.table import print_table  # noqa: PLC0415 - rich, only for people
+    from manager.terminal.table import print_table  # noqa: PLC0415 - rich, only for people
 
     print_table(COLUMNS, [[str(row[name.lower()]) for name in COLUMNS] for row in found])

@@ -5,15 +5,10 @@ from pathlib import Path
 
 import click
 
-from manager.cli.session import (
-    json_option,
-    print_json,
-    root_option,
-    run_async,
-    sandbox_of,
-    target_argument,
-)
+from manager.cli.session import run_async, sandbox_of, target_argument
 from manager.domain.exit_status import to_shell_code
+from manager.terminal.output import json_option, print_json
+from manager.terminal.place import root_option
 
 
 @click.command("wait")

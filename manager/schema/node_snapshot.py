@@ -18,10 +18,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from eventstore import EventLog, SnapshotFiles, SnapshotKind, SnapshotUnusable, load_newest
+from manager.schema.layout import SNAPSHOT_DIRECTORY
 from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, FoldedSandbox, NodeFold, decode_record
 
-SNAPSHOT_DIRECTORY: Final = "snapshots"
-"""Beside the log."""
 FOLD_NAME: Final = "node"
 FOLDING_PACKAGES: Final = ("manager.domain", "manager.schema")
 

@@ -12,8 +12,7 @@ import anyio
 import pytest
 
 from eventstore import ANY, NewEvent, SealPolicy, load_signer, open_log
-from manager.adapters.client import LOG_FILE
-from manager.adapters.identity import SEAL_KEY_FILE
+from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 
 
 async def write(root: Path, how_many: int, key: str = SEAL_KEY_FILE) -> None:

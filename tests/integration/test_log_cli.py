@@ -7,9 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
+from click.testing import CliRunner, Result
 
-from manager.adapters.client import LOG_FILE
+from eventstore import ANY, NewEvent, open_log
+from manager.cli import cli
+from manager.schema.layout import LOG_FILE
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "logs" / "log_v1.db"
 START = 1767225600  # 2026-01-01T00:00:00Z, when its first event was recorded
@@ -21,30 +26,39 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def log(root: Path, *args: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "manager.cli", "log", *args],
-        env={**os.environ, "SANDTRAIL_ROOT": str(root), "TZ": "UTC"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+def log(root: Path, *args: str) -> Result:
+    env = {"SANDTRAIL_ROOT": str(root), "TZ": "UTC"}
+    return CliRunner().invoke(cli, ["log", *args], env=env, prog_name="sandtrail")
 
 
 @pytest.mark.parametrize(
     ("args", "positions"),
     [
         ((), range(1, 44)),
+        (("--since", "6", "--until", "#8"), [6, 7, 8]),
         (("--after", "5", "--until", "8"), [6, 7, 8]),
         (("-n", "2", "-r"), [43, 42]),
+        (("-n", "2"), [42, 43]),
+        (("-n", "0"), []),
         (("-r", "--until", "3"), [3, 2, 1]),
         (("-t", "container.exited"), [7, 12, 31, 36]),
         (("-t", "container.exited", "-t", "sandbox.stopped", "-s", "web"), [31, 36, 37]),
-        (("--before", "2026-01-01T00:00:00.5"), [1, 2, 3]),
-        (("--before", "2026-01-01T01:00:00.5+01:00"), [1, 2, 3]),
-        (("--since", str(START + 2), "--until", "29", "--type", "sandbox.start_rejected"), [28]),
-        (("--since", str(START + 60)), []),
+        (("--until", "2026-01-01T00:00:00.5"), [1, 2, 3]),
+        (("--until", "2026-01-01T01:00:00.5+01:00"), [1, 2, 3]),
+        (("--until", "2026-01-01"), []),
+        (("--since", f"@{START + 2}", "--until", "29", "--type", "sandbox.start_rejected"), [28]),
+        (("--since", f"@{START + 60}"), []),
+        (("--outcome", "fail"), [12, 16, 27, 28, 31, 36, 42]),
+        (("--outcome", "refused"), [27, 28, 42]),
+        (("--outcome", "fail", "-t", "container.exited", "-n", "1"), [36]),
+        (("--outcome", "ok", "-t", "sandbox.start_rejected"), []),
+        (("-s", "web", "-c", "side"), [24, 25, 26, 29, 30, 31]),
+        (("--grep", "no such file"), [16]),
+        (("--actor", "uid:0", "--until", "5"), [4, 5]),
+        (("--actor", "root", "--until", "5"), [4, 5]),
+        (("--actor", "4711"), []),
+        (("--until-match", "type == container.exited && exit.code == 3"), range(1, 13)),
+        (("-r", "--until-match", "outcome == refused"), [43, 42]),
     ],
 )
 def test_log_prints_what_is_asked_for(
@@ -52,28 +66,130 @@ def test_log_prints_what_is_asked_for(
 ) -> None:
     done = log(root, "--json", *args)
 
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     printed = [json.loads(line)["position"] for line in done.stdout.splitlines()]
     assert printed == list(positions)
+    if "--until-match" not in args:
+        counted = log(root, "--count", *(each for each in args if each != "-r"))
+        if "-n" not in args:
+            assert int(counted.stdout) == len(printed)
+
+
+def test_what_an_event_led_to(root: Path) -> None:
+    done = log(root, "--json", "--cause", "#5")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {"sandbox.started", "container.exited"} <= {event["type"] for event in events}
+    assert {event["sandbox"] for event in events} == {"hello"}
 
 
 def test_a_table_for_people(root: Path) -> None:
-    done = log(root, "-s", "fails", "--limit", "1")
+    done = log(root, "-s", "fails", "-n", "1")
 
-    assert "sandbox.created" in done.stdout
+    assert "sandbox.stopped" in done.stdout
     assert done.stdout.count("sandbox.") == 1
+    assert "window: #1 to #43; 1 of 43 events match; the log is complete from #1" in done.stderr
+
+
+def test_a_list_too_long_for_a_table_has_every_event(root: Path) -> None:
+    script = "import replay.cli.log as log, manager.cli\nlog.TABLE_ROWS_MAX = 7\nmanager.cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "log"],
+        env={**os.environ, "SANDTRAIL_ROOT": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    numbers = [line.split()[0] for line in done.stdout.splitlines()]
+    assert [int(each) for each in numbers if each.isdigit()] == list(range(1, 44))
+    assert "43 of 43 events match" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("args", "says"),
+    ("args", "code", "says"),
     [
-        (("--since", "yesterday"), "'yesterday' is no time, such as 2026-01-31T12:00"),
-        (("--follow", "--limit", "3"), "--follow goes on for ever"),
-        (("--limit", "-1"), "-1 is not in the range"),
+        (("--since", "yestrday"), 2, "'yestrday' is no point of a log: want a position"),
+        (("--since", "20260101"), 2, "#20260101 or as 2026-01-01: write one of these"),
+        (("--until", "#99"), 5, "there is no #99; the log has #1 to #43"),
+        (("--follow", "-n", "3"), 2, "--follow goes on for ever"),
+        (("-n", "-1"), 2, "-1 is not in the range"),
+        (("--type", "container.exitd"), 2, "no event has the type 'container.exitd'"),
+        (("--actor", "nobody-of-that-name"), 2, "is no user here"),
+        (("--grep", "("), 2, "'(' is no regular expression"),
+        (("--until-match", "a ="), 2, "is not understood"),
+        (("--timeout", "soon"), 2, "'soon' is no duration, such as 90s"),
+        (("--until-match", "type == never.seen"), 1, "43 of 43 events match"),
+        (("--log", "nowhere.db"), 5, "the log nowhere.db is not there"),
+        (("--log", "/"), 5, "the log / is no file"),
+        (("--cause", "2", "-r"), 2, "--cause looks from the beginning"),
     ],
 )
-def test_what_makes_no_sense_is_refused(root: Path, args: tuple[str, ...], says: str) -> None:
+def test_what_makes_no_sense_is_refused(
+    root: Path, args: tuple[str, ...], code: int, says: str
+) -> None:
     done = log(root, *args)
 
-    assert done.returncode == 2
+    assert done.exit_code == code
     assert says in done.stderr
+    assert isinstance(done.exception, SystemExit)
+
+
+def test_a_cursor_file_reads_on(root: Path, tmp_path: Path) -> None:
+    cursor = tmp_path / "cursor"
+    first = log(root, "--json", "--cursor-file", str(cursor), "--until", "5")
+    rest = log(root, "--json", "--cursor-file", str(cursor))
+    none = log(root, "--json", "--cursor-file", str(cursor))
+    lines = (first.stdout + rest.stdout).splitlines()
+    assert [json.loads(line)["position"] for line in lines] == list(range(1, 44))
+    assert len(first.stdout.splitlines()) == 5
+    assert (none.exit_code, none.stdout) == (0, "")
+    for text, says in (("3 other-id", "#3 is not the event"), ("x", "is no cursor file")):
+        cursor.write_text(text)
+        lost = log(root, "--cursor-file", str(cursor))
+        assert lost.exit_code == 4
+        assert says in lost.stderr
+
+
+def test_a_reader_that_has_had_enough(root: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m manager.cli log --json | head -n 1; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        env={**os.environ, "SANDTRAIL_ROOT": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode in {0, 141}  # all of it fits into a pipe
+    assert done.stderr.count("\n") <= 1
+
+
+async def test_following_across_restarts_of_the_writer(tmp_path: Path) -> None:
+    path = tmp_path / LOG_FILE
+
+    async def append(stream: str) -> None:
+        event = NewEvent(type="sandbox.stopped", data={"reason": "\x1b]0;gone\x07 \u202eevil"})
+        async with open_log(path) as writer:
+            await writer.append(stream, [event], expected=ANY)
+
+    await append("sandbox-a")
+    command = [sys.executable, "-m", "manager.cli", "log", "-f", "--log", str(path)]
+    command += ["--until-match", "sandbox == c", "--timeout", "60s"]
+    async with await anyio.open_process(command, stderr=None) as process:
+        assert process.stdout is not None
+        reader = BufferedByteReceiveStream(process.stdout)
+        lines = [await reader.receive_until(b"\n", 1000)]
+        await append("sandbox-b")
+        lines.append(await reader.receive_until(b"\n", 1000))
+        await append("sandbox-c")
+        lines.append(await reader.receive_until(b"\n", 1000))
+        assert await process.wait() == 0
+    assert [line.split()[0] for line in lines] == [b"1", b"2", b"3"]
+    assert all(b"\x1b" not in line and rb"\x1b]0;gone\x07 \u202eevil" in line for line in lines)
+
+
+def test_waiting_has_an_end(root: Path) -> None:
+    done = log(root, "-f", "--after", "40", "--until-match", "type == x", "--timeout", "0.3")
+    assert done.exit_code == 124
+    assert len(done.stdout.splitlines()) == 3

@@ -5,11 +5,6 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 LAST_COLUMN_CHARS_MIN: Final = 28
 UNBOUNDED_CHARS: Final = 10_000
 """Width where nobody looks: a table that is piped is neither wrapped nor cut."""
@@ -17,6 +12,11 @@ UNBOUNDED_CHARS: Final = 10_000
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; the last column takes what room is left, the others give way to it."""
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - heavy, and only people look at tables
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
     for column in columns[:-1]:
         table.add_column(column, no_wrap=True, overflow="ellipsis")
@@ -39,3 +39,12 @@ def local_time(at_ns: int) -> str:
     seconds, nanos = divmod(at_ns, 1_000_000_000)
     clock = time.strftime("%H:%M:%S", time.localtime(seconds))
     return f"{clock}.{nanos // 1_000_000:03d}"
+
+
+def full_time(at_ns: int) -> str:
+    """A moment with its date, to the millisecond, in the local zone with its offset."""
+    seconds, nanos = divmod(at_ns, 1_000_000_000)
+    local = time.localtime(seconds)
+    zone = time.strftime("%z", local)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", local)
+    return f"{stamp}.{nanos // 1_000_000:03d}{zone[:3]}:{zone[3:]}"

@@ -25,25 +25,15 @@ from eventstore import (
     read_checkpoint,
     verify_log,
 )
-from manager.adapters.client import LOG_FILE
-from manager.adapters.identity import SEAL_KEY_FILE
-from manager.cli.session import fail, json_option, print_json, root_option
+from manager.schema.layout import LOG_FILE, PUBLIC_SUFFIX, SEAL_KEY_FILE
+from manager.terminal.ending import fail
+from manager.terminal.output import json_option, print_json
+from manager.terminal.place import log_option, root_option
 
 EXIT_OF: Final = {Verdict.INTACT: 0, Verdict.BROKEN: 3, Verdict.INCONCLUSIVE: 4}
 EXIT_INCONCLUSIVE: Final = 4
 EXIT_UNREADABLE: Final = 5
 NOTE_BYTES_READ_MAX: Final = 2 * 1024 * 1024
-PUBLIC_SUFFIX: Final = ".pub"
-
-log_option = click.option(
-    "--log",
-    "log",
-    type=click.Path(path_type=Path),
-    envvar="SANDTRAIL_LOG",
-    show_envvar=True,
-    help="The log's file, instead of the one in --root.",
-)
-
 
 keys_option = click.option(
     "--key",

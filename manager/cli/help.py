@@ -1,0 +1,72 @@
+"""``sandtrail help``: what no one command's help can say."""
+
+import click
+
+from manager.terminal.ending import EXIT_CODES
+from manager.terminal.reading import unknown
+
+TOPICS = ("exit-codes", "when", "events", "expressions")
+
+
+@click.command("help")
+@click.argument("topic", required=False, metavar="[TOPIC]")
+@click.pass_context
+def command(ctx: click.Context, topic: str | None) -> None:
+    """Explain a topic: exit-codes, when, events or expressions; or a command."""
+    if topic is None:
+        parent = ctx.parent or ctx
+        click.echo(parent.get_help())
+        click.echo(f"\nTopics: {', '.join(TOPICS)}.")
+        return
+    text = topic_text(topic)
+    if text is None:
+        text = _command_help(ctx, topic)
+    click.echo(text)
+
+
+def topic_text(topic: str) -> str | None:
+    """What there is to say of a topic; ``None`` if it is none."""
+    match topic:
+        case "exit-codes":
+            return "\n".join(f"{code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
+        case "when":
+            from manager.schema import when  # noqa: PLC0415 - only this topic needs it
+
+            return _tidy(when.__doc__)
+        case "expressions":
+            # By name: replay stands above manager and is not imported from here.
+            from importlib import import_module  # noqa: PLC0415
+
+            return _tidy(import_module("replay.expression").__doc__)
+        case "events":
+            return _events()
+        case _:
+            return None
+
+
+def _events() -> str:
+    from manager.schema.events import EVENT_TYPES  # noqa: PLC0415 - only this topic needs them
+    from manager.schema.node_events import NODE_EVENT_TYPES  # noqa: PLC0415
+
+    types = {**EVENT_TYPES, **NODE_EVENT_TYPES}
+    width = max(map(len, types))
+    lines = (
+        f"{tag:<{width}}  {(types[tag].__doc__ or '').split('.')[0].splitlines()[0]}"
+        for tag in sorted(types)
+    )
+    return _tidy("\n".join(lines))
+
+
+def _command_help(ctx: click.Context, name: str) -> str:
+    parent = ctx.find_root()
+    group = parent.command
+    found = group.get_command(parent, name) if isinstance(group, click.Group) else None
+    if found is None:
+        names = group.list_commands(parent) if isinstance(group, click.Group) else []
+        unknown("topic or command", name, [*TOPICS, *names])
+    return found.get_help(click.Context(found, info_name=name, parent=parent))
+
+
+def _tidy(text: str | None) -> str:
+    """A module's docstring without its markup."""
+    return (text or "").replace("``", "").replace("::\n", ":\n").strip()

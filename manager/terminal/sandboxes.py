@@ -1,0 +1,40 @@
+"""Sandboxes and their containers, in one layout for now and for then."""
+
+from typing import Any
+
+COLUMNS = ("SANDBOX", "CONTAINER", "STATUS", "PID", "ENGINE", "STARTED", "COMMAND")
+
+
+def print_sandboxes(items: list[dict[str, Any]]) -> None:
+    """Print summaries (:func:`manager.schema.summary.summary`) as a table."""
+    from manager.terminal.table import print_table  # noqa: PLC0415 - only for people
+
+    print_table(
+        COLUMNS, [_row(sandbox, each) for sandbox in items for each in sandbox["Containers"]]
+    )
+
+
+def _row(sandbox: dict[str, Any], container: dict[str, Any]) -> tuple[str, ...]:
+    from manager.terminal.table import local_time  # noqa: PLC0415 - only for people
+
+    return (
+        sandbox["ID"],
+        container["CID"],
+        status_text(container),
+        str(container["PID"] or "-"),
+        sandbox["Engine"],
+        local_time(container["StartedAtNs"]) if container["StartedAtNs"] else "-",
+        container["Args0"],
+    )
+
+
+def status_text(container: dict[str, Any]) -> str:
+    """A container's status, with how it ended."""
+    ended = container["Exit"]
+    match ended:
+        case {"type": "exited", "code": code}:
+            return f"{container['Status']} (exit {code})"
+        case {"type": "signaled", "signal": signo}:
+            return f"{container['Status']} (signal {signo})"
+        case _:
+            return str(container["Status"])

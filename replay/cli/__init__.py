@@ -1,0 +1,1 @@
+"""The auditor's commands. They read a log; no service needs to run."""

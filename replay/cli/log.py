@@ -1,0 +1,280 @@
+"""``sandtrail log``."""
+
+import pwd
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import click
+
+from eventstore import RecordedEvent
+from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_NO, EXIT_TIMEOUT, fail
+from manager.terminal.output import json_option
+from manager.terminal.place import log_option, root_option
+from manager.terminal.reading import log_path, read_log
+from manager.terminal.table import local_time, print_table, printable
+from replay.cursor_file import CursorUnknown, load_cursor, save_cursor
+from replay.describe import detail, event_line, event_subject, where
+from replay.expression import ExpressionError, parse_expression
+from replay.outcome import FAIL, OUTCOMES
+from replay.selection import PATTERN_CHARS_MAX, Selection, known_types, payload
+from replay.trail import Trail, Window
+
+COLUMNS: Final = ("#", "TIME", "WHERE", "EVENT", "ACTOR", "DETAIL")
+TABLE_ROWS_MAX: Final = 1000
+"""Longer lists are printed line by line: a table has to be complete before its first line."""
+DURATION: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h|)")
+SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "": 1}
+
+
+def seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    """A duration as people write it (``90``, ``90s``, ``2m``, ``500ms``), in seconds."""
+    if text is None:
+        return None
+    found = DURATION.fullmatch(text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no duration, such as 90s, 2m or 500ms")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+def question(_: click.Context, __: click.Parameter, text: str | None) -> Any:
+    """An expression, parsed."""
+    try:
+        return None if text is None else parse_expression(text)
+    except ExpressionError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def user_id(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    """A user by number (``0``, ``uid:0``) or by name."""
+    if text is None:
+        return None
+    digits = text.removeprefix("uid:")
+    if digits.isascii() and digits.isdigit():
+        return int(digits)
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except KeyError:
+        raise click.BadParameter(f"{text!r} is no user here: want a name or uid:NUMBER") from None
+
+
+def pattern(_: click.Context, __: click.Parameter, text: str) -> str:
+    """A regular expression that can be compiled."""
+    try:
+        if len(text) > PATTERN_CHARS_MAX:
+            raise click.BadParameter(f"at most {PATTERN_CHARS_MAX} characters")
+        re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise click.BadParameter(f"{text!r} is no regular expression: {error}") from None
+    return text
+
+
+def tags(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Event types, all of them known."""
+    from manager.schema.events import EVENT_TYPES  # noqa: PLC0415 - only to check them
+    from manager.schema.node_events import NODE_EVENT_TYPES  # noqa: PLC0415
+
+    if unknown := known_types(given, {**EVENT_TYPES, **NODE_EVENT_TYPES}):
+        raise click.BadParameter(f"no event has the type {unknown[0]!r}: `sandtrail help events`")
+    return given
+
+
+@click.command("log")
+@root_option
+@log_option
+@json_option
+@click.option("--since", metavar="WHEN", help="Begin there; see `sandtrail help when`.")
+@click.option("--until", metavar="WHEN", help="End there; that included, but for a bare date.")
+@click.option("--after", type=click.IntRange(min=0), metavar="POSITION", help="Begin after it.")
+@click.option("--cursor-file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Begin after what it names; name there what was printed last.")  # fmt: skip
+@click.option("-s", "--sandbox", default="", help="Only events of this sandbox.")
+@click.option("-c", "--container", default="", help="Only events of this container.")
+@click.option("-t", "--type", "types", multiple=True, metavar="TAG", callback=tags,
+              help="Only these; repeatable.")  # fmt: skip
+@click.option("--outcome", type=click.Choice([FAIL, *OUTCOMES]), default=None,
+              help="Only events with this outcome; fail: all but ok.")  # fmt: skip
+@click.option("--actor", callback=user_id, metavar="USER", help="Only what this user asked for.")
+@click.option("--cause", "causes", metavar="WHEN", multiple=True,
+              help="Only what this event led to, at whatever remove.")  # fmt: skip
+@click.option("--grep", "regex", default="", callback=pattern, metavar="RE",
+              help="Only events with a match in their payload.")  # fmt: skip
+@click.option("-n", "--lines", type=click.IntRange(min=0), help="Only the last so many.")
+@click.option("-r", "--reverse", is_flag=True, help="Newest event first.")
+@click.option("--count", is_flag=True, help="Print how many there are, and nothing else.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with new events as they come.")
+@click.option("--until-match", callback=question, metavar="EXPR",
+              help="Stop after such an event; see `sandtrail help expressions`.")  # fmt: skip
+@click.option("--timeout", callback=seconds, metavar="TIME", help="Stop after so long, with 124.")
+def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
+    """Print the log, oldest event first; with --json one object a line.
+
+    Reads the file itself: no service needs to run. The order is that of positions; ↺ marks a time
+    that is before the one above it.
+    """
+    path = log_path(root, log)
+    if how["follow"] and (how["reverse"] or how["count"] or how["until"] or how["lines"]):
+        raise click.UsageError("--follow goes on for ever: not with --until, -n, -r or --count")
+    if how["cursor_file"] and (how["reverse"] or how["lines"] is not None or how["count"]):
+        raise click.UsageError("--cursor-file goes with reading on: not with -n, -r or --count")
+    if how["cursor_file"] and how["after"] is not None:
+        raise click.UsageError("--after and --cursor-file both say where to begin")
+    job = _Job(as_json, how)
+
+    async def call() -> None:
+        async with Trail.open(path) as trail:
+            with anyio.move_on_after(how["timeout"]) as scope:
+                await job.run(trail)
+            if scope.cancelled_caught:
+                sys.exit(EXIT_TIMEOUT)
+
+    try:
+        read_log(call)
+    except CursorUnknown as error:
+        fail(str(error), EXIT_INCONCLUSIVE)
+    if job.unmatched:
+        sys.exit(EXIT_NO)
+
+
+class _Job:
+    """One call of the command."""
+
+    def __init__(self, as_json: bool, how: dict[str, Any]) -> None:
+        self._as_json = as_json
+        self._how = how
+        self.unmatched = how["until_match"] is not None
+        self._printed = 0
+        self._last: RecordedEvent | None = None
+
+    async def run(self, trail: Trail) -> None:
+        how = self._how
+        causes = [await trail.position(each) for each in how["causes"]]
+        selection = Selection(
+            sandbox=how["sandbox"],
+            container=how["container"],
+            types=how["types"],
+            outcome=how["outcome"] or "",
+            uid=how["actor"],
+            pattern=how["regex"],
+            causes=tuple(causes),
+        )
+        window = await self._window(trail)
+        try:
+            if how["follow"]:
+                async with aclosing(
+                    trail.follow(selection, after=window.first - 1)  # type: ignore[type-var]
+                ) as records:
+                    await self._print_lines(records)
+            elif how["count"]:
+                await self._count(trail, selection, window)
+            else:
+                records = self._listed(trail, selection, window)
+                await (self._print_lines if self._as_json else self._print_table)(records)
+        finally:
+            if how["cursor_file"] and self._last is not None:
+                save_cursor(how["cursor_file"], self._last)
+        if not how["follow"]:
+            self._say(trail, window)
+
+    async def _window(self, trail: Trail) -> Window:
+        how = self._how
+        window = await trail.window(how["since"], how["until"])
+        after = how["after"] or 0
+        if how["cursor_file"] and (cursor := load_cursor(how["cursor_file"])) is not None:
+            known = await trail.record(cursor.position)
+            if known is None or known.event_id != cursor.event_id:
+                raise CursorUnknown(
+                    f"#{cursor.position} is not the event that {how['cursor_file']} names: "
+                    "it is of another log; remove the file to begin anew"
+                )
+            after = cursor.position
+        return Window(first=max(window.first, after + 1), last=window.last)
+
+    async def _listed(
+        self, trail: Trail, selection: Selection, window: Window
+    ) -> AsyncIterator[RecordedEvent]:
+        lines, reverse = self._how["lines"], self._how["reverse"]
+        if reverse and selection.causes:
+            raise click.UsageError("--cause looks from the beginning: not with --reverse")
+        if lines is None or reverse:
+            left = lines
+            async for record in trail.events(selection, window, backwards=reverse):
+                if left is not None:
+                    if left == 0:
+                        return
+                    left -= 1
+                yield record
+            return
+        for record in await trail.newest(selection, window, lines):
+            yield record
+
+    async def _count(self, trail: Trail, selection: Selection, window: Window) -> None:
+        async for _ in trail.events(selection, window):
+            self._printed += 1
+        click.echo(self._printed)
+
+    async def _print_lines(self, records: AsyncIterator[RecordedEvent]) -> None:
+        async for record in records:
+            if self._as_json:
+                click.echo(event_line(record))
+            else:
+                click.echo("  ".join(map(printable, self._row(record))))
+            if self._is_last(record):
+                return
+
+    async def _print_table(self, records: AsyncIterator[RecordedEvent]) -> None:
+        rows: list[tuple[str, ...]] = []
+        async for record in records:
+            rows.append(self._row(record))
+            if self._is_last(record):
+                break
+            if len(rows) >= TABLE_ROWS_MAX:
+                break
+        if rows:
+            print_table(COLUMNS, rows)
+        if len(rows) >= TABLE_ROWS_MAX:
+            await self._print_lines(records)
+
+    def _is_last(self, record: RecordedEvent) -> bool:
+        """Note an event as printed; whether it is the one to stop after."""
+        self._last = record
+        self._printed += 1
+        matches = self._how["until_match"]
+        if matches is None or not matches(event_subject(record)):
+            return False
+        self.unmatched = False
+        return True
+
+    def _row(self, record: RecordedEvent) -> tuple[str, ...]:
+        before = self._last
+        stepped = (
+            before is not None
+            and not self._how["reverse"]
+            and (record.recorded_at_ns < before.recorded_at_ns)
+        )
+        clock = local_time(record.recorded_at_ns)
+        return (
+            str(record.position),
+            f"↺{clock}" if stepped else clock,
+            where(record),
+            record.type,
+            f"uid:{record.actor.uid}" if record.actor is not None else "-",
+            detail(payload(record)),
+        )
+
+    def _say(self, trail: Trail, window: Window) -> None:
+        """Tell what was looked at, so that a short list cannot be taken for a short log."""
+        if not window.count:
+            click.echo("window: empty, no event is in it", err=True)
+            return
+        sealed = trail.sealed()
+        tail = f"sealed to #{sealed}" if sealed else "not sealed yet"
+        click.echo(
+            f"window: #{window.first} to #{window.last}; {self._printed} of {window.count} events "
+            f"match; the log is complete from #1, {tail}",
+            err=True,
+        )

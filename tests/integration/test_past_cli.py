@@ -1,0 +1,96 @@
+"""``ps`` and ``inspect`` of the past: what they show and in which layout."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from manager.cli import cli
+from manager.schema.layout import LOG_FILE
+from replay.trail import Trail
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "logs" / "log_v1.db"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    shutil.copy(GOLDEN, tmp_path / LOG_FILE)
+    return tmp_path
+
+
+def call(root: Path, *args: str) -> Result:
+    env = {"SANDTRAIL_ROOT": str(root), "TZ": "UTC"}
+    return CliRunner().invoke(cli, list(args), env=env, prog_name="sandtrail")
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        ("#0", {}),
+        ("#4", {"hello": "creating"}),
+        ("#6", {"hello": "running"}),
+        ("#7", {"hello": "stopped"}),
+        ("2026-01-01T00:00:00.604", {"hello": "running"}),
+        ("head~13", {"hello": "stopped", "fails": "stopped", "web": "running", "side": "running"}),
+    ],
+)
+def test_who_was_there(root: Path, when: str, expected: dict[str, str]) -> None:
+    done = call(root, "ps", "--json", "--at", when)
+    told = json.loads(done.stdout)
+    assert told["schema"] == "sandtrail.ps/v1"
+    found = {
+        each["CID"]: each["Status"] for sandbox in told["items"] for each in sandbox["Containers"]
+    }
+    assert found == expected
+
+
+def test_the_layout_is_that_of_now(root: Path) -> None:
+    done = call(root, "ps", "--at", "#7")
+    assert done.stderr == "as of #7  2026-01-01T00:00:00.606+00:00\n"
+    assert done.stdout.split()[:7] == [
+        "SANDBOX", "CONTAINER", "STATUS", "PID", "ENGINE", "STARTED", "COMMAND"
+    ]  # fmt: skip
+    assert "stopped (exit 0)" in done.stdout
+
+
+def test_everything_that_was_known(root: Path) -> None:
+    done = call(root, "inspect", "web", "--at", "#30")
+    assert "phase: started" in done.stdout.splitlines()
+    whole = json.loads(call(root, "inspect", "web", "--at", "30", "--json").stdout)
+    side = json.loads(call(root, "inspect", "web/side", "--at", "30", "--json").stdout)
+    assert whole["as_of"]["position"] == side["as_of"]["position"] == 30
+    assert whole["item"]["containers"]["side"] == side["item"]
+    assert side["item"]["status"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (("inspect", "wob", "--at", "30"), 5, "sandbox 'wob' not found; did you mean 'web'?"),
+        (("inspect", "web/sode", "--at", "30"), 5, "did you mean 'side'?"),
+        (("inspect", "zzz", "--at", "30"), 5, "sandbox 'zzz' not found\n"),
+        (("ps", "--at", "soon"), 2, "'soon' is no point of a log"),
+        (("ps", "--at", "#44"), 5, "there is no #44; the log has #1 to #43"),
+        (("ps", "--at", "2100-01-01"), 5, "that time is still to come"),
+        (("ps", "--log", "/nowhere"), 5, "the log /nowhere is not there"),
+        (("ps", "--log", __file__), 5, "is not an SQLite database"),
+    ],
+)
+def test_what_was_not_there(root: Path, args: tuple[str, ...], code: int, says: str) -> None:
+    done = call(root, *args)
+    assert says in done.stderr
+    assert done.exit_code == code
+    assert done.stdout == ""
+
+
+async def test_the_same_from_python(root: Path) -> None:
+    async with Trail.open(root / LOG_FILE) as trail:
+        fold, moment = await trail.at("#7")
+        assert moment.position == 7
+        assert fold.live["hello"].state.containers["hello"].status == "stopped"
+        assert await trail.sandbox("web", "#7") is None
+        assert (await trail.sandbox("web", "#30")).phase == "started"  # type: ignore[union-attr]
+        assert (await trail.as_of(0)).time_ns == 0
+        assert await trail.record(99) is None
