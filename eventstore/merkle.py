@@ -11,11 +11,16 @@ all leaves of a smaller one, in the same order. Both are lists of roots of range
 ranges those are depends on sizes alone, so a log of any length makes a proof by reading leaf hashes
 in order and keeps no more than 64 of them.
 
+A *selection proof* shows of any number of leaves at once that they are in a tree, each at its
+index: the roots of all that lies beside them, left to right. For one leaf these are the hashes of
+its inclusion proof in another order; for neighbours they are no more than for one.
+
 Source: RFC 6962, section 2.1; RFC 9162, sections 2.1.3 and 2.1.4, for the verification.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 HASH_BYTES: Final = 32
@@ -200,6 +205,57 @@ def consistency_holds(
         node >>= 1
         last >>= 1
     return last == 0 and old_found == old_root and found == root
+
+
+def selection_ranges(indices: Sequence[int], size: int) -> list[LeafRange]:
+    """The ranges whose roots prove that these leaves are in the tree of ``size`` leaves.
+
+    Args:
+        indices: At least one, rising.
+        size: Leaves in the tree.
+
+    Raises:
+        ValueError: There is no such leaf, or they do not rise.
+    """
+    if not indices or list(indices) != sorted(set(indices)):
+        raise ValueError("a selection names each of its leaves once, in order")
+    if indices[0] < 0 or indices[-1] >= size:
+        raise ValueError(f"a tree of {size} leaves has no leaves {indices[0]} to {indices[-1]}")
+    return list(_beside(indices, 0, size))
+
+
+def _beside(indices: Sequence[int], begin: int, end: int) -> Iterator[LeafRange]:
+    first = bisect_left(indices, begin)
+    if first == len(indices) or indices[first] >= end:
+        yield (begin, end)
+    elif bisect_left(indices, end) - first < end - begin:  # else all of them are selected
+        middle = begin + _split(end - begin)
+        yield from _beside(indices, begin, middle)
+        yield from _beside(indices, middle, end)
+
+
+def selection_root(leaves: Mapping[int, bytes], size: int, proof: Sequence[bytes]) -> bytes | None:
+    """The root that selected leaves, by index, and a selection proof give; None if they do not fit.
+
+    Whoever compares it with the root of a checkpoint knows that each leaf is at its index.
+    """
+    try:
+        ranges = selection_ranges(sorted(leaves), size)
+    except ValueError:
+        return None
+    if len(ranges) != len(proof):
+        return None
+    given = dict(zip(ranges, proof, strict=True))
+
+    def root(begin: int, end: int) -> bytes:
+        if (begin, end) in given:
+            return given[begin, end]
+        if end - begin == 1:
+            return leaves[begin]
+        middle = begin + _split(end - begin)
+        return node_hash(root(begin, middle), root(middle, end))
+
+    return root(0, size)
 
 
 def _split(count: int) -> int:
