@@ -58,12 +58,14 @@ from eventstore.keys import load_signer, load_verifier
 from eventstore.log import EventLog
 from eventstore.memory import MemoryLog, memory_log
 from eventstore.note import Checkpoint, Signer, Verifier, open_checkpoint, read_checkpoint
+from eventstore.proof import Consistency, EventProof, ProvedEvent
 from eventstore.seal_policy import SealPolicy
 from eventstore.selection import ReadOptions
 from eventstore.snapshots import Snapshot, SnapshotFiles, SnapshotKind, load_newest
 from eventstore.sqlite.copying import copy_log
 from eventstore.sqlite.evidence import newest_note, verify_log
 from eventstore.sqlite.opening import open_log
+from eventstore.sqlite.proving import prove_events
 from eventstore.verification import Finding, Outcome, Verdict, Verification
 
 __all__ = [
@@ -73,10 +75,12 @@ __all__ = [
     "Actor",
     "Checkpoint",
     "CheckpointStale",
+    "Consistency",
     "Document",
     "DocumentNotFound",
     "EventIdReused",
     "EventLog",
+    "EventProof",
     "EventStoreError",
     "EventTooLarge",
     "Exactly",
@@ -100,6 +104,7 @@ __all__ = [
     "NoteMalformed",
     "NoteRejected",
     "Outcome",
+    "ProvedEvent",
     "ReadOptions",
     "RecordedEvent",
     "SealPolicy",
@@ -134,6 +139,7 @@ __all__ = [
     "newest_note",
     "open_checkpoint",
     "open_log",
+    "prove_events",
     "read_checkpoint",
     "verify_log",
 ]

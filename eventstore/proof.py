@@ -1,7 +1,5 @@
 """What shows of some events, to somebody without the log, that they are in it as they are told."""
 
-from collections.abc import Sequence
-
 from msgspec import Struct
 
 from eventstore.canonical import encode_fields, hash_leaf
@@ -44,7 +42,9 @@ class ProvedEvent(Struct, frozen=True, kw_only=True):
             self.recorded_at_ns, self.correlation_id, self.causation, self.actor, self.data,
             *self.documents,
         )  # fmt: skip
-        return hash_leaf(encode_fields(None if each is None else str(each).encode() for each in columns))
+        return hash_leaf(
+            encode_fields(None if each is None else str(each).encode() for each in columns)
+        )
 
 
 class Consistency(Struct, frozen=True, kw_only=True):
@@ -77,8 +77,3 @@ class EventProof(Struct, frozen=True, kw_only=True):
     note: str
     consistency: Consistency | None = None
     documents: tuple[Document, ...] = ()
-
-
-def is_whole_range(positions: Sequence[int]) -> bool:
-    """Whether rising positions leave nothing out between the first and the last."""
-    return positions[-1] - positions[0] + 1 == len(positions)

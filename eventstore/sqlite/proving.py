@@ -139,8 +139,8 @@ class _Prover:
         if row is None:
             raise LogCorrupt(self._path, f"#{position} is missing")
         digests = tuple(row[0] for row in self._raw.execute(SELECT_DIGESTS, (position,)))
-        event = ProvedEvent(**dict(zip(ProvedEvent.__struct_fields__, (*row, digests), strict=True)))
-        return event
+        columns = dict(zip(ProvedEvent.__struct_fields__, (*row, digests), strict=True))
+        return ProvedEvent(**columns)
 
     def _documents(self, events: Sequence[ProvedEvent]) -> tuple[Document, ...]:
         digests = dict.fromkeys(digest for event in events for digest in event.documents)

@@ -5,13 +5,12 @@ completion stay fast, and a command that reads the log loads no server.
 """
 
 import sys
-from importlib import import_module
 from typing import Final
 
 import click
-from typing_extensions import override
 
 from manager.terminal.ending import EXIT_BUG, EXIT_INTERRUPTED, fail, leave_pipe
+from manager.terminal.lazy import LazyGroup
 
 COMMANDS: Final = {
     "serve": "manager.cli.serve",
@@ -37,23 +36,9 @@ COMMANDS: Final = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports each when it is needed."""
-
-    @override
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    @override
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = import_module(COMMANDS[cmd_name]).command
-        return command
-
-
 @click.command(
     cls=LazyGroup,
+    commands_in=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="sandtrail")

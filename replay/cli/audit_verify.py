@@ -1,0 +1,113 @@
+"""``sandtrail audit verify``: is the log what was sealed?"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from eventstore import (
+    EventStoreError,
+    KeyUnusable,
+    NoteRejected,
+    Outcome,
+    Verdict,
+    Verification,
+    verify_log,
+)
+from manager.schema.layout import LOG_FILE
+from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_UNREADABLE, fail
+from manager.terminal.output import json_option, print_json
+from manager.terminal.place import log_option, root_option
+from replay.cli.audit_options import (
+    EXIT_OF,
+    kept_checkpoint,
+    keys_option,
+    progress_bar,
+    trusted_keys,
+)
+
+
+@click.command("verify")
+@root_option
+@log_option
+@keys_option
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A checkpoint kept elsewhere, which the log must extend.",
+)
+@json_option
+def command(
+    root: Path, log: Path | None, keys: tuple[Path, ...], checkpoint: Path | None, as_json: bool
+) -> None:
+    r"""Check the log from its bytes up; also while the service runs.
+
+    \b
+    Exit codes: 0 intact as far as it is sealed, 3 broken, that is proven,
+    4 inconclusive (no key, or never sealed), 5 not found or unreadable.
+    """
+    path = log or root / LOG_FILE
+    try:
+        trusted, beside = trusted_keys(root, log, keys)
+        pinned = None if checkpoint is None else kept_checkpoint(checkpoint, trusted)
+        with progress_bar() as progress:
+            found = verify_log(path, trusted=trusted, pinned=pinned, progress=progress)
+    except (KeyUnusable, NoteRejected) as error:
+        fail(str(error), EXIT_INCONCLUSIVE)
+    except (EventStoreError, OSError) as error:
+        fail(str(error), EXIT_UNREADABLE)
+    unproven = found.unproven
+    if beside:
+        unproven += (
+            "That the key is the right one: it lies beside the log. Keep a copy elsewhere: --key.",
+        )
+    _tell(path, found, unproven, as_json)
+    sys.exit(EXIT_OF[found.verdict])
+
+
+def _tell(path: Path, found: Verification, unproven: tuple[str, ...], as_json: bool) -> None:
+    if as_json:
+        print_json(
+            "verification",
+            log=str(path),
+            verdict=found.verdict.value,
+            head=found.head,
+            sealed=found.sealed,
+            first_bad=found.first_bad,
+            findings=[
+                {
+                    "layer": each.layer,
+                    "outcome": each.outcome.value,
+                    "text": each.text,
+                    "first_bad": each.first_bad,
+                }
+                for each in found.findings
+            ],
+            unproven=unproven,
+        )
+        return
+    for each in found.findings:
+        click.echo(f"{each.layer:<10} {each.outcome.value}   {each.text}")
+    click.echo(_conclusion(found))
+    click.echo("Does not prove:")
+    for sentence in unproven:
+        click.echo(f"  - {sentence}")
+
+
+def _conclusion(found: Verification) -> str:
+    match found.verdict:
+        case Verdict.INTACT:
+            return (
+                f"VERIFIED #1 to #{found.sealed}. Proves: nothing between was changed, removed or "
+                "reordered since it was sealed."
+            )
+        case Verdict.BROKEN:
+            where = f" at #{found.first_bad}" if found.first_bad is not None else ""
+            return f"BROKEN{where}. Keep the file as it is, with its -wal; work on a copy."
+        case Verdict.INCONCLUSIVE:
+            told = (
+                "INCONCLUSIVE: nothing wrong was found, but what was skipped above could hide it."
+            )
+            skipped = {each.layer for each in found.findings if each.outcome is Outcome.SKIP}
+            return told + (" Give the key with --key." if "signature" in skipped else "")
