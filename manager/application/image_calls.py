@@ -19,7 +19,6 @@ from manager.application.registration import (
     IMAGE_MEDIA_TYPE,
     recorded_spec,
     register,
-    specs_of,
     until_restored,
 )
 from manager.domain import commands as c
@@ -29,7 +28,13 @@ from manager.domain.events import Event
 from manager.domain.query import Pending, Refused, checkpoint_answer, restore_failure
 from manager.domain.request import EngineFacts
 from manager.domain.state import Container, Sandbox
-from manager.schema.image import ImageContainer, ImageMetadata, ImageRejected, encode_metadata
+from manager.schema.image import (
+    ImageContainer,
+    ImageMetadata,
+    ImageRejected,
+    encode_metadata,
+    specs_of,
+)
 from manager.schema.node_fold import Origin
 from manager.urpc.fds import FdBundle
 

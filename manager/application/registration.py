@@ -17,7 +17,7 @@ from manager.domain.events import Event
 from manager.domain.query import Pending, Refused, restore_answer
 from manager.domain.request import StartRequest
 from manager.domain.state import Sandbox
-from manager.schema.image import ImageMetadata
+from manager.schema.image import ImageMetadata, specs_of
 from manager.schema.node_fold import Origin
 
 IMAGE_MEDIA_TYPE = "application/vnd.sandtrail.image-metadata.v1+json"
@@ -124,14 +124,6 @@ async def recorded_spec(node: Node, request: StartRequest) -> SpecObject:
         NotRecorded: The log cannot be read.
     """
     return msgspec.json.decode(await _body(node, request.spec_digest), type=SpecObject)
-
-
-def specs_of(metadata: ImageMetadata) -> dict[str, SpecObject]:
-    """The specs of an image's containers, by name."""
-    return {
-        container.name: msgspec.json.decode(container.spec, type=SpecObject)
-        for container in metadata.containers or ()
-    }
 
 
 async def _body(node: Node, digest: str) -> bytes:

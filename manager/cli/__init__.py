@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "stats": "manager.cli.stats",
     "rm": "manager.cli.rm",
     "log": "replay.cli.log",
+    "replay": "replay.cli.replay",
     "audit": "replay.cli.audit",
     "doctor": "manager.cli.doctor",
     "help": "manager.cli.help",

@@ -101,6 +101,14 @@ class ImageMetadata(Struct, frozen=True, kw_only=True):
     taken_ns: int = 0
 
 
+def specs_of(metadata: ImageMetadata) -> dict[str, dict[str, object]]:
+    """The specs of an image's containers, by name."""
+    return {
+        container.name: msgspec.json.decode(container.spec, type=dict[str, object])
+        for container in metadata.containers or ()
+    }
+
+
 def encode_metadata(metadata: ImageMetadata) -> bytes:
     """The metadata as the image has it.
 

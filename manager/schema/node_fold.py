@@ -118,6 +118,10 @@ class NodeFold:
         sandbox_id = record.stream[len(STREAM_PREFIX) :]
         return sandbox_id not in self.live and sandbox_id not in self._gone
 
+    def known(self, sandbox_id: str) -> FoldedSandbox:
+        """A sandbox as the fold has it, also one that is deleted (as far as that matters)."""
+        return self.live.get(sandbox_id) or self._gone.get(sandbox_id, UNKNOWN)
+
     def put(self, sandbox_id: str, folded: FoldedSandbox) -> None:
         """Take in a sandbox as its own stream tells it."""
         if folded.lives:

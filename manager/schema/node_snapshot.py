@@ -17,7 +17,14 @@ import anyio.to_thread
 import msgspec
 from msgspec import Raw, Struct
 
-from eventstore import EventLog, SnapshotFiles, SnapshotKind, SnapshotUnusable, load_newest
+from eventstore import (
+    EventLog,
+    RecordedEvent,
+    SnapshotFiles,
+    SnapshotKind,
+    SnapshotUnusable,
+    load_newest,
+)
 from manager.schema.layout import SNAPSHOT_DIRECTORY
 from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, FoldedSandbox, NodeFold, decode_record
 
@@ -95,10 +102,19 @@ async def advance(fold: NodeFold, log: EventLog, *, until: int | None = None) ->
     """Fold what the log has after the fold's position, up to ``until``; raises as above."""
     limit = None if until is None else max(0, until - fold.position)
     async for record in log.read(after=fold.position, limit=limit):
-        if fold.lacks(record):
-            earlier = await _read_sandbox(log, record.stream, record.version - 1)
-            fold.put(record.stream.removeprefix(STREAM_PREFIX), earlier)
+        await recall(fold, log, record)
         fold.apply(record)
+
+
+async def recall(fold: NodeFold, log: EventLog, record: RecordedEvent) -> None:
+    """Bring back, before a record is applied, a sandbox that left the fold before it began.
+
+    Raises:
+        As :func:`open_fold`.
+    """
+    if fold.lacks(record):
+        earlier = await _read_sandbox(log, record.stream, record.version - 1)
+        fold.put(record.stream.removeprefix(STREAM_PREFIX), earlier)
 
 
 async def _read_sandbox(log: EventLog, stream: str, version: int) -> FoldedSandbox:

@@ -74,6 +74,6 @@ def say_as_of(moment: AsOf) -> None:
 
 def unknown(what: str, given: str, known: list[str]) -> NoReturn:
     """End the process: there is no such id; ids that are like it are named."""
-    near = get_close_matches(given, known, n=SUGGESTIONS_MAX)
+    near = get_close_matches(given, dict.fromkeys(known), n=SUGGESTIONS_MAX)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
     fail(f"{what} {given!r} not found{hint}", EXIT_UNREADABLE)

@@ -1,8 +1,5 @@
 """What the commands of ``sandtrail audit`` share: keys to trust, checkpoints, a bar."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -58,17 +55,3 @@ def kept_checkpoint(path: Path, trusted: tuple[Verifier, ...]) -> Checkpoint:
     with path.open("rb") as file:
         raw = file.read(NOTE_BYTES_READ_MAX)
     return open_checkpoint(raw, trusted) if trusted else read_checkpoint(raw)
-
-
-@contextmanager
-def progress_bar() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr, if a person looks at it."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console  # noqa: PLC0415 - only for people
-    from rich.progress import Progress  # noqa: PLC0415
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("verifying", total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)

@@ -9,7 +9,8 @@ from manager.schema.layout import LOG_FILE
 from manager.terminal.ending import EXIT_BROKEN, EXIT_INCONCLUSIVE, EXIT_UNREADABLE, fail
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
-from replay.cli.audit_options import keys_option, progress_bar, trusted_keys
+from manager.terminal.progress import progress
+from replay.cli.audit_options import keys_option, trusted_keys
 
 
 @click.command("snapshot")
@@ -33,8 +34,8 @@ def command(
     path = log or root / LOG_FILE
     try:
         trusted, _ = trusted_keys(root, log, keys)
-        with progress_bar() as progress:
-            found = copy_log(path, destination, trusted=trusted, progress=progress)
+        with progress("copying and verifying") as told:
+            found = copy_log(path, destination, trusted=trusted, progress=told)
     except KeyUnusable as error:
         fail(str(error), EXIT_INCONCLUSIVE)
     except LogCorrupt as error:

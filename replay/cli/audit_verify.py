@@ -18,11 +18,11 @@ from manager.schema.layout import LOG_FILE
 from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_UNREADABLE, fail
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
+from manager.terminal.progress import progress
 from replay.cli.audit_options import (
     EXIT_OF,
     kept_checkpoint,
     keys_option,
-    progress_bar,
     trusted_keys,
 )
 
@@ -51,8 +51,8 @@ def command(
     try:
         trusted, beside = trusted_keys(root, log, keys)
         pinned = None if checkpoint is None else kept_checkpoint(checkpoint, trusted)
-        with progress_bar() as progress:
-            found = verify_log(path, trusted=trusted, pinned=pinned, progress=progress)
+        with progress("verifying") as told:
+            found = verify_log(path, trusted=trusted, pinned=pinned, progress=told)
     except (KeyUnusable, NoteRejected) as error:
         fail(str(error), EXIT_INCONCLUSIVE)
     except (EventStoreError, OSError) as error:

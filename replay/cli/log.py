@@ -254,17 +254,9 @@ class _Job:
         stepped = (
             before is not None
             and not self._how["reverse"]
-            and (record.recorded_at_ns < before.recorded_at_ns)
+            and record.recorded_at_ns < before.recorded_at_ns
         )
-        clock = local_time(record.recorded_at_ns)
-        return (
-            str(record.position),
-            f"↺{clock}" if stepped else clock,
-            where(record),
-            record.type,
-            f"uid:{record.actor.uid}" if record.actor is not None else "-",
-            detail(payload(record)),
-        )
+        return log_row(record, stepped=stepped)
 
     def _say(self, trail: Trail, window: Window) -> None:
         """Tell what was looked at, so that a short list cannot be taken for a short log."""
@@ -278,3 +270,16 @@ class _Job:
             f"match; the log is complete from #1, {tail}",
             err=True,
         )
+
+
+def log_row(record: RecordedEvent, *, stepped: bool = False) -> tuple[str, ...]:
+    """An event as the cells of COLUMNS; ``stepped`` if its time is before the last one's."""
+    clock = local_time(record.recorded_at_ns)
+    return (
+        str(record.position),
+        f"\u21ba{clock}" if stepped else clock,
+        where(record),
+        record.type,
+        f"uid:{record.actor.uid}" if record.actor is not None else "-",
+        detail(payload(record)),
+    )

@@ -18,6 +18,9 @@ from eventstore import RecordedEvent, open_log
 from manager import Donation, Layer, connect
 from manager.adapters.client import ManagerClient
 from manager.application.default_spec import default_spec
+from manager.schema.layout import LOG_FILE
+from replay.redecide import redecide
+from replay.trail import Trail
 
 AT_REST_SAMPLES = 10
 KEEPER = "manager/worker/keeper.py"
@@ -177,6 +180,15 @@ async def service(
         pytest.skip(f"engine {request.param} does not work here")
     yield running
     await running.end()
+    await every_decision_is_taken_again(running.root / LOG_FILE)
+
+
+async def every_decision_is_taken_again(path: Path) -> None:
+    """From the log alone, and comes out as it did."""
+    if path.exists():
+        async with Trail.open(path) as trail:
+            async for found in redecide(trail, await trail.window()):
+                assert found.verdict == "same", found
 
 
 class Donor:

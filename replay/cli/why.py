@@ -1,0 +1,195 @@
+"""``sandtrail replay why``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eventstore import RecordedEvent
+from manager.schema.past import AsOf
+from manager.terminal.ending import EXIT_UNREADABLE, EXIT_USAGE, fail
+from manager.terminal.output import json_option, print_json
+from manager.terminal.place import log_option, root_option
+from manager.terminal.reading import at_option, log_path, read_log, say_as_of, unknown
+from manager.terminal.table import full_time, printable
+from manager.terminal.tree import scalar
+from replay.describe import detail, event_object
+from replay.selection import payload
+from replay.trail import Trail
+from replay.why import Absence, Explanation, Step, WhyError, why, why_not
+
+CONTAINER_FIELD = "status"
+SANDBOX_FIELD = "phase"
+
+
+@click.command("why")
+@root_option
+@log_option
+@json_option
+@at_option
+@click.option("--not", "wanted", metavar="VALUE", help="Why it is not this instead.")
+@click.option("--all", "everything", is_flag=True, help="Show what was left out, too.")
+@click.argument("target", metavar="SANDBOX[/CONTAINER][.FIELD]")
+def command(
+    root: Path,
+    log: Path | None,
+    as_json: bool,
+    at: str | None,
+    wanted: str | None,
+    everything: bool,
+    target: str,
+) -> None:
+    """Say which events made a value what it is: a container's status, unless a FIELD is named.
+
+    The events that are named alone give that value, which is checked by folding them once more, and
+    none of them can be left out. Fields are those that `inspect --json` shows.
+    """
+    path = log_path(root, log)
+
+    async def call() -> tuple[Explanation | Absence, AsOf]:
+        async with Trail.open(path) as trail:
+            position = await trail.position(at or "head")
+            sandbox_id, field = await resolve(trail, target, position)
+            moment = await trail.as_of(position)
+            if wanted is not None:
+                return await why_not(trail, sandbox_id, field, wanted, position), moment
+            return await why(trail, sandbox_id, field, position), moment
+
+    try:
+        found, moment = read_log(call)
+    except WhyError as error:
+        fail(str(error), EXIT_UNREADABLE)
+    if as_json:
+        _print_json(found, moment)
+        return
+    if at is not None:
+        say_as_of(moment)
+    if isinstance(found, Absence):
+        _print_absence(found)
+    else:
+        _print_explanation(found, everything=everything)
+
+
+async def resolve(trail: Trail, target: str, position: int) -> tuple[str, tuple[str, ...]]:
+    """The sandbox and the path in its state that a target names; ends the process if none is.
+
+    A bare name is a sandbox's, or a container's if only one sandbox has one of that name.
+    """
+    fold, _ = await trail.at(f"#{position}")
+    known = {each: folded.state for each, folded in fold.live.items()}
+    name, slash, rest = target.partition("/")
+    if slash:
+        if name not in known:
+            unknown("sandbox", name, list(known))
+        cid, field = _split(rest, list(known[name].containers))
+        if not cid:
+            unknown("container", rest, list(known[name].containers))
+        return name, ("containers", cid, *(field or (CONTAINER_FIELD,)))
+    sandbox_id, field = _split(target, list(known))
+    if sandbox_id:
+        return sandbox_id, field or (SANDBOX_FIELD,)
+    owners = [(each, cid) for each, state in known.items() for cid in state.containers]
+    cid, field = _split(target, [cid for _, cid in owners])
+    holders = [each for each, owned in owners if owned == cid]
+    if not holders:
+        unknown("sandbox or container", target, [*known, *(cid for _, cid in owners)])
+    if len(holders) > 1:
+        readings = " or ".join(f"{each}/{target}" for each in holders)
+        fail(f"{target!r} can be {readings}: write one of these", EXIT_USAGE)
+    return holders[0], ("containers", cid, *(field or (CONTAINER_FIELD,)))
+
+
+def _split(text: str, known: list[str]) -> tuple[str, tuple[str, ...]]:
+    """The longest id that a text begins with, and the field that follows."""
+    fits = [each for each in known if text == each or text.startswith(f"{each}.")]
+    found = max(fits, key=len, default="")
+    field = text[len(found) + 1 :] if found else ""
+    return found, tuple(step for step in field.split(".") if step)
+
+
+def _print_explanation(found: Explanation, *, everything: bool) -> None:
+    name = printable(f"{found.sandbox}.{'.'.join(found.path)}")
+    if found.since is None:
+        click.echo(f"{name} is {scalar(found.value)}, as it was from the beginning")
+        return
+    top = found.causes[0].record
+    click.echo(f"{name} is {scalar(found.value)} since #{found.since}  {_when(top)}")
+    for depth, step in enumerate(found.causes):
+        click.echo(f"{'   ' * depth}└─ {_line(step)}")
+        for each in payload(step.record).get("mismatches") or ():
+            click.echo(f"{'   ' * depth}     {printable(each['error'])}")
+    for step in found.likely:
+        click.echo(f"   likely by: {_line(step)}")
+    click.echo("Needed for it, oldest first:")
+    for step in found.essential:
+        left = f"  -> {scalar(step.value)}" if step.wrote else ""
+        click.echo(f"   {_line(step)}{printable(left)}")
+    click.echo(
+        f"Shown: {len(found.essential)} of {found.history} events of the sandbox. Checked: these "
+        "alone give the same value, and none can be left out."
+    )
+    click.echo(
+        f"All: sandtrail log -s {found.sandbox}   Before: sandtrail inspect {found.sandbox} "
+        f"--at '#{found.since - 1}'"
+        if everything
+        else f"Before it: sandtrail inspect {found.sandbox} --at '#{found.since - 1}'"
+    )
+
+
+def _print_absence(found: Absence) -> None:
+    name = printable(f"{found.sandbox}.{'.'.join(found.path)}")
+    wanted = printable(found.wanted)
+    if found.had_until is not None:
+        step = found.had_until
+        click.echo(f"{name} is not {wanted} any more since #{step.record.position}:")
+        click.echo(f"└─ {_line(step)}  -> {scalar(step.value)}")
+        return
+    click.echo(f"{name} is {scalar(found.value)} and never was {wanted}")
+    for step in found.reasons:
+        click.echo(f"├─ {_line(step)}")
+    if not found.reasons:
+        click.echo(f"└─ nothing was refused and nothing failed in {found.history} events")
+
+
+def _line(step: Step) -> str:
+    record = step.record
+    about = printable(detail(payload(record)))
+    actor = f"  by uid:{record.actor.uid}, pid {record.actor.pid}" if record.actor else ""
+    return f"#{record.position} {printable(record.type)}  {about}{actor}"
+
+
+def _when(record: RecordedEvent) -> str:
+    return full_time(record.recorded_at_ns)
+
+
+def _print_json(found: Explanation | Absence, moment: AsOf) -> None:
+    if isinstance(found, Absence):
+        print_json(
+            "why_not",
+            as_of={"position": moment.position, "time_ns": moment.time_ns},
+            sandbox=found.sandbox,
+            path=list(found.path),
+            value=found.value,
+            wanted=found.wanted,
+            had_until=None if found.had_until is None else _step(found.had_until),
+            reasons=[_step(each) for each in found.reasons],
+            history=found.history,
+        )
+        return
+    print_json(
+        "why",
+        as_of={"position": moment.position, "time_ns": moment.time_ns},
+        sandbox=found.sandbox,
+        path=list(found.path),
+        value=found.value,
+        since=found.since,
+        causes=[_step(each) for each in found.causes],
+        likely=[_step(each) for each in found.likely],
+        essential=[_step(each) for each in found.essential],
+        history=found.history,
+    )
+
+
+def _step(step: Step) -> dict[str, Any]:
+    left = {"value": step.value} if step.wrote else {}
+    return {**event_object(step.record), **left}
