@@ -58,8 +58,12 @@ class Matcher:
         self._pattern = re.compile(selection.pattern) if selection.pattern else None
         self._caused = set(selection.causes)
 
+    def fits_any(self, record: RecordedEvent) -> bool:
+        """Whether an event, of whatever stream, is asked for."""
+        return self._selection.stream in {None, record.stream} and self.fits(record)
+
     def fits(self, record: RecordedEvent) -> bool:
-        """Whether an event is asked for."""
+        """Whether an event of the selection's stream is asked for."""
         asked = self._selection
         if asked.types and record.type not in asked.types:
             return False

@@ -12,6 +12,8 @@ COMMANDS: Final = {
     "snapshot": "replay.cli.audit_snapshot",
     "prove": "replay.cli.audit_prove",
     "check-proof": "replay.cli.audit_check_proof",
+    "stats": "replay.cli.audit_stats",
+    "export": "replay.cli.audit_export",
 }
 
 

@@ -1,0 +1,158 @@
+"""``sandtrail audit export``: the log in the formats of other tools."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from eventstore import (
+    CheckpointStale,
+    LimitExceeded,
+    NoteRejected,
+    RecordedEvent,
+    SignatureAbsent,
+    prove_events,
+)
+from manager.schema.node_snapshot import node_snapshots, open_fold
+from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_NO, EXIT_UNREADABLE, EXIT_USAGE, fail
+from manager.terminal.place import log_option, root_option
+from manager.terminal.reading import log_path, read_log
+from replay.cli.filters import Filters, filter_options, filters_from
+from replay.cli.output_file import new_file
+from replay.describe import event_line
+from replay.export.bundle import write_bundle
+from replay.export.cloud_events import cloud_event_lines
+from replay.export.open_telemetry import otlp_lines
+from replay.export.origin import origin_of
+from replay.export.perfetto import perfetto_parts
+from replay.export.table import csv_lines
+from replay.lanes import LaneTracker
+from replay.selection import Matcher, Selection
+from replay.trail import Trail, Window
+
+FORMATS: Final = ("jsonl", "csv", "cloudevents", "otlp", "perfetto", "bundle")
+
+
+@click.command("export")
+@root_option
+@log_option
+@click.option("-o", "--output", type=click.Choice(FORMATS), default="jsonl", show_default=True,
+              help="The format.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
+              help="A new file, instead of stdout; a bundle needs one.")  # fmt: skip
+@filter_options
+def command(root: Path, log: Path | None, output: str, out: Path | None, **how: Any) -> None:
+    r"""Write events in a format of other tools.
+
+    \b
+    jsonl        one event a line, as `sandtrail log --json` has it
+    csv          for spreadsheets
+    cloudevents  CloudEvents 1.0, JSON, one event a line
+    otlp         OpenTelemetry logs, OTLP/JSON, one request of many events a line
+    perfetto     a trace for ui.perfetto.dev or chrome://tracing, a track a container
+    bundle       evidence: events, proof and verifier in one file; up to the newest seal
+    """
+    path = log_path(root, log)
+    filters = filters_from(how)
+    if output == "bundle":
+        if out is None:
+            raise click.UsageError("a bundle is a file: name it with --out")
+        _bundle(path, filters, out)
+        return
+
+    async def call() -> int:
+        counter = _Counter()
+        async with Trail.open(path) as trail:
+            with new_file(out) as write:
+                async for part in _parts(trail, filters, output, counter):
+                    write(part)
+        return counter.count
+
+    count = read_log(call)
+    click.echo(f"{count} events exported", err=True)
+
+
+class _Counter:
+    """Counts what passes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def over(self, records: AsyncIterator[RecordedEvent]) -> AsyncIterator[RecordedEvent]:
+        async for record in records:
+            self.count += 1
+            yield record
+
+
+async def _parts(
+    trail: Trail, filters: Filters, output: str, counter: _Counter
+) -> AsyncIterator[str]:
+    window = await filters.window(trail)
+    if output == "perfetto":
+        async for part in _perfetto(trail, filters, window, counter):
+            yield part
+        return
+    records = counter.over(trail.events(filters.selection, window))
+    match output:
+        case "csv":
+            parts = csv_lines(records)
+        case "cloudevents":
+            parts = cloud_event_lines(trail, records, origin_of(trail.path))
+        case "otlp":
+            parts = otlp_lines(records, origin_of(trail.path))
+        case _:
+            parts = _json_lines(records)
+    async for part in parts:
+        yield part
+
+
+async def _json_lines(records: AsyncIterator[RecordedEvent]) -> AsyncIterator[str]:
+    async for record in records:
+        yield event_line(record) + "\n"
+
+
+async def _perfetto(
+    trail: Trail, filters: Filters, window: Window, counter: _Counter
+) -> AsyncIterator[str]:
+    before = window.first - 1
+    fold = await open_fold(trail.log, node_snapshots(trail.path.parent), until=before)
+    began = await trail.as_of(max(before, 1))
+    tracker = LaneTracker(trail.log, fold, began.time_ns, filters.selection.sandbox)
+    matcher = Matcher(filters.selection)
+
+    def fits(record: RecordedEvent) -> bool:
+        found = matcher.fits_any(record)
+        counter.count += found
+        return found
+
+    records = trail.events(Selection(), window)
+    async for part in perfetto_parts(tracker, records, fits):
+        yield part
+
+
+def _bundle(path: Path, filters: Filters, out: Path) -> None:
+    if out.exists():
+        fail(f"{out} exists: a bundle is a new file", EXIT_UNREADABLE)
+
+    async def call() -> int:
+        async with Trail.open(path) as trail:
+            window = await filters.window(trail)
+            if filters.until is None:
+                window = Window(first=window.first, last=min(window.last, trail.sealed()))
+            records = [record async for record in trail.events(filters.selection, window)]
+        if not records:
+            fail("no sealed event is asked for: there is nothing to be shown", EXIT_NO)
+        try:
+            proof = prove_events(path, [each.position for each in records], documents=True)
+        except CheckpointStale as error:
+            fail(f"{error}; without --until the bundle ends at the newest seal", EXIT_INCONCLUSIVE)
+        except (NoteRejected, SignatureAbsent) as error:
+            fail(str(error), EXIT_INCONCLUSIVE)
+        except LimitExceeded as error:
+            fail(f"{error}; make bundles of parts of it", EXIT_USAGE)
+        write_bundle(out, proof, (event_line(record) + "\n" for record in records))
+        return len(records)
+
+    count = read_log(call)
+    click.echo(f"{count} events exported with their proof: {out}", err=True)

@@ -1,0 +1,30 @@
+"""Where a command writes what it makes: a new file, whole or not at all, or stdout."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def new_file(path: Path | None) -> Iterator[Callable[[str], object]]:
+    """What takes the parts of a text, in order; the file appears when all of them were taken.
+
+    Args:
+        path: The file; one that exists is replaced. None: stdout.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if path is None:
+        yield sys.stdout.write  # not click.echo, which takes escapes for decoration
+        sys.stdout.flush()
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("x", encoding="utf-8", newline="") as file:
+            yield file.write
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""OTLP logs in JSON: one ExportLogsServiceRequest a line, as collectors read from files.
+
+Source: opentelemetry.io, OTLP 1.x, JSON Protobuf Encoding; the logs data model; the semantic
+conventions for containers.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from eventstore import RecordedEvent
+from replay.describe import detail
+from replay.export.cloud_events import SEVERITIES
+from replay.outcome import outcome_of
+from replay.selection import container_of, payload, sandbox_of
+
+RECORDS_PER_REQUEST: Final = 512
+SEVERITY_TEXTS: Final = {9: "INFO", 13: "WARN", 17: "ERROR"}
+TRACE_ID_BYTES: Final = 16
+INT64_MAX: Final = 2**63 - 1
+
+
+async def otlp_lines(records: AsyncIterator[RecordedEvent], origin: str) -> AsyncIterator[str]:
+    """Requests of RECORDS_PER_REQUEST records, in order.
+
+    What belongs to one request of a client has one trace id: that of its correlation id, or the
+    beginning of its SHA-256 if that is no UUID.
+    """
+    batch: list[dict[str, Any]] = []
+    async for record in records:
+        batch.append(_log_record(record))
+        if len(batch) == RECORDS_PER_REQUEST:
+            yield _request(batch, origin)
+            batch = []
+    if batch:
+        yield _request(batch, origin)
+
+
+def _request(batch: list[dict[str, Any]], origin: str) -> str:
+    resource = {
+        "attributes": _attributes({"service.name": "sandtrail", "service.instance.id": origin})
+    }
+    scope = {"scope": {"name": "sandtrail.log"}, "logRecords": batch}
+    request = {"resourceLogs": [{"resource": resource, "scopeLogs": [scope]}]}
+    return msgspec.json.encode(request).decode() + "\n"
+
+
+def _log_record(record: RecordedEvent) -> dict[str, Any]:
+    data, actor = payload(record), record.actor
+    outcome = outcome_of(record.type, data)
+    severity = SEVERITIES[outcome]
+    attributes = {
+        "sandtrail.position": record.position,
+        "sandtrail.stream": record.stream,
+        "sandtrail.version": record.version,
+        "sandtrail.event_id": record.event_id,
+        "sandtrail.sandbox": sandbox_of(record) or None,
+        "sandtrail.outcome": outcome or None,
+        "sandtrail.correlation_id": record.correlation_id,
+        "sandtrail.causation": record.causation,
+        "sandtrail.detail": detail(data) or None,
+        "container.id": container_of(record, data) or None,
+        "process.user.id": None if actor is None else actor.uid,
+        "process.pid": None if actor is None else actor.pid,
+    }
+    found: dict[str, Any] = {
+        "timeUnixNano": str(record.recorded_at_ns),
+        "observedTimeUnixNano": str(record.recorded_at_ns),
+        "severityNumber": severity,
+        "severityText": SEVERITY_TEXTS[severity],
+        "eventName": f"sandtrail.{record.type}",
+        "body": _any_value(data),
+        "attributes": _attributes(attributes),
+    }
+    if record.correlation_id is not None:
+        found["traceId"] = _trace_id(record.correlation_id)
+    return found
+
+
+def _trace_id(correlation_id: str) -> str:
+    try:
+        return UUID(correlation_id).hex
+    except ValueError:
+        return hashlib.sha256(correlation_id.encode()).digest()[:TRACE_ID_BYTES].hex()
+
+
+def _attributes(values: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"key": key, "value": _any_value(value)}
+        for key, value in values.items()
+        if value is not None
+    ]
+
+
+def _any_value(value: Any) -> dict[str, Any]:
+    """A value of JSON as OTLP's AnyValue."""
+    match value:
+        case None:
+            return {}
+        case bool():
+            return {"boolValue": value}
+        case int() if abs(value) <= INT64_MAX:
+            return {"intValue": str(value)}
+        case int():
+            return {"stringValue": str(value)}
+        case float():
+            return {"doubleValue": value}
+        case list():
+            return {"arrayValue": {"values": [_any_value(each) for each in value]}}
+        case dict():
+            return {"kvlistValue": {"values": [
+                {"key": str(key), "value": _any_value(each)} for key, each in value.items()
+            ]}}  # fmt: skip
+    return {"stringValue": str(value)}
