@@ -20,7 +20,7 @@ FORMULA_BEGINS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 async def csv_lines(records: AsyncIterator[RecordedEvent]) -> AsyncIterator[str]:
-    """A header and one line an event, as of RFC 4180; no cell is a formula or a terminal's order."""
+    """A header and one line an event, as of RFC 4180; no cell is a formula or a control."""
     yield _line(COLUMNS)
     async for record in records:
         yield _line(_cells(record))
