@@ -10,6 +10,9 @@ INPUTS ?= 200000
 # How many writers of the log it kills, each at some one call.
 KILLS ?= 200
 
+# How many histories of the service amid faults it simulates, beginning with SEED.
+SEEDS ?= 3000
+
 .PHONY: demo test lint unit bench sim fuzz golden setup clean
 
 demo: setup
@@ -48,7 +51,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.bench_open
 
 sim: $(VENV)/.ready
-	SEED=$(SEED) SANDTRAIL_IMAGES=$(IMAGES) SANDTRAIL_KILLS=$(KILLS) SANDTRAIL_FLIP_STRIDE=1 \
+	SEED=$(SEED) SANDTRAIL_SEEDS=$(SEEDS) SANDTRAIL_IMAGES=$(IMAGES) SANDTRAIL_KILLS=$(KILLS) SANDTRAIL_FLIP_STRIDE=1 \
 		$(BIN)/pytest -q tests/property tests/simulation --hypothesis-seed=$(SEED)
 
 fuzz: $(VENV)/.ready

@@ -10,6 +10,7 @@ from manager.domain import events as e
 from manager.domain.decide import decide
 from manager.domain.decide_life import signal_prefix
 from manager.domain.decide_report import signal_problem
+from manager.domain.events import Event
 from manager.domain.query import Ended, Pending, Refused
 from manager.domain.query_exec import exec_answer, requested_execution, wait_pid_answer
 from manager.domain.state import Sandbox, SignalIntent
@@ -53,8 +54,10 @@ class ExecCalls:
                 env_error=arguments.env_error(),
             )
             luggage = Luggage(files=files, process=arguments.process())
-            if not await calls.call(sandbox, command, origin, luggage=luggage):
-                exec_id = requested_execution(sandbox.state, arguments.cid, arguments.request_id)
+            with sandbox.expect(exec_id) as expectation:
+                if await calls.call(sandbox, command, origin, luggage=luggage):
+                    return _pid_of(await expectation.wait())
+            exec_id = requested_execution(sandbox.state, arguments.cid, arguments.request_id)
 
         def outcome(state: Sandbox) -> Refused | int | None:
             answer = exec_answer(state, arguments.cid, exec_id)
@@ -108,3 +111,11 @@ class ExecCalls:
                 kill_id=kill_id, errno=killed.errno, why=killed.why, owner=killed.owner
             )
             raise CallRefused(prefix + signal_problem(state, intent, report))
+
+
+def _pid_of(event: Event) -> int:
+    """The outcome of an exec, also of one whose container is destroyed by now; may be a refusal."""
+    if isinstance(event, e.ProcessExecFailed):
+        raise CallRefused(event.failure.error)
+    assert isinstance(event, e.ProcessExecuted | e.ProcessExited), "there is no other outcome"
+    return event.pid

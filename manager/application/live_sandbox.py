@@ -26,7 +26,7 @@ from manager.domain import events as e
 from manager.domain.decide import decide
 from manager.domain.effects import Effect
 from manager.domain.events import Event
-from manager.domain.react import react
+from manager.domain.react import Resumption, react
 from manager.domain.state import Sandbox
 from manager.schema.events import encode_event
 from manager.schema.node_fold import (
@@ -99,6 +99,7 @@ class LiveSandbox:
         self._ids = ids
         self._note = note
         self._lock = anyio.Lock()
+        self._owed: list[c.Report] = []
         self._changed = anyio.Event()
         self._expected: dict[str, Expectation] = {}
 
@@ -144,7 +145,8 @@ class LiveSandbox:
             The events, durable by now; none if the log already held the answer.
 
         Raises:
-            NotRecorded: The log refused. Nothing was changed and nothing was done.
+            NotRecorded: The log refused. Nothing was changed and nothing was done. What could not
+                be done of effects that were recorded before is no reason: see :meth:`take_owed`.
 
         Cancellation: shielded; a cancelled caller finds the command carried out or not begun.
         """
@@ -154,11 +156,52 @@ class LiveSandbox:
                 if prepare is not None and events:
                     events = decide(self.state, await prepare(events))
                 reports = await self._record(events, origin, perform, documents)
-                while reports:
-                    report = reports.pop(0)
-                    follow = decide(self.state, report)
-                    reports += await self._record(follow, self.origin_of(report, origin), perform)
+                try:
+                    await self._take(reports, origin, perform)
+                except NotRecorded:
+                    self._owed += reports
         return events
+
+    def take_owed(self) -> list[c.Report]:
+        """What :meth:`handle` had to report of effects and the log refused: handle them later."""
+        owed, self._owed = self._owed, []
+        return owed
+
+    async def settle(
+        self, plan: Callable[[Sandbox], Resumption], origin: Origin, perform: Perform
+    ) -> tuple[c.Report, ...]:
+        """Settle what was under way when a connection to the worker was made.
+
+        Nothing else happens to the sandbox meanwhile: whoever found no worker to carry an effect
+        out has said so before, and whoever comes afterwards finds it settled.
+
+        Args:
+            plan: What to report and to repeat, according to the state.
+            origin: Whom the events belong to that no request is known for.
+            perform: As in :meth:`handle`.
+
+        Returns:
+            What was reported.
+
+        Raises:
+            NotRecorded: The log refused; what was settled until then is, the rest is not.
+
+        Cancellation: as in :meth:`handle`.
+        """
+        with anyio.CancelScope(shield=True):
+            async with self._lock:
+                planned = plan(self.state)
+                await self._take(list(planned.reports), origin, perform)
+                for effect in planned.effects:
+                    await perform(effect)
+        return planned.reports
+
+    async def _take(self, reports: list[c.Report], origin: Origin, perform: Perform) -> None:
+        while reports:
+            follow = decide(self.state, reports[0])
+            origin_of = self.origin_of(reports[0], origin)
+            reports += await self._record(follow, origin_of, perform)
+            del reports[0]
 
     async def until(self, answer: Callable[[Sandbox], T | None]) -> T:
         """Wait until the state gives an answer that is not ``None``.
@@ -171,10 +214,10 @@ class LiveSandbox:
 
     @contextmanager
     def expect(self, key: str) -> Iterator[Expectation]:
-        """Be given the event that tells how a signal or a pause came out; enter before it is sent.
+        """Be given the event that tells how something came out; enter before it is asked for.
 
         Args:
-            key: The kill id or pause id.
+            key: The kill id, exec id or pause id.
         """
         self._expected[key] = Expectation()
         try:
@@ -217,6 +260,12 @@ class LiveSandbox:
     def _fulfil(self, event: Event) -> None:
         match event:
             case e.ContainerSignalSent(kill_id=key) | e.ContainerSignalRejected(kill_id=key):
+                expectation = self._expected.get(key)
+            case (
+                e.ProcessExecuted(exec_id=key)
+                | e.ProcessExecFailed(exec_id=key)
+                | e.ProcessExited(exec_id=key)
+            ):
                 expectation = self._expected.get(key)
             case (
                 e.SandboxPaused(pause_id=key)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import anyio
@@ -14,23 +15,21 @@ from manager.application.engines import AUTO, Engines
 from manager.application.errors import NotRecorded
 from manager.application.live_sandbox import LiveSandbox
 from manager.application.ports import Descriptors, Ids, Workers
+from manager.application.recording import Recording
 from manager.application.registry import Registry
 from manager.application.reports import to_report
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS, SnapshotKeeper
 from manager.application.worker_link import SentLaunches, WorkerLink
 from manager.domain import commands as c
 from manager.domain.events import Event
-from manager.domain.react import holds, resume
-from manager.domain.state import ALIVE
+from manager.domain.react import Resumption, holds, resume
+from manager.domain.state import ALIVE, Sandbox
 from manager.schema import node_events as n
 from manager.schema import worker as w
 from manager.schema.node_fold import Origin
 from manager.urpc.fds import FdBundle
 
 NODE_STREAM: Final = "node"
-RECORD_RETRY_PAUSES_S: Final = (0.05, 0.2, 1.0, 5.0)
-"""Pauses before a worker's outcome that could not be stored is tried again; the last repeats."""
-
 logger = logging.getLogger(__name__)
 
 OUTCOME_KEYS: Final = ("launch_id", "kill_id", "pause_id", "checkpoint_id")
@@ -71,6 +70,7 @@ class Node:
         self.registry = Registry(ports.log, ports.ids, ports.snapshots)
         self.link = WorkerLink(ports.workers)
         self._runner = EffectRunner(self.link, ports.descriptors)
+        self.recording = Recording()
         self._listeners: list[SandboxListener] = []
 
     # --- what calls are made of ------------------------------------------------------------------
@@ -94,19 +94,28 @@ class Node:
         Raises:
             NotRecorded: The log refused. Nothing was changed and nothing was done.
         """
+        async with self._told(sandbox):
+            events = await sandbox.handle(
+                command,
+                origin,
+                lambda effect: self._runner.perform(effect, luggage),
+                documents=documents,
+                prepare=prepare,
+            )
+            for report in sandbox.take_owed():
+                self.recording.owe(partial(self.handle, sandbox, report, origin))
+        return events
+
+    @asynccontextmanager
+    async def _told(self, sandbox: LiveSandbox) -> AsyncIterator[None]:
+        """Tell whoever listens if a sandbox comes or goes within."""
         lived = sandbox.lives
-        events = await sandbox.handle(
-            command,
-            origin,
-            lambda effect: self._runner.perform(effect, luggage),
-            documents=documents,
-            prepare=prepare,
-        )
+        with self.recording.watched():
+            yield
         if lived != sandbox.lives:
             for listener in self._listeners:
                 await listener(sandbox.state.id, sandbox.lives)
             self.registry.drop_if_gone(sandbox.state.id)
-        return events
 
     async def record(
         self, tag: str, data: bytes, origin: Origin, documents: Sequence[Document] = ()
@@ -133,9 +142,18 @@ class Node:
             self.registry.frontier.note(record)
 
     async def note(self, event: n.NodeEvent) -> None:
-        """Record a fact about the node itself."""
+        """Record a fact about the node itself.
+
+        Raises:
+            NotRecorded: The log refused.
+        """
         tag, data = n.encode_node_event(event)
-        await self.record(tag, data, self.own_origin())
+        with self.recording.watched():
+            await self.record(tag, data, self.own_origin())
+
+    async def note_surely(self, event: n.NodeEvent) -> None:
+        """Record a fact about the node itself, as soon as the log can."""
+        await self.recording.until_recorded(partial(self.note, event))
 
     def own_origin(self) -> Origin:
         """The origin of what nobody asked for."""
@@ -177,7 +195,7 @@ class Node:
     async def worker_found(self, welcome: w.Welcome, sent: SentLaunches) -> None:
         """Settle every sandbox with what this worker knows, all of them side by side."""
         self.engines.learn(welcome.engines)
-        await self.note(
+        await self.note_surely(
             n.WorkerStarted(
                 identity=welcome.worker,
                 engines=welcome.engines,
@@ -187,25 +205,23 @@ class Node:
         known = frozenset(fact.launch_id for fact in welcome.launches)
         told = known.union(welcome.executions, welcome.saves)
         held = frozenset(welcome.held)
-        why = "the worker that knew it is gone"
-        settled: dict[str, list[str]] = {"adopted": [], "interrupted": [], "lost": []}
+        settled: dict[str, list[str]] = {"interrupted": [], "lost": []}
+
+        def plan(state: Sandbox) -> Resumption:
+            known = told | sent.ids
+            why = "the worker that knew it is gone"
+            return resume(state, launches=known, held=held, why=why, executions=known, saves=known)
+
         async with anyio.create_task_group() as tasks:
             for sandbox in self.registry.all().values():
-                tasks.start_soon(
-                    self._resume,
-                    sandbox,
-                    told | sent.ids,
-                    held,
-                    why,
-                    settled,
-                )
+                tasks.start_soon(self._settle, sandbox, plan, settled)
         needed = frozenset[str]().union(
             *(holds(sandbox.state) for sandbox in self.registry.all().values())
         )
         for hold_id in sorted(held - needed):
             await self.link.send(w.Release(hold_id=hold_id))
         unknown = await self._end_unknown(welcome)
-        await self.note(
+        await self.note_surely(
             n.RecoveryCompleted(
                 adopted=tuple(sorted(known - set(unknown))),
                 interrupted=tuple(sorted(settled["interrupted"])),
@@ -227,33 +243,36 @@ class Node:
             await self.link.send(w.Destroy(launch_id=launch_id))
         return tuple(unknown)
 
-    async def _resume(
+    async def _settle(
         self,
         sandbox: LiveSandbox,
-        known: frozenset[str],
-        held: frozenset[str],
-        why: str,
+        plan: Callable[[Sandbox], Resumption],
         settled: dict[str, list[str]],
     ) -> None:
-        plan = resume(
-            sandbox.state, launches=known, held=held, why=why, executions=known, saves=known
-        )
-        for report in plan.reports:
-            match report:
-                case c.ReportStartFailed(launch_id=launch_id):
-                    settled["interrupted"].append(launch_id)
-                case c.ReportLost(launch_id=launch_id):
-                    settled["lost"].append(launch_id)
-                case _:
-                    pass
-            await self.handle(sandbox, report, sandbox.origin_of(report, self.own_origin()))
-        for effect in plan.effects:
-            await self._runner.perform(effect)
+        async def settle() -> None:
+            async with self._told(sandbox):
+                for report in await sandbox.settle(plan, self.own_origin(), self._runner.perform):
+                    match report:
+                        case c.ReportStartFailed(launch_id=launch_id):
+                            settled["interrupted"].append(launch_id)
+                        case c.ReportLost(launch_id=launch_id):
+                            settled["lost"].append(launch_id)
+                        case _:
+                            pass
+
+        await self.recording.until_recorded(settle)
+
+    async def note_stop(self) -> None:
+        """Record that the manager stops, if the log takes it: nobody is kept waiting for room."""
+        try:
+            await self.note(n.ManagerStopped(reason="asked to stop"))
+        except NotRecorded as error:
+            logger.warning("manager.stop_not_recorded reason=%s", error)
 
     async def worker_lost(self, reason: str) -> None:
         """Note it; the next worker's welcome settles the rest."""
         logger.warning("worker.lost reason=%s", reason)
-        await self.note(n.WorkerLost(reason=reason))
+        await self.note_surely(n.WorkerLost(reason=reason))
 
     async def take(self, outcomes: Sequence[w.Outcome], give_up: Callable[[], bool]) -> bool:
         """Record outcomes: in order within a sandbox, side by side across sandboxes."""
@@ -312,21 +331,11 @@ class Node:
         self, sandbox: LiveSandbox, reports: Sequence[c.Report], give_up: Callable[[], bool]
     ) -> bool:
         for report in reports:
-            attempt = 0
-            while True:
-                origin = sandbox.origin_of(report, self.own_origin())
-                try:
-                    await self.handle(sandbox, report, origin)
-                    self._reap(sandbox, report)
-                except NotRecorded as error:
-                    logger.error("worker.outcome_not_recorded reason=%s", error)  # noqa: TRY400
-                    if give_up():
-                        return False
-                    pause = min(attempt, len(RECORD_RETRY_PAUSES_S) - 1)
-                    await anyio.sleep(RECORD_RETRY_PAUSES_S[pause])
-                    attempt += 1
-                else:
-                    break
+            origin = sandbox.origin_of(report, self.own_origin())
+            record = partial(self.handle, sandbox, report, origin)
+            if not await self.recording.until_recorded(record, give_up):
+                return False
+            self._reap(sandbox, report)
         return True
 
 
@@ -352,13 +361,15 @@ async def open_node(
     await node.registry.load()
     await node.note(started)
     async with _snapshots_kept(node, snapshot_events), anyio.create_task_group() as tasks:
+        tasks.start_soon(node.recording.until_failed)
+        tasks.start_soon(node.recording.pay)
         await tasks.start(node.run_link)
         node.engines.chosen()
         try:
             yield node
         finally:
             with anyio.CancelScope(shield=True):
-                await node.note(n.ManagerStopped(reason="asked to stop"))
+                await node.note_stop()
             node.link.leave()
             tasks.cancel_scope.cancel()
 

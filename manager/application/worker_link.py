@@ -83,6 +83,7 @@ class WorkerLink:
         self._connection: WorkerConnection | None = None
         self._sent = SentLaunches()
         self._leaving = False
+        self._settled = False
         self._holds: dict[str, anyio.Event] = {}
         self._probes: dict[str, _Probe] = {}
         self._questions: dict[str, _Question] = {}
@@ -106,6 +107,7 @@ class WorkerLink:
                     self._begin(connection)
                     try:
                         await events.worker_found(connection.welcome, self._sent)
+                        self._settled = True
                         if not started:
                             task_status.started(connection.welcome)
                             started = True
@@ -127,6 +129,7 @@ class WorkerLink:
     def _begin(self, connection: WorkerConnection) -> None:
         self._sent = SentLaunches()
         self._broken = anyio.Event()
+        self._settled = False
         self._connection = connection
 
     async def _end(self) -> None:
@@ -154,10 +157,13 @@ class WorkerLink:
             # that nobody acknowledges to does not leave.
             with anyio.CancelScope(shield=True):
                 public = [each for each in outcomes if not self._is_private(each)]
-                if not await events.take(public, lambda: self._leaving):
-                    continue
-                # One that was asked for again comes out of order; all before it are durable.
-                await connection.send(w.Ack(seq=max(outcome.seq for outcome in outcomes)))
+                taken = await events.take(public, lambda: self._leaving)
+                if taken:
+                    # One that was asked for again comes out of order; all before it are durable.
+                    await connection.send(w.Ack(seq=max(outcome.seq for outcome in outcomes)))
+            if not taken:
+                # This service ends. To acknowledge a later one would have the worker forget these.
+                await anyio.sleep_forever()
 
     async def _reconnect(self) -> WorkerConnection:
         attempt = 0
@@ -249,8 +255,12 @@ class WorkerLink:
     async def hold(self, message: w.Hold, files: FdBundle) -> bool:
         """Have the worker keep descriptors; returns whether it has them.
 
-        Ownership of ``files`` moves in.
+        It does not while a new worker is being made known to every sandbox: each waits for that
+        in turn, the one that asks among them. Ownership of ``files`` moves in.
         """
+        if not self._settled:
+            files.close()
+            return False
         arrived = self._holds[message.hold_id] = anyio.Event()
         try:
             await self._ask(message, arrived, files)

@@ -115,7 +115,9 @@ def resume(
             reports.append(_cut_short(found, launch_id, why))
         if found.status == "creating" and _missing(found, held):
             reports.append(c.ReportHoldLost(cid=found.cid, reason=why))
-        if found.destroying and known:
+        # What was executed in it may have ended in a way that is yet to be told: that comes first.
+        owed = not executions.isdisjoint(found.executions)
+        if found.destroying and (known or owed):
             effects.append(DestroyLaunch(launch_id=launch_id))
         elif found.destroying:
             reports.append(c.ReportDestroyed(launch_id=launch_id))

@@ -48,7 +48,7 @@ class FoldedSandbox(Struct, frozen=True, kw_only=True):
         return self.state.phase not in {"absent", "deleted"}
 
     def effect_keys(self) -> set[str]:
-        """Every launch id, kill id and exec id by which a worker may still name it."""
+        """Every id of a launch, a signal, an exec, a pause or an image that a worker may name."""
         launches = {
             found.intent.launch_id
             for found in self.state.containers.values()
@@ -58,7 +58,8 @@ class FoldedSandbox(Struct, frozen=True, kw_only=True):
             exec_id for found in self.state.containers.values() for exec_id in found.executions
         }
         saves = {each.checkpoint_id for each in (self.state.checkpointing,) if each is not None}
-        return launches | executions | saves | self.state.signals.keys()
+        pauses = {each.pause_id for each in (self.state.pausing,) if each is not None}
+        return launches | executions | saves | pauses | self.state.signals.keys()
 
     def after(self, event: Event, record: RecordedEvent) -> "FoldedSandbox":
         """Fold one more event; ``record`` is what the log has of it."""

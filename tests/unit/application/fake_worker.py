@@ -32,6 +32,8 @@ class FakeWorker:
         self.fail_next: w.StartFailed | None = None
         self.silent = False
         """Whether launches are taken but not answered, as by a worker that is slow."""
+        self.deaf_to_freezes = False
+        self.deaf_to_execs = False
         self.released: list[str] = []
         self._seq = 0
         self._pid = 1000
@@ -163,17 +165,22 @@ class FakeWorker:
                 self.put(w.Killed(seq=self.next_seq(), kill_id=message.kill_id, errno=errno))
                 if errno is None and signo == SIGKILL:
                     self.exit(launch_id, SIGKILL)
-            case w.Freeze(pause_id=pause_id):
+            case w.Freeze(pause_id=pause_id) if not self.deaf_to_freezes:
                 self.put(w.Frozen(seq=self.next_seq(), pause_id=pause_id))
             case w.Save():
                 self._save(message, files)
             case w.Execute():
                 files.close()
-                self._execute(message)
+                if not self.deaf_to_execs:
+                    self._execute(message)
             case w.Destroy(launch_id=launch_id):
                 if launch_id in self.running:
                     self.exit(launch_id, SIGKILL)
                 self.put(w.Destroyed(seq=self.next_seq(), launch_id=launch_id))
+            case w.Ask(ask_id=ask_id):
+                if self._connection is not None:
+                    self._connection.answers.append(w.Answer(ask_id=ask_id))
+                    self._connection.wake.set()
             case w.Ack(seq=seq):
                 self._outbox = [outcome for outcome in self._outbox if outcome.seq > seq]
             case _:
@@ -240,6 +247,7 @@ class FakeConnection:
         self._sent = 0
         self.wake = anyio.Event()
         self.broken = anyio.Event()
+        self.answers: list[w.Answer] = []
         self.welcome = w.Welcome(
             protocol=w.PROTOCOL_VERSION,
             worker=w.PidIdentity(pid=1, start_ticks=1, pidfd_inode=1, boot_id="boot"),
@@ -259,10 +267,13 @@ class FakeConnection:
                 raise WorkerGone("the fake was dropped")
             self._worker.obey(message, owned)
 
-    async def receive(self) -> Sequence[w.Outcome]:
+    async def receive(self) -> Sequence[w.Outcome | w.Answer]:
         while True:
             if self.broken.is_set():
                 raise WorkerGone("the fake was dropped")
+            if self.answers:
+                answers, self.answers = self.answers, []
+                return answers
             new = [each for each in self._worker.unacknowledged() if each.seq > self._sent]
             if new:
                 self._sent = new[-1].seq

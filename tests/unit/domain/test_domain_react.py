@@ -31,10 +31,12 @@ from tests.unit.domain.builders import (
     a_request,
     a_spec,
     create,
+    execute,
     history,
     kill,
     new,
     reports_destroyed,
+    reports_executed,
     reports_exited,
     reports_failed,
     reports_lost,
@@ -257,6 +259,22 @@ def test_a_root_on_its_way_out_is_not_launched() -> None:
     plan = resume(state, launches=NOBODY, held=frozenset({"H-root"}), why=WHY)
     assert plan.effects == ()
     assert history(*plan.reports, state=state).phase == "deleted"
+
+
+def test_an_end_that_is_owed_comes_before_the_destroy() -> None:
+    """The worker knows how a process ended, but nothing of its container any more."""
+    state = history(
+        *RUNNING,
+        execute(),
+        reports_executed(),
+        reports_exited(),
+        c.DestroySubcontainer(cid="c1"),
+    )
+    told = resume(state, launches=NOBODY, held=NOBODY, why=WHY, executions=frozenset({"E-1"}))
+    assert told.effects == (DestroyLaunch(launch_id="L-c1"),)
+    assert not any(isinstance(report, c.ReportDestroyed) for report in told.reports)
+    forgotten = resume(state, launches=NOBODY, held=NOBODY, why=WHY)
+    assert c.ReportDestroyed(launch_id="L-c1") in forgotten.reports
 
 
 def test_a_signal_to_a_container_that_is_gone() -> None:
