@@ -37,7 +37,7 @@ def verify(
     evidence: Evidence,
     *,
     trusted: Sequence[Verifier] = (),
-    pinned: Checkpoint | None = None,
+    pinned: Sequence[Checkpoint] = (),
     progress: Progress | None = None,
 ) -> Verification:
     """Check everything about a log that can be checked; see :func:`eventstore.verify_log`."""
@@ -95,14 +95,15 @@ class _Walk:
         self,
         evidence: Evidence,
         trusted: Sequence[Verifier],
-        pinned: Checkpoint | None,
+        pinned: Sequence[Checkpoint],
         newest: int,
         head: int,
     ) -> None:
         self._evidence = evidence
         self._trusted = trusted
         self._pinned = pinned
-        self._pinned_root: bytes | None = EMPTY_ROOT if pinned and pinned.size == 0 else None
+        self._sizes_pinned = {each.size for each in pinned}
+        self._roots_at: dict[int, bytes] = {0: EMPTY_ROOT}
         self._head = head
         self._checkpoints = evidence.checkpoints(newest)
         self._next = next(self._checkpoints, None)
@@ -128,8 +129,8 @@ class _Walk:
             self._whole = False
         elif self._whole:
             self._frontier.append(leaf)
-        if self._pinned is not None and self._pinned.size == position:
-            self._pinned_root = self._frontier.root()
+        if position in self._sizes_pinned:
+            self._roots_at[position] = self._frontier.root()
         while self._next is not None and self._next.size <= position:
             self._check_checkpoint(self._next)
             self._next = next(self._checkpoints, None)
@@ -254,16 +255,24 @@ class _Walk:
         return Finding(layer="signature", outcome=Outcome.SKIP, text=text)
 
     def history_finding(self) -> Finding:
-        """The tree against a checkpoint from outside."""
-        pinned = self._pinned
-        if pinned is None:
+        """The tree against checkpoints from outside."""
+        if not self._pinned:
             text = (
                 "no checkpoint from elsewhere was given: whoever has the signing key could have "
                 "rewritten everything, anybody could have put back an older copy"
             )
             return Finding(layer="history", outcome=Outcome.SKIP, text=text)
+        found = [self._extends(each) for each in self._pinned]
+        for outcome in (Outcome.FAIL, Outcome.SKIP):
+            if worst := [each for each in found if each.outcome is outcome]:
+                return min(worst, key=lambda each: each.first_bad or self._head + 1)
+        given = ", ".join(f"#{size}" for size in sorted(self._sizes_pinned))
+        text = f"extends the given checkpoint {given}"
+        return Finding(layer="history", outcome=Outcome.PASS, text=text)
+
+    def _extends(self, pinned: Checkpoint) -> Finding:
         given = f"the given checkpoint #{pinned.size}"
-        if self._pinned_root == pinned.root:
+        if self._roots_at.get(pinned.size) == pinned.root:
             return Finding(layer="history", outcome=Outcome.PASS, text=f"extends {given}")
         if self._origins and pinned.origin not in self._origins:
             text = f"{given} is of log {pinned.origin!r}, this one is {sorted(self._origins)}"
@@ -328,12 +337,12 @@ def _tail_finding(sealed: int, head: int) -> tuple[Finding, ...]:
 
 
 def _unproven(
-    sealed: int, head: int, pinned: Checkpoint | None, trusted: Sequence[Verifier]
+    sealed: int, head: int, pinned: Sequence[Checkpoint], trusted: Sequence[Verifier]
 ) -> tuple[str, ...]:
     told = ["That what was recorded is true."]
     if not trusted:
         told.append("Who made the checkpoints: no key was given to check them with.")
-    since = pinned.size if pinned is not None else 0
+    since = max((each.size for each in pinned), default=0)
     told.append(
         f"That whoever has the signing key did not rewrite what follows #{since}, or that nothing "
         "after the newest checkpoint here was cut off: only a later checkpoint kept elsewhere can."

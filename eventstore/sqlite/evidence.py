@@ -173,7 +173,7 @@ def verify_log(
     path: str | os.PathLike[str],
     *,
     trusted: Sequence[Verifier] = (),
-    pinned: Checkpoint | None = None,
+    pinned: Sequence[Checkpoint] = (),
     progress: Progress | None = None,
 ) -> Verification:
     """Check a log's file: is it what was sealed? Also while it is being written.
@@ -182,8 +182,8 @@ def verify_log(
         path: The file.
         trusted: Keys whose checkpoints count. Keep them where whoever can write to the log cannot
             change them.
-        pinned: A checkpoint that was kept elsewhere, opened with
-            :func:`eventstore.open_checkpoint`: the log must extend it. Only this shows that an
+        pinned: Checkpoints that were kept elsewhere, opened with
+            :func:`eventstore.open_checkpoint`: the log must extend each. Only this shows that an
             older copy was put back, or that the owner of the signing key rewrote the past.
         progress: Called every 1024 events.
 

@@ -8,23 +8,24 @@ import click
 from eventstore import (
     EventStoreError,
     KeyUnusable,
+    LogTooNew,
     NoteRejected,
     Outcome,
     Verdict,
-    Verification,
-    verify_log,
 )
-from manager.schema.layout import LOG_FILE
-from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_UNREADABLE, fail
+from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_TOO_NEW, EXIT_UNREADABLE, fail
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
 from manager.terminal.progress import progress
+from manager.terminal.reading import log_path
+from manager.terminal.table import printable
 from replay.cli.audit_options import (
     EXIT_OF,
     kept_checkpoint,
     keys_option,
     trusted_keys,
 )
+from replay.evidence.verification import AuditReport, verify_trail
 
 
 @click.command("verify")
@@ -37,24 +38,37 @@ from replay.cli.audit_options import (
     metavar="FILE",
     help="A checkpoint kept elsewhere, which the log must extend.",
 )
+@click.option("--no-memory", is_flag=True, help="Neither use nor keep the head last seen here.")
 @json_option
 def command(
-    root: Path, log: Path | None, keys: tuple[Path, ...], checkpoint: Path | None, as_json: bool
+    root: Path,
+    log: Path | None,
+    keys: tuple[Path, ...],
+    checkpoint: Path | None,
+    no_memory: bool,
+    as_json: bool,
 ) -> None:
     r"""Check the log from its bytes up; also while the service runs.
 
+    What is found intact is remembered in $XDG_STATE_HOME/sandtrail/heads, and the next time the log
+    at that path must extend it.
+
     \b
     Exit codes: 0 intact as far as it is sealed, 3 broken, that is proven,
-    4 inconclusive (no key, or never sealed), 5 not found or unreadable.
+    4 inconclusive (no key, or never sealed), 5 not found or unreadable, 6 a newer program's.
     """
-    path = log or root / LOG_FILE
+    path = log_path(root, log)
     try:
         trusted, beside = trusted_keys(root, log, keys)
-        pinned = None if checkpoint is None else kept_checkpoint(checkpoint, trusted)
+        kept = [] if checkpoint is None else [kept_checkpoint(checkpoint, trusted)]
         with progress("verifying") as told:
-            found = verify_log(path, trusted=trusted, pinned=pinned, progress=told)
+            found = verify_trail(
+                path, trusted=trusted, kept=kept, progress=told, memory=not no_memory
+            )
     except (KeyUnusable, NoteRejected) as error:
         fail(str(error), EXIT_INCONCLUSIVE)
+    except LogTooNew as error:
+        fail(str(error), EXIT_TOO_NEW)
     except (EventStoreError, OSError) as error:
         fail(str(error), EXIT_UNREADABLE)
     unproven = found.unproven
@@ -66,7 +80,7 @@ def command(
     sys.exit(EXIT_OF[found.verdict])
 
 
-def _tell(path: Path, found: Verification, unproven: tuple[str, ...], as_json: bool) -> None:
+def _tell(path: Path, found: AuditReport, unproven: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json(
             "verification",
@@ -88,14 +102,14 @@ def _tell(path: Path, found: Verification, unproven: tuple[str, ...], as_json: b
         )
         return
     for each in found.findings:
-        click.echo(f"{each.layer:<10} {each.outcome.value}   {each.text}")
+        click.echo(f"{each.layer:<10} {each.outcome.value}   {printable(each.text)}")
     click.echo(_conclusion(found))
     click.echo("Does not prove:")
     for sentence in unproven:
         click.echo(f"  - {sentence}")
 
 
-def _conclusion(found: Verification) -> str:
+def _conclusion(found: AuditReport) -> str:
     match found.verdict:
         case Verdict.INTACT:
             return (

@@ -54,7 +54,7 @@ def test_an_old_log_extends_the_checkpoint_that_was_kept_of_it(name: str) -> Non
     kept = open_checkpoint(CHECKPOINT.read_bytes(), [load_verifier(KEY)])
     assert kept == read_checkpoint(CHECKPOINT.read_bytes())
 
-    found = verify_log(LOGS / name, trusted=[load_verifier(KEY)], pinned=kept)
+    found = verify_log(LOGS / name, trusted=[load_verifier(KEY)], pinned=[kept])
 
     assert {each.layer: each.outcome for each in found.findings}["history"] is Outcome.PASS
 

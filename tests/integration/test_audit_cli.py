@@ -11,8 +11,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from eventstore import ANY, NewEvent, SealPolicy, load_signer, open_log
+from eventstore import ANY, NewEvent, SealPolicy, Snapshot, load_signer, open_log
+from manager.domain.state import Sandbox
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
+from manager.schema.node_fold import FoldedSandbox
+from manager.schema.node_snapshot import encode_sandboxes, node_snapshots
 
 
 async def write(root: Path, how_many: int, key: str = SEAL_KEY_FILE) -> None:
@@ -31,11 +34,10 @@ def root(tmp_path: Path) -> Path:
 def audit(root: Path, *args: str, **options: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         [sys.executable, "-m", "manager.cli", "audit", *args],
-        env={**os.environ, "SANDTRAIL_ROOT": str(root)},
         text=True,
         check=False,
         timeout=60,
-        **({"capture_output": True} | options),
+        **({"capture_output": True, "env": {**os.environ, "SANDTRAIL_ROOT": str(root)}} | options),
     )
 
 
@@ -54,16 +56,18 @@ def test_an_intact_log(root: Path) -> None:
     done = audit(root, "verify")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert [line.split()[:2] for line in lines[:6]] == [
+    assert [line.split()[:2] for line in lines[:8]] == [
         ["file", "PASS"],
         ["sequence", "PASS"],
         ["content", "PASS"],
         ["tree", "PASS"],
         ["signature", "PASS"],
         ["history", "SKIP"],
+        ["witness", "SKIP"],
+        ["state", "PASS"],
     ]
-    assert lines[6].startswith("VERIFIED #1 to #3. Proves: nothing between")
-    assert lines[7] == "Does not prove:"
+    assert lines[8].startswith("VERIFIED #1 to #3. Proves: nothing between")
+    assert lines[9] == "Does not prove:"
     assert "it lies beside the log" in lines[-1]
     assert done.stderr == ""
 
@@ -81,12 +85,13 @@ def test_with_a_key_and_a_checkpoint_from_elsewhere(root: Path, tmp_path: Path) 
     assert (told["schema"], told["verdict"], told["head"], told["sealed"]) == (
         "sandtrail.verification/v1", "intact", 5, 5,
     )  # fmt: skip
-    assert {each["outcome"] for each in told["findings"]} == {"PASS"}
+    outcomes = {each["layer"]: each["outcome"] for each in told["findings"]}
+    assert {layer for layer, outcome in outcomes.items() if outcome != "PASS"} == {"witness"}
     assert not [each for each in told["unproven"] if "beside the log" in each]
 
     alter(root, "DELETE FROM event_record WHERE position > 2")
     alter(root, "DELETE FROM checkpoints")
-    assert audit(root, "verify").returncode == 4
+    assert audit(root, "verify", "--no-memory").returncode == 4
     rolled_back = audit(root, *args)
     assert rolled_back.returncode == 3
     assert json.loads(rolled_back.stdout)["first_bad"] == 3
@@ -154,3 +159,97 @@ def test_a_copy_without_its_wal_is_inconclusive(root: Path, tmp_path: Path) -> N
     assert done.returncode == 4
     assert "complete   SKIP   is not the whole log" in done.stdout
     assert "Give the key" not in done.stdout
+
+
+def findings(done: "subprocess.CompletedProcess[str]") -> dict[str, tuple[str, str]]:
+    return {
+        each["layer"]: (each["outcome"], each["text"])
+        for each in json.loads(done.stdout)["findings"]
+    }
+
+
+def put_back(root: Path, old: bytes) -> None:
+    for each in root.glob(f"{LOG_FILE}*"):
+        each.unlink()
+    (root / LOG_FILE).write_bytes(old)
+
+
+def test_the_head_that_was_seen_here_must_be_extended(root: Path) -> None:
+    old = (root / LOG_FILE).read_bytes()
+    assert findings(audit(root, "verify", "--json"))["history"][0] == "SKIP"
+    anyio.run(write, root, 2)
+    outcome, text = findings(audit(root, "verify", "--json"))["history"]
+    assert (outcome, text) == (
+        "PASS",
+        "extends the given checkpoint #3 (#3 is the head that you last saw here)",
+    )
+    put_back(root, old)  # yesterday's file, in which every seal is genuine
+    done = audit(root, "verify", "--json")
+    outcome, text = findings(done)["history"]
+    assert (done.returncode, outcome) == (3, "FAIL")
+    assert "ends at #3, before the given checkpoint #5: cut or rolled back" in text
+    forget = Path(text.partition("on purpose, remove ")[2].removesuffix(")"))
+    assert audit(root, "verify", "--no-memory").returncode == 0
+    forget.unlink()
+    assert audit(root, "verify").returncode == 0
+    assert forget.exists()
+
+
+def test_another_log_where_one_was_seen(root: Path) -> None:
+    assert audit(root, "verify").returncode == 0
+    for each in (*root.glob(f"{LOG_FILE}*"), *(root / "keys").iterdir()):
+        each.unlink()
+    anyio.run(write, root, 4)  # a log of its own, with its own key beside it
+    done = audit(root, "verify", "--json")
+    outcome, text = findings(done)["history"]
+    assert (done.returncode, outcome) == (4, "SKIP")
+    assert "is of log" in text
+
+
+def test_a_memory_that_cannot_be_used(root: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    environment = {**os.environ, "SANDTRAIL_ROOT": str(root), "XDG_STATE_HOME": str(home)}
+    assert audit(root, "verify", env=environment).returncode == 0
+    [file] = home.rglob("*.note")
+    file.write_text("nonsense")
+    done = audit(root, "verify", env=environment)
+    assert (done.returncode, "remove it to begin anew" in done.stderr) == (4, True), done
+    file.unlink()
+    file.parent.rmdir()
+    file.parent.symlink_to("nowhere/at/all")
+    done = audit(root, "verify", env=environment)
+    assert done.returncode == 0, done
+    assert "memory     INFO   the head cannot be remembered for the next time: " in done.stdout
+
+
+def test_snapshots_are_compared_with_the_log(root: Path) -> None:
+    async def snap(live: dict[str, FoldedSandbox]) -> None:
+        async with open_log(root / LOG_FILE, read_only=True) as log:
+            [record] = [record async for record in log.read(after=1, limit=1)]
+        body = encode_sandboxes(live.items())
+        node_snapshots(root).save(Snapshot(position=2, leaf_hash=record.leaf_hash, body=body))
+
+    anyio.run(snap, {})
+    done = audit(root, "verify", "--json")
+    assert findings(done)["state"] == (
+        "PASS",
+        "#1 to #3 fold to 0 sandboxes; 1 snapshots, to #2, say the same",
+    )
+    anyio.run(snap, {"web": FoldedSandbox(state=Sandbox(id="web", phase="started"))})
+    done = audit(root, "verify", "--json")
+    outcome, text = findings(done)["state"]
+    assert (done.returncode, outcome) == (3, "FAIL")
+    assert "snapshot #2: other states than the log's: sandboxes web. It is no part of" in text
+
+
+def test_an_event_of_a_newer_program(root: Path) -> None:
+    async def append() -> None:
+        seal = SealPolicy(signer=load_signer(root / SEAL_KEY_FILE))
+        async with open_log(root / LOG_FILE, seal=seal) as log:
+            await log.append("sandbox-x", [NewEvent(type="x.tomorrow", data=b"{}")], expected=ANY)
+
+    anyio.run(append)
+    done = audit(root, "verify", "--json")
+    assert done.returncode == 4
+    assert findings(done)["state"][0] == "SKIP"
+    assert "x.tomorrow" in findings(done)["state"][1]

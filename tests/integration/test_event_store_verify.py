@@ -116,7 +116,7 @@ def test_an_untouched_log(path: Path, signer: Signer) -> None:
     found = verify_log(
         path,
         trusted=[signer.verifier],
-        pinned=pinned_now(path, signer),
+        pinned=[pinned_now(path, signer)],
         progress=lambda done, of: seen.append((done, of)),
     )
     assert (found.verdict, found.head, found.sealed, found.first_bad) == (
@@ -382,7 +382,7 @@ def test_a_rewritten_history_with_the_stolen_key(path: Path, signer: Signer) -> 
     assert "whoever has the signing key could have rewritten everything" in history.text
     assert any("whoever has the signing key did not rewrite" in each for each in alone.unproven)
 
-    found = verify_log(path, trusted=[signer.verifier], pinned=kept_elsewhere)
+    found = verify_log(path, trusted=[signer.verifier], pinned=[kept_elsewhere])
     assert found.verdict is Verdict.BROKEN
     assert outcomes(found)["history"] == "FAIL"
 
@@ -402,7 +402,7 @@ def test_a_log_that_was_rolled_back(path: Path, signer: Signer, cut: list[str]) 
     assert alone.verdict is not Verdict.BROKEN  # an older copy is a good log, and this is said:
     assert any("was cut off" in each for each in alone.unproven)
 
-    found = verify_log(path, trusted=[signer.verifier], pinned=kept_elsewhere)
+    found = verify_log(path, trusted=[signer.verifier], pinned=[kept_elsewhere])
     assert found.verdict is Verdict.BROKEN
     assert "cut or rolled back" in next(e.text for e in found.findings if e.layer == "history")
 
@@ -443,7 +443,7 @@ async def test_the_checkpoint_of_another_log_settles_nothing(
     other = load_signer(tmp_path / "other.key")
     await write(tmp_path / "other.db", other, 4, tag="other")
     found = verify_log(
-        path, trusted=[signer.verifier], pinned=pinned_now(tmp_path / "other.db", other)
+        path, trusted=[signer.verifier], pinned=[pinned_now(tmp_path / "other.db", other)]
     )
     history = next(each for each in found.findings if each.layer == "history")
     assert history.outcome is Outcome.SKIP

@@ -115,7 +115,7 @@ async def test_a_stranger_notices_what_we_notice(
 
     assert stranger(path, signer, kept).startswith(f"step {step}: ")
     pinned = read_checkpoint(kept)
-    found = verify_log(path, trusted=[signer.verifier], pinned=pinned)
+    found = verify_log(path, trusted=[signer.verifier], pinned=[pinned])
     assert found.verdict is Verdict.BROKEN
 
 

@@ -166,7 +166,7 @@ async def test_a_verification_with_a_checkpoint_from_elsewhere_misses_nothing(
 
 def judge(path: Path, signer: Signer, pinned: Checkpoint) -> str:
     try:
-        found = verify_log(path, trusted=[signer.verifier], pinned=pinned)
+        found = verify_log(path, trusted=[signer.verifier], pinned=[pinned])
     except LogUnusable:
         return "no log any more"
     assert found.verdict is not Verdict.INCONCLUSIVE or found.head < EVENTS
@@ -202,7 +202,7 @@ async def test_a_wal_that_is_cut_only_shows_with_a_checkpoint_from_elsewhere(
         history = {each.layer: each.text for each in alone.findings}["history"]
         assert "anybody could have put back an older copy" in history
 
-        found = verify_log(path, trusted=[signer.verifier], pinned=pinned)
+        found = verify_log(path, trusted=[signer.verifier], pinned=[pinned])
         assert found.verdict is Verdict.BROKEN
         assert found.first_bad == found.head + 1
         history = {each.layer: each.text for each in found.findings}["history"]

@@ -1,0 +1,150 @@
+"""Everything that can be checked about a log, layer by layer, with what was kept of it before."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import anyio
+import msgspec
+from msgspec import Struct
+
+from eventstore import (
+    Checkpoint,
+    Finding,
+    NoteRejected,
+    Outcome,
+    Verdict,
+    Verification,
+    Verifier,
+    newest_note,
+    open_checkpoint,
+    verify_log,
+)
+from replay.evidence.remembered import memory_file, recall, remember
+from replay.evidence.state_layer import state_finding
+
+NEEDS_HELP: Final = frozenset({"history", "witness"})
+"""Layers that only what is kept elsewhere can check: without it the verdict is still told."""
+WITNESS: Final = Finding(
+    layer="witness",
+    outcome=Outcome.SKIP,
+    text="none is asked: whoever has the signing key could have rewritten what follows the newest "
+    "checkpoint that is kept elsewhere",
+)
+
+
+class AuditReport(Struct, frozen=True, kw_only=True):
+    """What was found.
+
+    Attributes:
+        findings: One for each layer: file, sequence, content, tree, signature, history, witness,
+            state; ``tail`` if events are not sealed yet, ``complete`` if events may be missing,
+            ``memory`` if the head cannot be remembered.
+        head: Last position that was looked at.
+        sealed: Positions 1 to this one are covered by a checkpoint of a trusted key; 0 for none.
+        unproven: What all this does not show, one sentence each.
+        replaced: The path had another log when it was verified last.
+    """
+
+    findings: tuple[Finding, ...]
+    head: int
+    sealed: int
+    unproven: tuple[str, ...]
+    replaced: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """BROKEN if any layer failed; INTACT if all was checked that needs no outside help."""
+        if any(each.outcome is Outcome.FAIL for each in self.findings):
+            return Verdict.BROKEN
+        skipped = {each.layer for each in self.findings if each.outcome is Outcome.SKIP}
+        return Verdict.INCONCLUSIVE if skipped - NEEDS_HELP or self.replaced else Verdict.INTACT
+
+    @property
+    def first_bad(self) -> int | None:
+        """Lowest position at which something is wrong, if that can be told."""
+        return min((each.first_bad for each in self.findings if each.first_bad), default=None)
+
+
+def verify_trail(
+    path: Path,
+    *,
+    trusted: Sequence[Verifier] = (),
+    kept: Sequence[Checkpoint] = (),
+    progress: Callable[[int, int], None] | None = None,
+    memory: bool = True,
+) -> AuditReport:
+    """Verify a log, also while it is being written.
+
+    Args:
+        path: The log's file.
+        trusted: Keys whose checkpoints count.
+        kept: Checkpoints that were kept elsewhere.
+        progress: Called now and then with the events done and to do.
+        memory: Demand that the log extends the head that it had here the last time, and remember
+            the one that it has now.
+
+    Raises:
+        LogNotFound: No such file.
+        LogUnusable: It cannot be read far enough to say anything.
+        NoteRejected: What is remembered of it is no checkpoint.
+        OSError: What is remembered of it cannot be read.
+        StoreBusy: Another program holds the file. Try again.
+    """
+    file = memory_file(path)
+    remembered = recall(file) if memory else None
+    pinned = [*kept, *([] if remembered is None else [remembered])]
+    found = verify_log(path, trusted=trusted, pinned=pinned, progress=progress)
+    report = _report(path, found, remembered, file)
+    if memory and report.verdict is Verdict.INTACT and found.sealed:
+        try:
+            _remember_newest(path, file, trusted)
+        except OSError as error:
+            text = f"the head cannot be remembered for the next time: {error}"
+            forgotten = Finding(layer="memory", outcome=Outcome.INFO, text=text)
+            return msgspec.structs.replace(report, findings=(*report.findings, forgotten))
+    return report
+
+
+def _report(
+    path: Path, found: Verification, remembered: Checkpoint | None, file: Path
+) -> AuditReport:
+    layers = {each.layer: each for each in found.findings}
+    tail = [layers.pop(name) for name in ("tail", "complete") if name in layers]
+    replaced = False
+    if remembered is not None:
+        history = layers["history"]
+        replaced = history.outcome is Outcome.SKIP
+        layers["history"] = _with_memory(history, remembered, file)
+    if found.verdict is Verdict.BROKEN:
+        text = "not looked at: what would be folded is not what was recorded"
+        state = Finding(layer="state", outcome=Outcome.SKIP, text=text)
+    else:
+        state = anyio.run(state_finding, path, found.head)
+    return AuditReport(
+        findings=(*layers.values(), WITNESS, state, *tail),
+        head=found.head,
+        sealed=found.sealed,
+        unproven=(
+            *found.unproven,
+            "That the rules gave the recorded decisions: checkpoints have no digest of the state. "
+            "`sandtrail replay check` decides again.",
+        ),
+        replaced=replaced,
+    )
+
+
+def _with_memory(history: Finding, remembered: Checkpoint, file: Path) -> Finding:
+    seen = f"#{remembered.size} is the head that you last saw here"
+    if history.outcome is not Outcome.PASS:
+        seen += f"; if the log was changed on purpose, remove {file}"
+    return msgspec.structs.replace(history, text=f"{history.text} ({seen})")
+
+
+def _remember_newest(path: Path, file: Path, trusted: Sequence[Verifier]) -> None:
+    note = newest_note(path)
+    with suppress(NoteRejected):  # one that came meanwhile may be another's
+        if note is not None:
+            open_checkpoint(note, trusted)
+            remember(file, note)
