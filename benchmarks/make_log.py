@@ -4,7 +4,7 @@ Long-lived sandboxes of ten containers each, in which containers come and go, an
 them; some calls are refused, some programs fail, and now and then the manager is started anew. At
 the end the jobs are done and LIVE containers run. The same seed gives the same log. Usage::
 
-    python -m benchmarks.make_log PATH [--events N] [--live N] [--seed N]
+    python -m benchmarks.make_log PATH [--events N] [--live N] [--seed N] [--round-s SECONDS]
 """
 
 import argparse
@@ -56,8 +56,9 @@ class Decided(NamedTuple):
 class Scribe:
     """Decides, records and folds; the appends of one round go into the log side by side."""
 
-    def __init__(self, log: EventLog, clock: Clock, seed: int) -> None:
+    def __init__(self, log: EventLog, clock: Clock, seed: int, round_ns_max: int) -> None:
         self.events = 0
+        self._round_ns_max = round_ns_max
         self._log = log
         self._clock = clock
         self._random = random.Random(seed)
@@ -114,7 +115,7 @@ class Scribe:
             self._folded[sandbox_id] = folded
             if not folded.lives:
                 del self._folded[sandbox_id]
-        self._clock.now_ns += self._random.randrange(ROUND_NS_MAX)
+        self._clock.now_ns += self._random.randrange(self._round_ns_max)
 
     def _append(
         self, sandbox_id: str, new: list[NewEvent]
@@ -124,7 +125,9 @@ class Scribe:
         return self._log.append(STREAM_PREFIX + sandbox_id, new, expected=expected)
 
 
-async def make_log(path: Path, *, events: int, live: int, seed: int = 1) -> None:
+async def make_log(
+    path: Path, *, events: int, live: int, seed: int = 1, round_ns_max: int = ROUND_NS_MAX
+) -> None:
     """Write a log of exactly so many events, at whose end so many containers run.
 
     Args:
@@ -132,6 +135,7 @@ async def make_log(path: Path, *, events: int, live: int, seed: int = 1) -> None
         events: Enough to start that many containers, several times.
         live: A multiple of ten.
         seed: The same seed, the same log.
+        round_ns_max: How far the clock may go on while each sandbox has at most one call.
     """
     sandboxes, rest = divmod(live, SUBCONTAINERS + 1)
     closing = events - CLOSING_EVENTS_PER_SLOT * (sandboxes + JOBS_AT_ONCE)
@@ -139,7 +143,7 @@ async def make_log(path: Path, *, events: int, live: int, seed: int = 1) -> None
         raise ValueError(f"want live containers in tens and at least {events - closing} events")
     clock = Clock()
     async with open_log(path, clock=clock) as log:
-        scribe = Scribe(log, clock, seed)
+        scribe = Scribe(log, clock, seed, round_ns_max)
         story = Story(seed, scribe.new_id, clock)
         running: dict[int, SandboxScript] = {}
         slots: list[Iterator[Step]] = [services(story, running, at) for at in range(sandboxes)]
@@ -172,9 +176,17 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--live", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--round-s", type=float, default=ROUND_NS_MAX / 10**9)
     asked = parser.parse_args()
     began = time.perf_counter()
-    asyncio.run(make_log(asked.path, events=asked.events, live=asked.live, seed=asked.seed))
+    made = make_log(
+        asked.path,
+        events=asked.events,
+        live=asked.live,
+        seed=asked.seed,
+        round_ns_max=round(asked.round_s * 10**9),
+    )
+    asyncio.run(made)
     took = time.perf_counter() - began
     size = asked.path.stat().st_size
     print(f"{asked.events} events in {took:.1f} s, {size / asked.events:.0f} bytes each")

@@ -234,6 +234,8 @@ class _Walk:
         )
         if command is None:
             return self._unreplayable(found, group, group.missing)
+        if group.explained and not self._settings.changes_anything:
+            return found
         try:
             state, changed = apply_settings(
                 self._settings, instead if self._cascade else before, command, group.facts

@@ -13,27 +13,37 @@ from manager.terminal.ending import EXIT_BUG, EXIT_INTERRUPTED, fail, leave_pipe
 from manager.terminal.lazy import LazyGroup
 
 COMMANDS: Final = {
-    "serve": "manager.cli.serve",
-    "create": "manager.cli.create",
-    "start": "manager.cli.start",
-    "run": "manager.cli.run",
-    "exec": "manager.cli.exec",
-    "ps": "manager.cli.ps",
-    "inspect": "manager.cli.inspect",
-    "wait": "manager.cli.wait",
-    "kill": "manager.cli.kill",
-    "pause": "manager.cli.pause",
-    "resume": "manager.cli.resume",
-    "checkpoint": "manager.cli.checkpoint",
-    "restore": "manager.cli.restore",
-    "top": "manager.cli.top",
-    "stats": "manager.cli.stats",
-    "rm": "manager.cli.rm",
-    "log": "replay.cli.log",
-    "replay": "replay.cli.replay",
-    "audit": "replay.cli.audit",
-    "doctor": "manager.cli.doctor",
-    "help": "manager.cli.help",
+    "serve": ("manager.cli.serve", "Run the service."),
+    "create": ("manager.cli.create", "Register a sandbox or a container, to be started later."),
+    "start": ("manager.cli.start", "Start what was created."),
+    "run": ("manager.cli.run", "Create and start a container, and wait for its end."),
+    "exec": ("manager.cli.exec", "Run one more process in a container."),
+    "ps": ("manager.cli.ps", "List sandboxes and containers, now or at a point of the past."),
+    "inspect": (
+        "manager.cli.inspect",
+        "Show everything about a sandbox or a container, now or then.",
+    ),
+    "wait": ("manager.cli.wait", "Wait for a container's end."),
+    "kill": ("manager.cli.kill", "Send a signal."),
+    "pause": ("manager.cli.pause", "Stop everything in a sandbox for a while."),
+    "resume": ("manager.cli.resume", "Let a paused sandbox go on."),
+    "checkpoint": ("manager.cli.checkpoint", "Save a sandbox to a file."),
+    "restore": ("manager.cli.restore", "Let a sandbox go on from such a file."),
+    "top": ("manager.cli.top", "List the processes of a container."),
+    "stats": ("manager.cli.stats", "Show what containers use."),
+    "rm": ("manager.cli.rm", "Remove a sandbox or a container."),
+    "log": ("replay.cli.log", "Print the log: any filter, any window, or as it grows."),
+    "replay": (
+        "replay.cli.replay",
+        "Ask for states of the past, why they are so, and what would have been.",
+    ),
+    "audit": ("replay.cli.audit", "Show that the log is what was sealed, and what it says."),
+    "doctor": ("manager.cli.doctor", "Try every engine on this machine."),
+    "completion": (
+        "manager.cli.completion",
+        "Print a script that lets a shell complete commands and ids.",
+    ),
+    "help": ("manager.cli.help", "Explain a command or a topic."),
 }
 
 
@@ -45,7 +55,7 @@ COMMANDS: Final = {
 @click.version_option(package_name="sandtrail")
 @click.option("--debug", is_flag=True, help="Show where an error that is a bug comes from.")
 def cli(debug: bool) -> None:
-    r"""Start containers from donated file descriptors, and keep a log of everything.
+    """Start containers from donated file descriptors, and keep a log of everything.
 
     \b
       sandtrail serve --root DIR &

@@ -21,10 +21,13 @@ from manager.terminal.ending import (
     leave_pipe,
     run,
 )
+from manager.terminal.place import complete_target_lazily
 
 T = TypeVar("T")
 
-target_argument = click.argument("target", metavar="SANDBOX[/CONTAINER]")
+target_argument = click.argument(
+    "target", metavar="SANDBOX[/CONTAINER]", shell_complete=complete_target_lazily
+)
 
 
 def client_of(root: Path) -> ManagerClient:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from manager.cli.session import run_async, sandbox_of
+from manager.cli.session import run_async, sandbox_of, target_argument
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import root_option
 
@@ -14,7 +14,7 @@ COLUMNS = ("PID", "PPID", "UID", "C", "TTY", "STIME", "TIME", "CMD")
 @click.command("top")
 @root_option
 @json_option
-@click.argument("target", metavar="SANDBOX[/CONTAINER]")
+@target_argument
 def command(root: Path, as_json: bool, target: str) -> None:
     """List the processes of a container, or of a whole sandbox.
 

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from eventstore import EventLog, RecordedEvent, open_log
 from manager.schema.moment import position_at
-from manager.schema.node_fold import NodeFold
+from manager.schema.node_fold import STREAM_PREFIX, NodeFold
 from manager.schema.node_snapshot import node_snapshots, open_fold
 from manager.schema.when import parse_when
 
@@ -41,6 +41,23 @@ async def fold_log_at(log: EventLog, path: Path, when: str) -> tuple[NodeFold, A
     position = await position_at(log, parse_when(when, now_ns=now_ns), now_ns=now_ns)
     fold = await open_fold(log, node_snapshots(path.parent), until=position)
     return fold, await as_of(log, position)
+
+
+async def lived_until(log: EventLog, sandbox_id: str, before: int) -> int:
+    """The last position at which a sandbox was there, 0 if it never was.
+
+    Args:
+        log: The log.
+        sandbox_id: The sandbox, which is not there at ``before``.
+        before: The position to look back from.
+
+    Raises:
+        EventStoreError: The log cannot be read.
+    """
+    stream, types = STREAM_PREFIX + sandbox_id, ("sandbox.deleted",)
+    async for record in log.read(stream, until=before, types=types, backwards=True, limit=1):
+        return record.position - 1
+    return 0
 
 
 async def as_of(log: EventLog, position: int) -> AsOf:

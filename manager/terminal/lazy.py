@@ -11,12 +11,15 @@ from typing_extensions import override
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports each when it is needed.
 
+    Its help imports none: the line about each command is given beside its module.
+
     Args:
-        commands_in: Modules by the name of the command; each has it as ``command``.
+        commands_in: By the name of the command its module, which has it as ``command``, and what it
+            does in a few words.
         **how: As of :class:`click.Group`.
     """
 
-    def __init__(self, *, commands_in: Mapping[str, str], **how: Any) -> None:
+    def __init__(self, *, commands_in: Mapping[str, tuple[str, str]], **how: Any) -> None:
         super().__init__(**how)
         self._commands_in = commands_in
 
@@ -28,5 +31,11 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self._commands_in:
             return None
-        command: click.Command = import_module(self._commands_in[cmd_name]).command
+        module, _ = self._commands_in[cmd_name]
+        command: click.Command = import_module(module).command
         return command
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in self._commands_in.items()])

@@ -6,8 +6,10 @@ from typing import Any
 import click
 import msgspec
 
+from eventstore import open_log
 from manager.domain.state import Sandbox
-from manager.schema.past import AsOf, fold_at
+from manager.schema.node_fold import NodeFold
+from manager.schema.past import AsOf, fold_at, fold_log_at, lived_until
 from manager.schema.summary import inspection, summary
 from manager.terminal.output import print_json
 from manager.terminal.reading import log_path, read_log, say_as_of, unknown
@@ -30,10 +32,18 @@ def show_sandboxes(root: Path, log: Path | None, when: str, *, as_json: bool) ->
 def show_target(root: Path, log: Path | None, target: str, when: str, *, as_json: bool) -> None:
     """As ``inspect``, at a point of the past."""
     path = log_path(root, log)
-    fold, moment = read_log(lambda: fold_at(path, when))
     sandbox_id = target.partition("/")[0]
+
+    async def call() -> tuple[NodeFold, AsOf, int]:
+        async with open_log(path, read_only=True) as opened:
+            fold, moment = await fold_log_at(opened, path, when)
+            gone = sandbox_id not in fold.live
+            last = await lived_until(opened, sandbox_id, moment.position) if gone else 0
+            return fold, moment, last
+
+    fold, moment, last = read_log(call)
     if sandbox_id not in fold.live:
-        unknown("sandbox", sandbox_id, list(fold.live))
+        unknown("sandbox", sandbox_id, list(fold.live), lived_until=last)
     print_target(fold.live[sandbox_id].state, target, as_json=as_json, moment=moment)
 
 

@@ -1,9 +1,12 @@
 """Where the state of a service lies, and its log."""
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 DEFAULT_ROOT: Final = "/var/lib/sandtrail"
 
@@ -24,3 +27,12 @@ log_option = click.option(
     show_envvar=True,
     help="The log's file, instead of the one in --root.",
 )
+
+
+def complete_target_lazily(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> "list[CompletionItem]":
+    """As :func:`manager.terminal.completing.complete_target`, loaded when a shell asks."""
+    from manager.terminal.completing import complete_target  # noqa: PLC0415 - it reads the log
+
+    return complete_target(ctx, param, incomplete)

@@ -72,8 +72,13 @@ def say_as_of(moment: AsOf) -> None:
     click.echo(f"as of #{moment.position}{when}", err=True)
 
 
-def unknown(what: str, given: str, known: list[str]) -> NoReturn:
-    """End the process: there is no such id; ids that are like it are named."""
+def unknown(what: str, given: str, known: list[str], *, lived_until: int = 0) -> NoReturn:
+    """End the process: there is no such id; ids that are like it are named.
+
+    ``lived_until`` is the last position at which there was one, if there was.
+    """
     near = get_close_matches(given, dict.fromkeys(known), n=SUGGESTIONS_MAX)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    if lived_until:
+        hint = f" any more; look at it with --at '#{lived_until}'"
     fail(f"{what} {given!r} not found{hint}", EXIT_UNREADABLE)

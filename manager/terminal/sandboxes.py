@@ -9,9 +9,12 @@ def print_sandboxes(items: list[dict[str, Any]]) -> None:
     """Print summaries (:func:`manager.schema.summary.summary`) as a table."""
     from manager.terminal.table import print_table  # noqa: PLC0415 - only for people
 
-    print_table(
-        COLUMNS, [_row(sandbox, each) for sandbox in items for each in sandbox["Containers"]]
-    )
+    print_table(COLUMNS, rows_of(items))
+
+
+def rows_of(items: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The cells of such a table."""
+    return [_row(sandbox, each) for sandbox in items for each in sandbox["Containers"]]
 
 
 def _row(sandbox: dict[str, Any], container: dict[str, Any]) -> tuple[str, ...]:

@@ -27,6 +27,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console(width=None if on_terminal else UNBOUNDED_CHARS).print(table)
 
 
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table without any escapes, as wide as its cells need."""
+    cells = [list(columns), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
 def printable(text: str) -> str:
     """Show what a terminal would obey (escapes, line ends, direction marks) by their numbers."""
     return "".join(

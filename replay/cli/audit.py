@@ -7,13 +7,20 @@ import click
 from manager.terminal.lazy import LazyGroup
 
 COMMANDS: Final = {
-    "verify": "replay.cli.audit_verify",
-    "checkpoint": "replay.cli.audit_checkpoint",
-    "snapshot": "replay.cli.audit_snapshot",
-    "prove": "replay.cli.audit_prove",
-    "check-proof": "replay.cli.audit_check_proof",
-    "stats": "replay.cli.audit_stats",
-    "export": "replay.cli.audit_export",
+    "verify": ("replay.cli.audit_verify", "Check the log from its bytes up."),
+    "checkpoint": (
+        "replay.cli.audit_checkpoint",
+        "Print the newest signed checkpoint, to be kept elsewhere.",
+    ),
+    "snapshot": ("replay.cli.audit_snapshot", "Make a whole, verified copy of the log."),
+    "show": ("replay.cli.audit_show", "Show one event, its causes and its effects."),
+    "prove": (
+        "replay.cli.audit_prove",
+        "Prove that events are in the log, to somebody who has neither.",
+    ),
+    "check-proof": ("replay.cli.audit_check_proof", "Check such a proof."),
+    "stats": ("replay.cli.audit_stats", "Count outcomes, and how long starts took."),
+    "export": ("replay.cli.audit_export", "Write events in other formats."),
 }
 
 

@@ -30,11 +30,10 @@ from replay import verify_trail
 def command(
     proof: Path, key: tuple[Path, ...], checkpoint: Path | None, verbose: bool, as_json: bool
 ) -> None:
-    r"""Check what `audit prove` or `audit export -o bundle` made; needs no log.
+    """Check what `audit prove` or `audit export -o bundle` made; needs no log.
 
     The single file replay/verify_trail.py does the same with nothing but Python.
 
-    \b
     Exit codes: 0 proven, 3 proven wrong, 4 inconclusive (no key, another key, another
     checkpoint), 5 not readable.
     """

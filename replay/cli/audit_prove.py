@@ -34,13 +34,12 @@ from replay.trail import Trail
 )
 @click.option("--documents", is_flag=True, help="With the documents that the events name.")
 def command(events: str, root: Path, log: Path | None, since: Path | None, documents: bool) -> None:
-    r"""Print a proof that an event, or a range of events, is in the log.
+    """Print a proof that an event, or a range of events, is in the log.
 
     The event is a point as of `sandtrail help when`; a range is two of them, A..B or #A-#B, both
     ends included, and its proof also shows that nothing is missing between. Whoever gets it checks
     it with `audit check-proof` or verify_trail.py and the log's verifier key.
 
-    \b
     Exit codes: 0 made, 3 the log is broken, 4 not sealed so far, 5 not found, unreadable.
     """
     path = log_path(root, log)

@@ -22,12 +22,11 @@ from replay.cli.audit_options import keys_option, trusted_keys
 def command(
     destination: Path, root: Path, log: Path | None, keys: tuple[Path, ...], as_json: bool
 ) -> None:
-    r"""Make a whole, verified copy of the log; also while the service runs.
+    """Make a whole, verified copy of the log; also while the service runs.
 
     DEST must not exist: it appears at once, when it is verified and on disk. Keep it with a
     checkpoint, to show later that it was not changed either.
 
-    \b
     Exit codes: 0 made, 3 the log is broken and nothing was made, 4 the key is unusable,
     5 not found, unreadable, or DEST cannot be made.
     """

@@ -48,7 +48,7 @@ def command(
     no_memory: bool,
     as_json: bool,
 ) -> None:
-    r"""Check the log from its bytes up; also while the service runs.
+    """Check the log from its bytes up; also while the service runs.
 
     What is found intact is remembered in $XDG_STATE_HOME/sandtrail/heads, and the next time the log
     at that path must extend it.

@@ -47,7 +47,7 @@ def command(
     until: str | None,
     code: Path | None,
 ) -> None:
-    r"""Take every recorded decision again, with the code of today, and compare.
+    """Take every recorded decision again, with the code of today, and compare.
 
     The states before them come from the same fold that the service uses; snapshots beside the log
     are compared with it, too.

@@ -7,12 +7,13 @@ import click
 from manager.terminal.lazy import LazyGroup
 
 COMMANDS: Final = {
-    "show": "replay.cli.show",
-    "diff": "replay.cli.diff",
-    "why": "replay.cli.why",
-    "check": "replay.cli.check",
-    "whatif": "replay.cli.whatif",
-    "bisect": "replay.cli.bisect",
+    "show": ("replay.cli.show", "Show the state at a point, as ps and inspect do."),
+    "diff": ("replay.cli.diff", "Compare the states at two points, field by field."),
+    "step": ("replay.cli.step", "Go through a log event by event, in the terminal."),
+    "why": ("replay.cli.why", "Say which events made a value what it is."),
+    "check": ("replay.cli.check", "Take every recorded decision again, and compare."),
+    "whatif": ("replay.cli.whatif", "Take decisions again with other settings or other code."),
+    "bisect": ("replay.cli.bisect", "Find the first event after which something is so."),
 }
 
 

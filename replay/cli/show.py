@@ -6,7 +6,7 @@ import click
 
 from manager.terminal.output import json_option
 from manager.terminal.past import show_sandboxes, show_target
-from manager.terminal.place import log_option, root_option
+from manager.terminal.place import complete_target_lazily, log_option, root_option
 
 
 @click.command("show")
@@ -14,7 +14,12 @@ from manager.terminal.place import log_option, root_option
 @log_option
 @json_option
 @click.option("--at", default="head", metavar="WHEN", help="The point; see `sandtrail help when`.")
-@click.argument("target", required=False, metavar="[SANDBOX[/CONTAINER]]")
+@click.argument(
+    "target",
+    required=False,
+    metavar="[SANDBOX[/CONTAINER]]",
+    shell_complete=complete_target_lazily,
+)
 def command(root: Path, log: Path | None, as_json: bool, at: str, target: str | None) -> None:
     """Show what there was at a point: all sandboxes, or everything about one.
 

@@ -6,10 +6,10 @@ from typing import Any
 import click
 
 from eventstore import RecordedEvent
-from manager.schema.past import AsOf
+from manager.schema.past import AsOf, lived_until
 from manager.terminal.ending import EXIT_UNREADABLE, EXIT_USAGE, fail
 from manager.terminal.output import json_option, print_json
-from manager.terminal.place import log_option, root_option
+from manager.terminal.place import complete_target_lazily, log_option, root_option
 from manager.terminal.reading import at_option, log_path, read_log, say_as_of, unknown
 from manager.terminal.table import full_time, printable
 from manager.terminal.tree import scalar
@@ -29,7 +29,9 @@ SANDBOX_FIELD = "phase"
 @at_option
 @click.option("--not", "wanted", metavar="VALUE", help="Why it is not this instead.")
 @click.option("--all", "everything", is_flag=True, help="Show what was left out, too.")
-@click.argument("target", metavar="SANDBOX[/CONTAINER][.FIELD]")
+@click.argument(
+    "target", metavar="SANDBOX[/CONTAINER][.FIELD]", shell_complete=complete_target_lazily
+)
 def command(
     root: Path,
     log: Path | None,
@@ -80,7 +82,8 @@ async def resolve(trail: Trail, target: str, position: int) -> tuple[str, tuple[
     name, slash, rest = target.partition("/")
     if slash:
         if name not in known:
-            unknown("sandbox", name, list(known))
+            last = await lived_until(trail.log, name, position)
+            unknown("sandbox", name, list(known), lived_until=last)
         cid, field = _split(rest, list(known[name].containers))
         if not cid:
             unknown("container", rest, list(known[name].containers))
@@ -92,7 +95,9 @@ async def resolve(trail: Trail, target: str, position: int) -> tuple[str, tuple[
     cid, field = _split(target, [cid for _, cid in owners])
     holders = [each for each, owned in owners if owned == cid]
     if not holders:
-        unknown("sandbox or container", target, [*known, *(cid for _, cid in owners)])
+        last = await lived_until(trail.log, target.partition(".")[0], position)
+        names = [*known, *(cid for _, cid in owners)]
+        unknown("sandbox or container", target, names, lived_until=last)
     if len(holders) > 1:
         readings = " or ".join(f"{each}/{target}" for each in holders)
         fail(f"{target!r} can be {readings}: write one of these", EXIT_USAGE)

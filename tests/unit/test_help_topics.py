@@ -9,6 +9,8 @@ from click.testing import CliRunner
 from manager.cli import COMMANDS, cli
 from manager.schema.events import EVENT_TYPES
 from manager.terminal.ending import EXIT_CODES
+from replay.cli.audit import COMMANDS as AUDIT
+from replay.cli.replay import COMMANDS as REPLAY
 
 
 @pytest.mark.parametrize(
@@ -75,3 +77,31 @@ def test_usage(args: list[str], code: int, says: str) -> None:
         [sys.executable, "-m", "manager.cli", *args], capture_output=True, text=True, check=False
     )
     assert (done.returncode, says in done.stderr) == (code, True)
+
+
+GROUPS = {"": COMMANDS, "replay": REPLAY, "audit": AUDIT}
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group, found in GROUPS.items() for name in found]
+)
+def test_every_command_has_help_that_fits_80_columns(group: str, name: str) -> None:
+    args = [*([group] if group else []), name, "--help"]
+    done = CliRunner().invoke(cli, args, prog_name="sandtrail", terminal_width=80)
+    assert done.exit_code == 0
+    assert "\\b" not in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert len(GROUPS[group][name][1]) <= 75
+
+
+def test_help_imports_no_command() -> None:
+    script = (
+        "import sys, manager.cli\n"
+        "try: manager.cli.cli(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(*sorted(name for name in sys.modules if '.cli.' in name))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == ""

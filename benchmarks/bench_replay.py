@@ -1,0 +1,164 @@
+"""Asking a log of a million events: how long the questions of an auditor take.
+
+Makes the log (benchmarks.make_log, spread over thirty days) unless one is given, with snapshots as
+a service leaves them. Each command is run as a user runs it, in a process of its own. Usage::
+
+    python -m benchmarks.bench_replay [--events N] [--live N] [--rounds N] [--log FILE]
+"""
+
+import argparse
+import asyncio
+import os
+import resource
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.make_log import make_log
+from eventstore import Snapshot, open_log
+from manager.domain.decide import decide
+from manager.schema.layout import LOG_FILE
+from manager.schema.node_fold import STREAM_PREFIX, NodeFold, decode_record
+from manager.schema.node_snapshot import advance, encode_sandboxes, node_snapshots, recall
+from replay.commands import commands_of
+from replay.facts import FactReader
+from replay.redecide import redecide
+from replay.trail import Trail, Window
+
+DAYS = 30
+SNAPSHOTS = 16
+"""About as many as a service keeps of so long a log."""
+CHECKED_EVENTS = 100_000
+EVENTS_A_ROUND = 140
+
+
+def timed(command: Sequence[str], path: Path) -> tuple[float, float]:
+    """Seconds and the largest memory in MiB of one command."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "manager.cli", *command],
+        env={**os.environ, "SANDTRAIL_ROOT": str(path.parent)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    took = time.perf_counter() - began
+    return took, max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
+
+
+async def snapshots(path: Path, events: int) -> None:
+    """Write the snapshots that a service would have left."""
+    files = node_snapshots(path.parent)
+    fold = NodeFold()
+    async with open_log(path, read_only=True) as log:
+        for number in range(1, SNAPSHOTS + 1):
+            position = events * number // SNAPSHOTS
+            await advance(fold, log, until=position)
+            async for record in log.read(after=position - 1, limit=1):
+                body = encode_sandboxes(fold.live.items())
+                files.save(Snapshot(position=position, leaf_hash=record.leaf_hash, body=body))
+
+
+async def checked(path: Path, window: Window) -> int:
+    async with Trail.open(path) as trail:
+        return len([each async for each in redecide(trail, window)])
+
+
+async def bare(path: Path, window: Window) -> int:
+    """The same work without the machinery: read, rebuild, decide, compare, fold."""
+    count = 0
+    async with Trail.open(path) as trail:
+        fold, facts = NodeFold(), FactReader(trail.log)
+        await advance(fold, trail.log, until=window.first - 1)
+        records = [each async for each in trail.log.read(after=window.first - 1, until=window.last)]
+        at = 0
+        while at < len(records):
+            record = records[at]
+            step = 1
+            if record.stream.startswith(STREAM_PREFIX):
+                await recall(fold, trail.log, record)
+                state = fold.known(record.stream.removeprefix(STREAM_PREFIX)).state
+                events = [decode_record(each) for each in records[at : at + 4]]
+                known = await facts.of(state, events[:1])
+                command = next(commands_of(state, record.stream, events, known))
+                step = len(decide(state, command)) or 1
+                count += 1
+            for each in records[at : at + step]:
+                fold.apply(each)
+            at += step
+    return count
+
+
+def median(measure: Callable[[], float], rounds: int) -> float:
+    return statistics.median(measure() for _ in range(rounds))
+
+
+def run_seconds(work: Callable[[Path, Window], object], path: Path, window: Window) -> float:
+    began = time.perf_counter()
+    asyncio.run(work(path, window))  # type: ignore[arg-type]
+    return time.perf_counter() - began
+
+
+def report(path: Path, rounds: int) -> None:
+    raw = sqlite3.connect(path)
+    head, last_ns = raw.execute(
+        "SELECT position, recorded_at_ns FROM event_record ORDER BY position DESC LIMIT 1"
+    ).fetchone()
+    raw.close()
+    hour = f"@{last_ns // 10**9 - 3600}"
+    questions = {
+        "log --since -1h --outcome fail": ["log", "--since", hour, "--outcome", "fail"],
+        "log --outcome fail --count (all of it)": ["log", "--outcome", "fail", "--count"],
+        "replay show --at the middle": ["replay", "show", "--at", f"#{head // 2 + 777}"],
+        "ps --at head": ["ps", "--at", "head"],
+        "replay bisect --bad, the last 100,000": [
+            "replay", "bisect", "--bad", "count(status == lost) > 0", "--good", f"#{head - 100_000}"
+        ],
+        "--help": ["--help"],
+    }  # fmt: skip
+    base = median(lambda: subprocess_seconds(["-c", "import click"]), rounds)
+    print(f"python -c 'import click'                 {base * 1000:7.0f} ms")
+    for name, command in questions.items():
+        found = [timed(command, path) for _ in range(rounds)]
+        took = statistics.median(seconds for seconds, _ in found)
+        print(f"{name:<40} {took * 1000:7.0f} ms")
+    window = Window(first=head - CHECKED_EVENTS + 1, last=head)
+    pairs = [
+        (run_seconds(checked, path, window), run_seconds(bare, path, window)) for _ in range(rounds)
+    ]
+    ours, theirs = (statistics.median(each) for each in zip(*pairs, strict=True))
+    print(f"replay check of the last {CHECKED_EVENTS:,}           {ours:7.1f} s")
+    print(f"a bare loop over the same                {theirs:7.1f} s   ratio {theirs / ours:.2f}")
+    print(f"largest memory of any command            {timed(['--help'], path)[1]:7.0f} MiB")
+
+
+def subprocess_seconds(args: Sequence[str]) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *args], check=True)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--live", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--log", type=Path)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-replay-") as directory:
+        path = asked.log or Path(directory) / LOG_FILE
+        if asked.log is None:
+            pace = DAYS * 86_400 * 10**9 * 2 * EVENTS_A_ROUND // asked.events
+            asyncio.run(make_log(path, events=asked.events, live=asked.live, round_ns_max=pace))
+            asyncio.run(snapshots(path, asked.events))
+        report(path, asked.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""``sandtrail completion``."""
+
+import click
+from click.shell_completion import get_completion_class
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(SHELLS))
+@click.pass_context
+def command(ctx: click.Context, shell: str) -> None:
+    """Print a script that lets a shell complete commands, options and ids.
+
+    For bash: `eval "$(sandtrail completion bash)"`. Ids are those of the log, also of the past if
+    the line has --at.
+    """
+    complete = get_completion_class(shell)
+    assert complete is not None, "click knows the three"
+    root = ctx.find_root()
+    click.echo(complete(root.command, {}, "sandtrail", "_SANDTRAIL_COMPLETE").source())
