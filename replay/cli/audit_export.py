@@ -43,7 +43,7 @@ FORMATS: Final = ("jsonl", "csv", "cloudevents", "otlp", "perfetto", "bundle")
               help="A new file, instead of stdout; a bundle needs one.")  # fmt: skip
 @filter_options
 def command(root: Path, log: Path | None, output: str, out: Path | None, **how: Any) -> None:
-    r"""Write events in a format of other tools.
+    """Write events in a format of other tools.
 
     \b
     jsonl        one event a line, as `sandtrail log --json` has it

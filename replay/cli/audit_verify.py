@@ -53,7 +53,6 @@ def command(
     What is found intact is remembered in $XDG_STATE_HOME/sandtrail/heads, and the next time the log
     at that path must extend it.
 
-    \b
     Exit codes: 0 intact as far as it is sealed, 3 broken, that is proven,
     4 inconclusive (no key, or never sealed), 5 not found or unreadable, 6 a newer program's.
     """
