@@ -49,9 +49,9 @@ def command(root: Path, log: Path | None, output: str, out: Path | None, **how: 
     jsonl        one event a line, as `sandtrail log --json` has it
     csv          for spreadsheets
     cloudevents  CloudEvents 1.0, JSON, one event a line
-    otlp         OpenTelemetry logs, OTLP/JSON, one request of many events a line
-    perfetto     a trace for ui.perfetto.dev or chrome://tracing, a track a container
-    bundle       evidence: events, proof and verifier in one file; up to the newest seal
+    otlp         OpenTelemetry logs as OTLP/JSON, many events a line
+    perfetto     a trace for ui.perfetto.dev, a track a container
+    bundle       events, their proof and a verifier, up to the newest seal
     """
     path = log_path(root, log)
     filters = filters_from(how)
