@@ -1,1 +1,72 @@
-"""Read-only tools over a log. For now there is the fold itself: ``manager.domain.evolve``."""
+"""Questions to a log, and their answers; what ``__all__`` names is the door for Python programs.
+
+::
+
+    async with Trail.open("/var/lib/sandtrail/events.db") as trail:
+        async for decision in check(trail, await trail.window()):
+            assert decision.verdict == "same"
+
+Each name is imported on first use: a command loads what it needs.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from replay.bisection import Bisection, bisect, bisect_by
+    from replay.comparison import diff
+    from replay.difference import Difference, differences
+    from replay.explanation import Absence, Explanation, why, why_not
+    from replay.expression import parse_expression
+    from replay.redecide import Redecision, check, whatif
+    from replay.selection import Selection
+    from replay.settings import Settings
+    from replay.trail import Trail, Window
+
+__all__ = [
+    "Absence",
+    "Bisection",
+    "Difference",
+    "Explanation",
+    "Redecision",
+    "Selection",
+    "Settings",
+    "Trail",
+    "Window",
+    "bisect",
+    "bisect_by",
+    "check",
+    "diff",
+    "differences",
+    "parse_expression",
+    "whatif",
+    "why",
+    "why_not",
+]
+
+_HOMES = {
+    "Absence": "explanation",
+    "Bisection": "bisection",
+    "Difference": "difference",
+    "Explanation": "explanation",
+    "Redecision": "redecide",
+    "Selection": "selection",
+    "Settings": "settings",
+    "Trail": "trail",
+    "Window": "trail",
+    "bisect": "bisection",
+    "bisect_by": "bisection",
+    "check": "redecide",
+    "diff": "comparison",
+    "differences": "difference",
+    "parse_expression": "expression",
+    "whatif": "redecide",
+    "why": "explanation",
+    "why_not": "explanation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'replay' has no attribute {name!r}")
+    return getattr(import_module(f"replay.{_HOMES[name]}"), name)

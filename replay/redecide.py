@@ -81,6 +81,20 @@ class _Group(Struct, frozen=True, kw_only=True):
     missing: str = ""
 
 
+def check(trail: Trail, window: Window) -> AsyncIterator[Redecision]:
+    """Take every decision of a window again, as it was; see :func:`redecide`."""
+    return redecide(trail, window)
+
+
+async def whatif(
+    trail: Trail, window: Window, settings: Settings, *, cascade: bool = False
+) -> AsyncIterator[Redecision]:
+    """Take what clients asked for in a window again, under other settings; raises as below."""
+    async for found in redecide(trail, window, settings, cascade=cascade):
+        if found.asked:
+            yield found
+
+
 async def redecide(
     trail: Trail, window: Window, settings: Settings = AS_RECORDED, *, cascade: bool = False
 ) -> AsyncIterator[Redecision]:

@@ -5,13 +5,19 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import click
+
 LAST_COLUMN_CHARS_MIN: Final = 28
-UNBOUNDED_CHARS: Final = 10_000
-"""Width where nobody looks: a table that is piped is neither wrapped nor cut."""
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; the last column takes what room is left, the others give way to it."""
+    """Print a table; on a terminal the last column takes what room is left.
+
+    Where nobody looks it is neither wrapped nor cut, and has no rule.
+    """
+    if not sys.stdout.isatty():
+        click.echo("\n".join(plain_table(columns, list(rows))))
+        return
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - heavy, and only people look at tables
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
@@ -23,8 +29,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table.add_column(columns[-1], overflow="fold", min_width=LAST_COLUMN_CHARS_MIN)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    on_terminal = sys.stdout.isatty()
-    Console(width=None if on_terminal else UNBOUNDED_CHARS).print(table)
+    Console().print(table)
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

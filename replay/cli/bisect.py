@@ -15,7 +15,7 @@ from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
 from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import full_time, printable
-from replay.bisect import Answer, Bisection, bisect, bisect_by, state_at
+from replay.bisection import Answer, Bisection, bisect, bisect_by, state_at
 from replay.cli.log import question
 from replay.describe import detail, event_object, where
 from replay.selection import payload

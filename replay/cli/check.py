@@ -18,7 +18,7 @@ from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import printable
 from manager.terminal.tree import scalar
 from replay.difference import Difference
-from replay.redecide import Redecision, redecide
+from replay.redecide import Redecision, check
 from replay.trail import Trail, Window
 
 SHOWN_MAX: Final = 20
@@ -66,7 +66,7 @@ def command(
         async with Trail.open(path) as trail:
             window = await trail.window(since, until)
             with progress("deciding again") as told:
-                async for each in redecide(trail, window):
+                async for each in check(trail, window):
                     counts[each.verdict] += 1
                     if each.verdict != "same" and len(found) < SHOWN_MAX:
                         found.append(each)

@@ -8,7 +8,6 @@ import click
 import msgspec
 
 from manager.schema.past import AsOf
-from manager.schema.summary import inspection
 from manager.terminal.ending import EXIT_NO
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
@@ -16,6 +15,7 @@ from manager.terminal.reading import log_path, read_log, unknown
 from manager.terminal.table import full_time, printable
 from manager.terminal.tree import scalar
 from replay.cli.log import COLUMNS, log_row
+from replay.comparison import states
 from replay.difference import Difference, as_patch, differences
 from replay.selection import Selection
 from replay.trail import Trail, Window
@@ -49,8 +49,8 @@ def command(
 
     async def call() -> tuple[AsOf, AsOf, list[Difference], list[Any]]:
         async with Trail.open(path) as trail:
-            first, from_ = await _states(trail, before)
-            second, to = await _states(trail, after)
+            first, from_ = await states(trail, before)
+            second, to = await states(trail, after)
             if missing := [each for each in ids if each not in first and each not in second]:
                 unknown("sandbox", missing[0], [*first, *second])
             if ids:
@@ -80,11 +80,6 @@ def command(
 
             print_table(COLUMNS, [log_row(record) for record in events])
     sys.exit(EXIT_NO if found else 0)
-
-
-async def _states(trail: Trail, when: str) -> tuple[dict[str, dict[str, Any]], AsOf]:
-    fold, moment = await trail.at(when)
-    return {name: inspection(folded.state) for name, folded in fold.live.items()}, moment
 
 
 def _only(states: dict[str, dict[str, Any]], ids: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from manager.terminal.progress import progress
 from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import printable
 from replay.cli.check import as_object, code_option, run_other_code
-from replay.redecide import Redecision, redecide
+from replay.redecide import Redecision, whatif
 from replay.settings import KEYS, SettingError, Settings, parse_settings
 from replay.trail import Trail, Window
 
@@ -68,13 +68,12 @@ def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
         async with Trail.open(path) as trail:
             window = await trail.window(how["since"], how["until"])
             with progress("deciding again") as told:
-                async for each in redecide(trail, window, settings, cascade=cascade):
+                async for each in whatif(trail, window, settings, cascade=cascade):
                     if told is not None:
                         told(each.position - window.first + 1, window.count)
-                    if each.asked:
-                        counts[each.verdict] += 1
-                        if each.verdict != "same":
-                            found.append(each)
+                    counts[each.verdict] += 1
+                    if each.verdict != "same":
+                        found.append(each)
             return window
 
     window = read_log(call)

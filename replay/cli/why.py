@@ -14,9 +14,9 @@ from manager.terminal.reading import at_option, log_path, read_log, say_as_of, u
 from manager.terminal.table import full_time, printable
 from manager.terminal.tree import scalar
 from replay.describe import detail, event_object
+from replay.explanation import Absence, Explanation, Step, WhyError, why, why_not
 from replay.selection import payload
 from replay.trail import Trail
-from replay.why import Absence, Explanation, Step, WhyError, why, why_not
 
 CONTAINER_FIELD = "status"
 SANDBOX_FIELD = "phase"
@@ -43,6 +43,8 @@ def command(
 ) -> None:
     """Say which events made a value what it is: a container's status, unless a FIELD is named.
 
+    Of a sandbox that is deleted the last state is explained, unless there is an --at.
+
     The events that are named alone give that value, which is checked by folding them once more, and
     none of them can be left out. Fields are those that `inspect --json` shows.
     """
@@ -51,6 +53,8 @@ def command(
     async def call() -> tuple[Explanation | Absence, AsOf]:
         async with Trail.open(path) as trail:
             position = await trail.position(at or "head")
+            if at is None:
+                position = await _while_there(trail, target, position)
             sandbox_id, field = await resolve(trail, target, position)
             moment = await trail.as_of(position)
             if wanted is not None:
@@ -64,12 +68,24 @@ def command(
     if as_json:
         _print_json(found, moment)
         return
-    if at is not None:
-        say_as_of(moment)
+    say_as_of(moment)
     if isinstance(found, Absence):
         _print_absence(found)
     else:
         _print_explanation(found, everything=everything)
+
+
+async def _while_there(trail: Trail, target: str, position: int) -> int:
+    """The position, or the last one at which the sandbox was there if it is deleted."""
+    fold, _ = await trail.at(f"#{position}")
+    name = target.partition("/")[0]
+    if any(name == known or name.startswith(f"{known}.") for known in fold.live):
+        return position
+    for end in range(name.count(".") + 1):
+        sandbox_id = name.rsplit(".", end)[0] if end else name
+        if last := await lived_until(trail.log, sandbox_id, position):
+            return last
+    return position
 
 
 async def resolve(trail: Trail, target: str, position: int) -> tuple[str, tuple[str, ...]]:
@@ -82,8 +98,7 @@ async def resolve(trail: Trail, target: str, position: int) -> tuple[str, tuple[
     name, slash, rest = target.partition("/")
     if slash:
         if name not in known:
-            last = await lived_until(trail.log, name, position)
-            unknown("sandbox", name, list(known), lived_until=last)
+            unknown("sandbox", name, list(known))
         cid, field = _split(rest, list(known[name].containers))
         if not cid:
             unknown("container", rest, list(known[name].containers))
@@ -95,9 +110,7 @@ async def resolve(trail: Trail, target: str, position: int) -> tuple[str, tuple[
     cid, field = _split(target, [cid for _, cid in owners])
     holders = [each for each, owned in owners if owned == cid]
     if not holders:
-        last = await lived_until(trail.log, target.partition(".")[0], position)
-        names = [*known, *(cid for _, cid in owners)]
-        unknown("sandbox or container", target, names, lived_until=last)
+        unknown("sandbox or container", target, [*known, *(cid for _, cid in owners)])
     if len(holders) > 1:
         readings = " or ".join(f"{each}/{target}" for each in holders)
         fail(f"{target!r} can be {readings}: write one of these", EXIT_USAGE)

@@ -1,15 +1,24 @@
-"""The package's door: every name on it opens, and a wrong one says so."""
+"""The packages' doors: every name on them opens, and a wrong one says so."""
+
+from types import ModuleType
 
 import pytest
 
 import manager
+import replay
+
+DOORS = (manager, replay)
 
 
-@pytest.mark.parametrize("name", manager.__all__)
-def test_every_public_name_is_there(name: str) -> None:
-    assert getattr(manager, name).__name__ == name
+@pytest.mark.parametrize(
+    ("door", "name"), [(door, name) for door in DOORS for name in door.__all__]
+)
+def test_every_public_name_is_there(door: ModuleType, name: str) -> None:
+    assert getattr(door, name).__name__ == name
+    assert name in vars(door)["_HOMES"]
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+@pytest.mark.parametrize("door", DOORS)
+def test_an_unknown_name_is_an_attribute_error(door: ModuleType) -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
-        _ = manager.Nothing
+        _ = door.Nothing

@@ -2,7 +2,7 @@
 
 import pytest
 
-from replay.bisect import Answer, Bisection, bisect_by
+from replay.bisection import Answer, Bisection, bisect_by
 from replay.trail import Window
 
 

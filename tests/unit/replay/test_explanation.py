@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manager.domain.state import Container, Sandbox
-from replay.why import MISSING, shown, smallest, value_at
+from replay.explanation import MISSING, shown, smallest, value_at
 
 STATE = Sandbox(
     id="sb", phase="started", containers={"web": Container(cid="web", status="running")}

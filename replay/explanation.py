@@ -24,7 +24,7 @@ from manager.domain.exit_status import Signaled
 from manager.domain.state import ABSENT, Sandbox
 from manager.schema.node_fold import STREAM_PREFIX, decode_record
 from replay.outcome import FAIL, fits, outcome_of
-from replay.selection import container_of, payload
+from replay.selection import container_of, payload, sandbox_of
 from replay.trail import Trail
 
 HISTORY_EVENTS_MAX: Final = 100_000
@@ -204,10 +204,13 @@ async def _causes(trail: Trail, records: Sequence[RecordedEvent]) -> tuple[Step,
     """The last event, what else its request led to before it, and what that was caused by."""
     last = records[-1]
     chain = [Step(record=last, wrote=True)]
+    whole = last.type.startswith("sandbox.")
+    about = {container_of(last, payload(last)), sandbox_of(last)}
     for record in reversed(records[:-1]):
         if record.correlation_id is None or record.correlation_id != last.correlation_id:
             break
-        chain.append(Step(record=record))
+        if whole or container_of(record, payload(record)) in about:
+            chain.append(Step(record=record))
     seen = {step.record.position for step in chain}
     while (cause := chain[-1].record.causation) is not None and cause not in seen:
         earlier = await trail.record(cause)
