@@ -1,0 +1,89 @@
+"""``sandtrail audit report``: the log as one file of HTML."""
+
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eventstore import EventStoreError, KeyUnusable, NoteRejected
+from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_UNREADABLE, fail
+from manager.terminal.place import log_option, root_option
+from manager.terminal.progress import progress
+from manager.terminal.reading import log_path, read_log
+from replay.cli.audit_options import kept_checkpoint, keys_option, trusted_keys
+from replay.cli.filters import filter_options, filters_from
+from replay.cli.output_file import new_file
+from replay.evidence.verification import AuditReport, verify_trail
+from replay.report.data import ReportData, gather
+from replay.report.page import Heading, page
+from replay.trail import Trail
+
+FILTER_NAMES = ("since", "until", "sandbox", "container", "types", "outcome", "actor", "regex")
+
+
+@click.command("report")
+@root_option
+@log_option
+@keys_option
+@click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE",
+              help="A checkpoint kept elsewhere, which the log must extend.")  # fmt: skip
+@click.option("--title", default="What the containers did", show_default=True, help="Its title.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", required=True,
+              help="The file to write.")  # fmt: skip
+@filter_options
+def command(
+    root: Path,
+    log: Path | None,
+    keys: tuple[Path, ...],
+    checkpoint: Path | None,
+    title: str,
+    out: Path,
+    **how: Any,
+) -> None:
+    r"""Write a report for people: one file, which loads nothing from anywhere.
+
+    First what it covers and whether the log is what was sealed, then what happened, why things
+    failed, who asked, how long it took, each container over time, and the newest events.
+
+    \b
+    Exit codes: 0 written, whatever the verdict in it; 4 a key or a checkpoint is unusable,
+    5 not found or unreadable.
+    """
+    path = log_path(root, log)
+    filters = filters_from(how)
+    report = _verified(path, root, log, keys, checkpoint)
+
+    async def call() -> ReportData:
+        async with Trail.open(path) as trail:
+            return await gather(trail, await filters.window(trail), filters.selection)
+
+    data = read_log(call)
+    heading = Heading(
+        title=title,
+        log=str(path),
+        filters=" ".join(f"{name}={how[name]}" for name in FILTER_NAMES if how[name]),
+        made_at_ns=time.time_ns(),
+        program=version("sandtrail"),
+    )
+    try:
+        with new_file(out) as write:
+            write(page(heading, data, report))
+    except OSError as error:
+        fail(str(error), EXIT_UNREADABLE)
+    click.echo(f"{out}: {data.stats.events} events, {report.verdict.value}", err=True)
+
+
+def _verified(
+    path: Path, root: Path, log: Path | None, keys: tuple[Path, ...], checkpoint: Path | None
+) -> AuditReport:
+    try:
+        trusted, _ = trusted_keys(root, log, keys)
+        kept = [] if checkpoint is None else [kept_checkpoint(checkpoint, trusted)]
+        with progress("verifying") as told:
+            return verify_trail(path, trusted=trusted, kept=kept, progress=told)
+    except (KeyUnusable, NoteRejected) as error:
+        fail(str(error), EXIT_INCONCLUSIVE)
+    except (EventStoreError, OSError) as error:
+        fail(str(error), EXIT_UNREADABLE)
