@@ -42,14 +42,14 @@ def command(
     out: Path,
     **how: Any,
 ) -> None:
-    r"""Write a report for people: one file, which loads nothing from anywhere.
+    """Write a report for people: one file, which loads nothing from anywhere.
 
     First what it covers and whether the log is what was sealed, then what happened, why things
     failed, who asked, how long it took, each container over time, and the newest events.
 
     \b
-    Exit codes: 0 written, whatever the verdict in it; 4 a key or a checkpoint is unusable,
-    5 not found or unreadable.
+    Exit codes: 0 written, whatever the verdict in it; 4 a key or a checkpoint
+    is unusable, 5 not found or unreadable.
     """
     path = log_path(root, log)
     filters = filters_from(how)

@@ -47,7 +47,7 @@ async def write(root: Path) -> None:
     clock = Clock()
     seal = SealPolicy(signer=load_signer(root / SEAL_KEY_FILE), events=10**6, seconds=3600)
     async with open_log(root / LOG_FILE, clock=clock, seal=seal) as log:
-        scribe = Scribe(log, clock, seed=5)
+        scribe = Scribe(log, clock, seed=5, round_ns_max=20_000_000)
         story = Story(5, scribe.new_id, clock)
         spec = default_spec(args=["/bin/web"], env=[f"TOKEN={SECRET}"], readonly=True)
         story._specs = [(parse_spec_object(spec), masked_document(spec, b"key"))]
