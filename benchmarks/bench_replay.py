@@ -117,8 +117,8 @@ def report(path: Path, rounds: int) -> None:
         "log --outcome fail --count (all of it)": ["log", "--outcome", "fail", "--count"],
         "replay show --at the middle": ["replay", "show", "--at", f"#{head // 2 + 777}"],
         "ps --at head": ["ps", "--at", "head"],
-        "replay bisect --bad, the last 100,000": [
-            "replay", "bisect", "--bad", "count(status == lost) > 0", "--good", f"#{head - 100_000}"
+        "replay bisect --bad, the last 20,000": [
+            "replay", "bisect", "--bad", "count(status == lost) > 0", "--good", f"#{head - 20_000}"
         ],
         "--help": ["--help"],
     }  # fmt: skip

@@ -19,8 +19,11 @@ Evaluation only looks; it is bounded by the text's length (EXPRESSION_CHARS_MAX)
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, TypeAlias
+
+from typing_extensions import override
 
 Subject: TypeAlias = Mapping[str, Any]
 Check: TypeAlias = Callable[[Subject], Any]
@@ -157,15 +160,14 @@ class _Parser:
             return lambda on: _length(path(on))
         if name not in {"count", "any", "all"}:
             raise ExpressionError(f"{name!r} at {at + 1}: want count, any, all or len")
-        inner = self.either(depth + 1)
+        counter = _Counter(self.either(depth + 1))
         self._want(")")
-        if name == "count":
-            return lambda on: sum(map(bool, map(inner, _items(on))))
-        return (
-            (lambda on: any(map(inner, _items(on))))
-            if name == "any"
-            else (lambda on: all(map(inner, _items(on))))
-        )
+        match name:
+            case "count":
+                return counter.count
+            case "any":
+                return lambda on: counter.count(on) > 0
+        return lambda on: counter.count(on) == sum(map(len, _groups(on)))
 
     def _path(self) -> Check:
         kind, shown, _ = self._tokens[self._next]
@@ -243,7 +245,7 @@ def _unquoted(shown: str) -> str:
 def _follow(subject: Any, steps: list[str]) -> Any:
     """Where a path leads; a name with dots in it may be written as several steps."""
     for number, step in enumerate(steps):
-        if isinstance(subject, list) and step.isascii() and step.isdigit():
+        if isinstance(subject, list | Grouped) and step.isascii() and step.isdigit():
             subject = subject[int(step)] if int(step) < len(subject) else None
         elif isinstance(subject, Mapping):
             if step not in subject:
@@ -261,15 +263,50 @@ def _dotted(subject: Mapping[str, Any], steps: list[str]) -> Any:
     return None
 
 
-def _items(subject: Subject) -> list[Any]:
+class Grouped(Sequence[Any]):
+    """Items in groups. As long as a group is the same list, nothing in it has changed."""
+
+    def __init__(self, groups: Sequence[list[Any]]) -> None:
+        self.groups = groups
+
+    @override
+    def __getitem__(self, at: Any) -> Any:
+        return list(chain.from_iterable(self.groups))[at]
+
+    @override
+    def __len__(self) -> int:
+        return sum(map(len, self.groups))
+
+
+class _Counter:
+    """Counts items of which something is so, and looks again only at groups that have changed."""
+
+    def __init__(self, inner: Check) -> None:
+        self._inner = inner
+        self._known: dict[int, tuple[list[Any], int]] = {}
+
+    def count(self, subject: Subject) -> int:
+        known: dict[int, tuple[list[Any], int]] = {}
+        for group in _groups(subject):
+            before = self._known.get(id(group))
+            if before is None or before[0] is not group:
+                before = (group, sum(map(bool, map(self._inner, group))))
+            known[id(group)] = before
+        self._known = known
+        return sum(count for _, count in known.values())
+
+
+def _groups(subject: Subject) -> Sequence[list[Any]]:
     found = subject.get(ITEMS)
+    if isinstance(found, Grouped):
+        return found.groups
     if isinstance(found, Mapping):
-        return list(found.values())
-    return found if isinstance(found, list) else []
+        return [list(found.values())]
+    return [found] if isinstance(found, list) else []
 
 
 def _length(found: Any) -> int:
-    return len(found) if isinstance(found, str | list | Mapping) else 0
+    return len(found) if isinstance(found, str | Sequence | Mapping) else 0
 
 
 def _equal(found: Any, value: Any) -> bool:

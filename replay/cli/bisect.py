@@ -82,7 +82,7 @@ def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
 
 async def _probe(trail: Trail, program: str, position: int) -> Answer:
     subject = await state_at(trail, position)
-    body = msgspec.json.encode({name: subject[name] for name in subject})
+    body = msgspec.json.encode({**subject, "containers": list(subject["containers"])})
     environment = {**os.environ, "SANDTRAIL_POSITION": str(position)}
     done = await anyio.run_process(
         program, input=body, env=environment, check=False, stdout=None, stderr=subprocess.STDOUT

@@ -54,7 +54,7 @@ def test_a_patch_makes_the_one_of_the_other(before: Any, after: Any) -> None:
 
 def sorted_json(value: Any) -> Any:
     if isinstance(value, dict):
-        return sorted((name, sorted_json(each)) for name, each in value.items())
+        return {name: sorted_json(value[name]) for name in sorted(value)}
     return [sorted_json(each) for each in value] if isinstance(value, list) else value
 
 

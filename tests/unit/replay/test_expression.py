@@ -8,6 +8,7 @@ from replay.expression import (
     EXPRESSION_CHARS_MAX,
     NESTING_MAX,
     ExpressionError,
+    Grouped,
     parse_expression,
 )
 
@@ -92,6 +93,18 @@ def test_what_is_so(text: str) -> None:
 )
 def test_what_is_not_so(text: str) -> None:
     assert parse_expression(text)(STATE) is False
+
+
+def test_groups_are_looked_at_again_only_if_they_changed() -> None:
+    first, second = [{"x": 1}, {"x": 2}], [{"x": 1}]
+    check = parse_expression("count(x == 1) == 2 and any(x == 2) and not all(x == 1)")
+    assert check({"containers": Grouped([first, second])}) is True
+    first[1]["x"] = 3  # which nobody may do, and nobody sees
+    assert check({"containers": Grouped([first, second])}) is True
+    assert check({"containers": Grouped([list(first), second])}) is False
+    assert parse_expression("len(containers) == 3 and containers[2].x == 1")(
+        {"containers": Grouped([first, second])}
+    )
 
 
 def test_nothing_has_no_containers() -> None:
