@@ -21,6 +21,10 @@ COMMANDS: Final = {
     "check-proof": ("replay.cli.audit_check_proof", "Check such a proof."),
     "stats": ("replay.cli.audit_stats", "Count outcomes, and how long starts took."),
     "export": ("replay.cli.audit_export", "Write events in other formats."),
+    "reconcile": (
+        "replay.cli.audit_reconcile",
+        "Compare the state with processes, cgroups, mounts, sockets.",
+    ),
     "report": ("replay.cli.audit_report", "Write one page of HTML for people."),
 }
 

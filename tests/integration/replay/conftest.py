@@ -18,8 +18,11 @@ from manager.domain import commands as c
 from manager.domain.exit_status import Signaled
 from manager.domain.spec import parse_spec_object
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
-from manager.schema.node_events import ManagerStarted
+from manager.schema.node_events import ManagerStarted, WorkerStarted
+from manager.schema.worker import PidIdentity
 
+BOOT_ID = "6f2d9a4e-8f8f-4a53-9d0c-2b7f0a1c9e11"
+WORKER = PidIdentity(pid=900, start_ticks=90, pidfd_inode=0, boot_id=BOOT_ID)
 SECRET = "hunter2-planted"
 HOSTILE = "</script><img src=x onerror=alert(1)>\x1b[31m\u202eevil\n=cmd()"
 
@@ -52,6 +55,7 @@ async def write(root: Path) -> None:
         spec = default_spec(args=["/bin/web"], env=[f"TOKEN={SECRET}"], readonly=True)
         story._specs = [(parse_spec_object(spec), masked_document(spec, b"key"))]
         await scribe.note(ManagerStarted(version="0.1.0", pid=1, boot_id="b", kernel="6.1"))
+        await scribe.note(WorkerStarted(identity=WORKER, engines=(), capabilities={}))
         for step in steps(story):
             scribe.take(step)
             await scribe.end_round()

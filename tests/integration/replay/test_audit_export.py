@@ -112,7 +112,7 @@ def test_a_bundle_proves_itself(audit: Run, root: Path, tmp_path: Path) -> None:
     ):
         told = subprocess.run(command, capture_output=True, text=True, check=False)
         assert told.returncode == 0, told
-        assert told.stdout.startswith("PROVEN: #2 to #")
+        assert told.stdout.startswith("PROVEN: #3 to #")
     assert subprocess.run(alone, capture_output=True, check=False).returncode == 4
     with zipfile.ZipFile(made) as bundle:
         names, lines = bundle.namelist(), bundle.read("events.jsonl").decode().splitlines()
