@@ -28,6 +28,7 @@ from manager.domain.effects import Effect
 from manager.domain.events import Event
 from manager.domain.react import Resumption, react
 from manager.domain.state import Sandbox
+from manager.kernel.fail_points import reached
 from manager.schema.events import encode_event
 from manager.schema.node_fold import (
     STREAM_PREFIX,
@@ -242,6 +243,7 @@ class LiveSandbox:
             return []
         new = [self._new_event(event, origin, documents) for event in events]
         expected = Exactly(self.version) if self.version else NO_STREAM
+        reached("append.begun")
         try:
             records = await self._log.append(self._stream, new, expected=expected)
         except EventStoreError as error:
@@ -252,6 +254,8 @@ class LiveSandbox:
             self.folded = self.folded.after(event, record)
             self._note(record, intent_key(event))
             self._fulfil(event)
+        if effects:
+            reached("intent.appended")
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
         reports = [await perform(effect) for effect in effects]

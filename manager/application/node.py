@@ -24,6 +24,7 @@ from manager.domain import commands as c
 from manager.domain.events import Event
 from manager.domain.react import Resumption, holds, resume
 from manager.domain.state import ALIVE, Sandbox
+from manager.kernel.fail_points import reached
 from manager.schema import node_events as n
 from manager.schema import worker as w
 from manager.schema.node_fold import Origin
@@ -194,6 +195,7 @@ class Node:
 
     async def worker_found(self, welcome: w.Welcome, sent: SentLaunches) -> None:
         """Settle every sandbox with what this worker knows, all of them side by side."""
+        reached("worker.found")
         self.engines.learn(welcome.engines)
         await self.note_surely(
             n.WorkerStarted(
@@ -220,6 +222,7 @@ class Node:
         )
         for hold_id in sorted(held - needed):
             await self.link.send(w.Release(hold_id=hold_id))
+        reached("recovery.settled")
         unknown = await self._end_unknown(welcome)
         await self.note_surely(
             n.RecoveryCompleted(

@@ -14,6 +14,7 @@ import anyio
 
 from manager.application.errors import WorkerGone
 from manager.application.ports import WorkerConnection, Workers
+from manager.kernel.fail_points import reached
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle
 
@@ -157,10 +158,13 @@ class WorkerLink:
             # that nobody acknowledges to does not leave.
             with anyio.CancelScope(shield=True):
                 public = [each for each in outcomes if not self._is_private(each)]
+                reached("outcome.received")
                 taken = await events.take(public, lambda: self._leaving)
                 if taken:
+                    reached("outcome.appended")
                     # One that was asked for again comes out of order; all before it are durable.
                     await connection.send(w.Ack(seq=max(outcome.seq for outcome in outcomes)))
+                    reached("outcome.acknowledged")
             if not taken:
                 # This service ends. To acknowledge a later one would have the worker forget these.
                 await anyio.sleep_forever()
@@ -195,6 +199,7 @@ class WorkerLink:
             await self._connection.send(message, files)
         except WorkerGone:
             return False
+        reached("effect.sent")
         return True
 
     def _is_private(self, outcome: w.Outcome) -> bool:
@@ -266,6 +271,7 @@ class WorkerLink:
             await self._ask(message, arrived, files)
         finally:
             del self._holds[message.hold_id]
+        reached("hold.kept")
         return arrived.is_set()
 
 

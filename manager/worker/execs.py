@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from manager.kernel import pidfd
+from manager.kernel.fail_points import reached
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.adoption import kill_processes_with, open_same_process
@@ -156,7 +157,9 @@ class Execs:
             started_at_ns=time.time_ns(),
         )
         self._machine.exec_records.write(record)
+        reached("exec.done")
         self._reports.executed(record, engine)
+        reached("exec.reported")
         yield from self._live(record, running, engine, launch)
 
     def _execute(
@@ -168,6 +171,7 @@ class Execs:
         if inside.pidfd is None:
             raise LaunchFailed("create", "its container has stopped")
         self._machine.exec_records.write(record)
+        reached("exec.recorded")
         order = ExecOrder(
             engine_id=launch.command.engine_id,
             process=command.process,

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from manager.kernel.fail_points import reached
 from manager.schema.image import (
     ImageContainer,
     ImageFile,
@@ -70,9 +71,12 @@ def write_image(
     _write(image.number, body, aligned(1))
     length = begin + offset
     os.ftruncate(image.number, length)
+    reached("image.copied")
     os.fsync(image.number)
+    reached("image.synced")
     _write(image.number, encode_header(body), 0)
     os.fsync(image.number)
+    reached("image.written")
     return length, hashlib.sha256(body).hexdigest()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from manager.kernel import pidfd
+from manager.kernel.fail_points import reached
 from manager.schema import worker as w
 from manager.schema.observation import ProcessFacts, UsageFacts
 from manager.urpc.fds import FdBundle, OwnedFd
@@ -91,9 +92,9 @@ class Launch:
         yield from self._live(running, phases)
 
     def adopted_life(self, running: Running, engine: Engine) -> Steps[None]:
-        """Go on with a container that a former worker started."""
+        """Go on with a container that a former worker started, and may not have told of."""
         self._engine = engine
-        yield from self._live(running, None)
+        yield from self._live(running, Phases())
 
     def ended_life(self, engine: Engine | None) -> Steps[None]:
         """Report and clean up a container that ended while no worker was there to see it."""
@@ -281,18 +282,22 @@ class Launch:
             if looked_up is not None:
                 looked_up.close()
 
-    def _live(self, running: Running, phases: Phases | None) -> Steps[None]:
+    def _live(self, running: Running, phases: Phases) -> Steps[None]:
         assert self._engine is not None
         self._running = running
         self.phase = "running"
+        reached("launch.unrecorded")
         self._know(running)
-        if phases is not None and self.identity is not None:
+        reached("launch.done")
+        if self.identity is not None:
             self._reports.started(self.launch_id, self.identity, self._engine, phases)
             self._settled()
+            reached("launch.reported")
         report = yield from self._engine.wait(running)
         while (successor := (yield from self._successor(running))) is not None:
             running = successor
             report = yield from self._engine.wait(running)
+        reached("exit.seen")
         self.phase = "exited"
         oom = self._cgroup.ran_out_of_memory()
         self._reports.exited(self.launch_id, report, oom=oom)
@@ -336,6 +341,7 @@ class Launch:
         self._depart((yield from self._clean_up()))
 
     def _depart(self, leftovers: list[str]) -> None:
+        reached("launch.cleaned")
         if leftovers:
             self._machine.records.left(self.command)
         else:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from manager.domain.payload import LaunchPlan
 from manager.kernel.donated import make_portable
+from manager.kernel.fail_points import reached
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.adoption import bare_command, kill_engine_processes, remaining_life
@@ -114,6 +115,7 @@ class Launches:
             fds.close()
             self._outbox.send_again(command.launch_id)
             return
+        reached("launch.received")
         launch = Launch(command, self._machine, self._reports, self._settled)
         self._known[command.launch_id] = launch
         self._queue.append((launch, fds))
@@ -150,6 +152,7 @@ class Launches:
         if launch.destroy_wanted:
             return
         launch.destroy_wanted = True
+        reached("destroy.received")
         if launch.interruptible:
             self._tasks[launch.launch_id].throw(LaunchAborted())
         elif launch.phase == "running":
@@ -249,6 +252,7 @@ class Launches:
             delivery = yield from launch.signal(command.signo, target)
             if delivery.why in {"no-process", "no-group"}:
                 delivery = self._find_owner(launch, target) or delivery
+        reached("kill.delivered")
         self._kills[command.kill_id] = delivery
         self._reports.killed(command.kill_id, delivery)
 

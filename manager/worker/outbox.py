@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from manager.kernel.fail_points import reached
 from manager.schema import worker as w
 from manager.worker.ends import End, Ends, subject_of
 
@@ -32,6 +33,7 @@ class Outbox:
         """Keep and send; `outcome.seq` comes from `next_seq`."""
         if self._ends is not None and isinstance(outcome, End):
             self._ends.put(outcome)
+            reached("end.written")
         self._kept[outcome.seq] = outcome
         self._send(outcome)
 
@@ -52,6 +54,7 @@ class Outbox:
             del self._kept[outcome.seq]
             if self._ends is not None and isinstance(outcome, End):
                 self._ends.remove(outcome)
+        reached("outbox.acknowledged")
 
     def send_again(self, about: str | None = None, kind: type[w.Outcome] | None = None) -> bool:
         """Send what is kept, oldest first: all of it, or what concerns one id, of one kind.

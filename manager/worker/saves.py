@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias
 
+from manager.kernel.fail_points import reached
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.images import write_image
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 Stage: TypeAlias = Literal["freeze", "save", "write", "resume"]
 DIRECTORY_MODE: Final = 0o700
+FROZEN_PREFIX: Final = "frozen-"
+"""Begins the name of a file that lists the launches of a save, as long as it is under way."""
 
 
 class Running(Protocol):
@@ -78,8 +81,29 @@ class Saves:
         if known or self._outbox.send_again(command.checkpoint_id):
             fds.close()
             return
+        reached("save.received")
         self._under_way.add(command.checkpoint_id)
         self._loop.start(self._save(command, fds))
+
+    def adopt_all(self) -> None:
+        """Let go on what a former worker had frozen and was killed over; once, before anything.
+
+        What was saved by then ends, since its engine is done with it: there is no image of it.
+        """
+        for path in self._directory.glob(FROZEN_PREFIX + "*"):
+            launch_ids = path.read_text(encoding="utf-8").split()
+            found = (self._launches.running(launch_id) for launch_id in launch_ids)
+            self._loop.start(self._thaw([each for each in found if each is not None], path))
+
+    def _thaw(self, launches: Sequence[Launch], path: Path) -> Steps[None]:
+        for launch in launches:
+            error = yield from launch.freeze(frozen=False)
+            if error:
+                logger.warning("worker.not_thawed launch_id=%s %s", launch.launch_id, error)
+        path.unlink()
+
+    def _frozen_path(self, command: w.Save) -> Path:
+        return self._directory / f"{FROZEN_PREFIX}{command.checkpoint_id}"
 
     def _save(self, command: w.Save, fds: FdBundle) -> Steps[None]:
         place = self._directory / command.checkpoint_id
@@ -91,6 +115,7 @@ class Saves:
             self._failed(command, SaveFailed("save", f"a defect of the worker: {error!r}"))
         finally:
             shutil.rmtree(place, ignore_errors=True)
+            self._frozen_path(command).unlink(missing_ok=True)
             self._under_way.discard(command.checkpoint_id)
             self._changed()
 
@@ -100,11 +125,14 @@ class Saves:
         saved: list[Launch] = []
         try:
             _check(found, len(launches))
+            self._frozen_path(command).write_text("\n".join(command.launch_ids), encoding="utf-8")
             yield from _freeze(found)
+            reached("save.frozen")
             place.mkdir(mode=DIRECTORY_MODE)
             for launch in found:
                 yield from _save_one(launch, place)
                 saved.append(launch)
+                reached("save.one")
             length, digest = yield from self._write(command, image, found, place)
         except SaveFailed as failure:
             yield from self._undo(command, failure, found, saved, place)
@@ -122,6 +150,7 @@ class Saves:
                 revived=tuple(revived),
             )
         )
+        reached("save.reported")
         if not command.resume:
             # What is saved has nothing left to do: its engine ends it as soon as it may go on.
             for launch in saved:

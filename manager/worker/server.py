@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from manager.kernel.fail_points import reached
 from manager.schema import worker as w
 from manager.urpc.fdpass import peer_credentials
 from manager.urpc.fds import FdBundle
@@ -165,6 +166,7 @@ class Server:
                 return
         else:
             self._holds.put(message.hold_id, fds, message.spec)
+        reached("hold.received")
         self._reports.held(message.hold_id)
 
     def _send(self, outcome: w.Outcome) -> None:

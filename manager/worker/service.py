@@ -93,6 +93,7 @@ def serve(state: Path, engine_paths: Mapping[str, Path]) -> None:
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
         owned.callback(machine.keeping.close)
         server.launches.adopt_all(machine.keeping.open())
+        server.saves.adopt_all()
         prober = Prober(loop, machine, programs, directory / "engines.json")
         prober.begin(kernel.missing, partial(_open, server, machine, kernel, prober))
         loop.run()
@@ -168,7 +169,7 @@ def _machine(
         ends=Ends(directory / "ends"),
         keeping=Keeping(directory, processes),
         engine_states=state_dir,
-        images=_empty(directory / "images"),
+        images=_emptied(directory / "images"),
         engines={
             program.name: make_engine(program, host, state_dir)
             for program in programs
@@ -177,10 +178,12 @@ def _machine(
     )
 
 
-def _empty(directory: Path) -> Path:
-    """Make a directory anew: what a killed worker left there is of no use to anybody."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(mode=0o700)
+def _emptied(directory: Path) -> Path:
+    """Remove engines' files that a killed worker left; what it had frozen, `saves` looks after."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    for path in directory.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
     return directory
 
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from manager.domain.features import features_needed
 from manager.domain.spec import Spec, parse_spec
+from manager.kernel.fail_points import reached
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.assemble import Assembly
@@ -89,6 +90,7 @@ def start_container(
     cgroup.create()
     body = msgspec.json.decode(request.spec, type=dict[str, object])
     machine.records.starting(request.command, kept_members(body))
+    reached("launch.recorded")
     phases.lap("cgroup")
     spec = _at_home(spec, body, stage)
     job = Job(
@@ -115,6 +117,7 @@ def _restore(request: Request, image: OwnedFd, room: Path, job: Job) -> Steps[Ru
         raise LaunchFailed("restore", f"{engine.name} cannot restore containers")
     try:
         yield from extract(image, request.command.image_name, engine.name, place)
+        reached("restore.extracted")
         job.phases.lap("image")
         return (yield from engine.restore(job, place))
     finally:

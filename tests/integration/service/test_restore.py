@@ -1,8 +1,10 @@
 """Processes that are saved to a file, and go on from it: real gVisor sandboxes."""
 
+import contextlib
 import fcntl
 import json
 import os
+import select
 import signal
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,17 @@ class Counted:
         self._checked(self._seen.split())
         assert self._last is not None
         return self._last
+
+    def goes_on(self) -> bool:
+        """Whether there are numbers that were not read yet."""
+        ready, _, _ = select.select([self._read], [], [], 0)
+        return bool(ready and os.read(self._read, 65536))
+
+    def close(self) -> None:
+        """Close both ends, whatever is written yet."""
+        for fd in (self._read, self.write):
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
 
 @pytest.fixture
