@@ -13,7 +13,7 @@ KILLS ?= 200
 # How many histories of the service amid faults it simulates, beginning with SEED.
 SEEDS ?= 3000
 
-.PHONY: demo test lint unit bench sim fuzz golden setup clean
+.PHONY: demo test lint unit bench sim fuzz compare golden setup clean
 
 demo: setup
 	$(BIN)/python scripts/demo.py
@@ -39,6 +39,9 @@ unit: $(VENV)/.ready
 	$(BIN)/coverage report --include='manager/domain/*,manager/schema/*' --fail-under=100
 	$(BIN)/coverage report --include='eventstore/*,manager/urpc/*' --fail-under=95
 	$(BIN)/coverage report --format=total
+
+compare: setup
+	$(BIN)/python -m benchmarks.compare_kills
 
 golden: $(VENV)/.ready
 	$(BIN)/pytest -q tests/golden --update-golden

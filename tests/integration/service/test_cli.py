@@ -135,7 +135,8 @@ async def test_a_reader_that_has_had_enough_is_no_error(service: Service, rootfs
         assert json.loads(reading.stdout.readline())["position"] == 1
         reading.stdout.close()
         cli(service, "run", "--rootfs", str(rootfs), "--", "/bin/true")
-        assert reading.stderr.read() == ""
+        # All of it may have fitted into the pipe; then it says what it looked at.
+        assert reading.stderr.read().partition("window: #1 to ")[0] == ""
         reading.stderr.close()
         assert reading.wait(20) in {0, 141}
 

@@ -1,0 +1,263 @@
+"""Who still knows how a container ended after somebody was killed: sandtrail, podman, containerd.
+
+Each starts a container that ends with 42 after three seconds. Then the service, or what stands
+between it and the container, or both get a SIGKILL; the container ends; the service is started
+again and asked. As root; what is not installed is left out. Usage::
+
+    python -m benchmarks.compare_kills
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+from typing_extensions import override
+
+LIFE_S = 3
+CODE = 42
+SCRIPT = f"sleep {LIFE_S}; exit {CODE}"
+NAME = "victim"
+PATIENCE_S = 30
+CASES: dict[str, Callable[["Contender"], None]] = {
+    "the service is killed": lambda on: on.kill_service(),
+    "what holds the container is killed": lambda on: on.kill_holder(),
+    "both are killed": lambda on: (on.kill_service(), on.kill_holder())[0],
+}
+
+
+def told(command: list[str], *, timeout: float = PATIENCE_S) -> str:
+    """What a command prints, both streams; empty if it does not end."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return ""
+    return done.stdout + done.stderr
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+class Contender(ABC):
+    """One container manager, in a directory of its own."""
+
+    name = ""
+
+    def __init__(self, directory: Path, rootfs: Path) -> None:
+        self.directory = directory
+        self.rootfs = rootfs
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start the service, and the container."""
+
+    @abstractmethod
+    def kill_service(self) -> None:
+        """SIGKILL."""
+
+    @abstractmethod
+    def kill_holder(self) -> None:
+        """SIGKILL to what waits for the container's end."""
+
+    @abstractmethod
+    def ask(self) -> str:
+        """Start the service again if it is gone, and ask how the container ended."""
+
+    @abstractmethod
+    def clean_up(self) -> None:
+        """Leave nothing behind."""
+
+
+class Sandtrail(Contender):
+    """The service is the manager; its worker holds the container."""
+
+    name = "sandtrail"
+
+    def _command(self, *args: str) -> list[str]:
+        return [sys.executable, "-m", "manager.cli", *args, "--root", str(self.directory)]
+
+    def _serve(self) -> None:
+        self._service = subprocess.Popen(
+            self._command("serve", "--engine", "crun"), stdout=subprocess.PIPE, text=True
+        )
+        assert self._service.stdout is not None
+        self._service.stdout.readline()
+
+    @override
+    def start(self) -> None:
+        self._serve()
+        run = ("run", "-d", "--name", NAME, "--rootfs", str(self.rootfs))
+        told([*self._command(*run), "--", "/bin/sh", "-c", SCRIPT])
+
+    @override
+    def kill_service(self) -> None:
+        self._service.kill()
+        self._service.wait()
+
+    @override
+    def kill_holder(self) -> None:
+        mark = str(self.directory)
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"manager.worker" in command and any(mark.encode() in each for each in command):
+                    kill(int(entry.name))
+
+    @override
+    def ask(self) -> str:
+        if self._service.poll() is not None:
+            self._serve()
+        return told(self._command("wait", NAME)).strip()
+
+    @override
+    def clean_up(self) -> None:
+        told(self._command("rm", "--force", NAME))
+        self._service.send_signal(signal.SIGTERM)
+        self._service.wait()
+
+
+class Podman(Contender):
+    """It has no service: what is killed is conmon, or nothing."""
+
+    name = "podman + conmon"
+
+    def _command(self, *args: str) -> list[str]:
+        places = ("--root", str(self.directory / "store"), "--runroot", str(self.directory / "run"))
+        how = ("--cgroup-manager=cgroupfs", "--runtime", "runc", "--events-backend=none")
+        return ["podman", *places, *how, *args]
+
+    @override
+    def start(self) -> None:
+        limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000")
+        run = ("run", "-d", "--name", NAME, "--network", "none", *limits)
+        told(self._command(*run, "--rootfs", str(self.rootfs), "sh", "-c", SCRIPT))
+
+    @override
+    def kill_service(self) -> None:
+        """There is none."""
+
+    @override
+    def kill_holder(self) -> None:
+        shown = told(self._command("inspect", NAME, "--format", "{{.State.ConmonPid}}"))
+        kill(int(shown))
+
+    @override
+    def ask(self) -> str:
+        waited = told(self._command("wait", NAME), timeout=10).strip()
+        return waited or "no answer: it waits for ever"
+
+    @override
+    def clean_up(self) -> None:
+        told(self._command("rm", "-f", NAME))
+        told(self._command("system", "reset", "--force"))
+
+
+class Containerd(Contender):
+    """The shim holds the container."""
+
+    name = "containerd + shim"
+
+    def _serve(self) -> None:
+        config = self.directory / "config.toml"
+        config.write_text(
+            f'version = 2\nroot = "{self.directory}/root"\nstate = "{self.directory}/state"\n'
+            'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+            f'[grpc]\naddress = "{self.directory}/sock"\n'
+        )
+        self._service = subprocess.Popen(
+            ["containerd", "-c", str(config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while "TASK" not in told(self._command("task", "ls")):
+            time.sleep(0.1)
+
+    def _command(self, *args: str) -> list[str]:
+        return ["ctr", "-a", str(self.directory / "sock"), *args]
+
+    @override
+    def start(self) -> None:
+        self._serve()
+        told(
+            self._command("run", "-d", "--rootfs", str(self.rootfs), NAME, "/bin/sh", "-c", SCRIPT)
+        )
+
+    @override
+    def kill_service(self) -> None:
+        self._service.kill()
+        self._service.wait()
+
+    @override
+    def kill_holder(self) -> None:
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                command = (entry / "cmdline").read_bytes()
+                if b"containerd-shim" in command and str(self.directory).encode() in command:
+                    kill(int(entry.name))
+
+    @override
+    def ask(self) -> str:
+        if self._service.poll() is not None:
+            self._serve()
+        listed = told(self._command("task", "ls"))
+        shown = told(self._command("task", "rm", NAME))
+        code = re.search(r"exit code (\d+)", shown)
+        if code is not None:
+            return code[1]
+        return "no such task any more" if NAME not in listed else shown.strip()[-80:]
+
+    @override
+    def clean_up(self) -> None:
+        told(self._command("task", "kill", "-s", "9", NAME))
+        told(self._command("task", "rm", "-f", NAME))
+        told(self._command("container", "rm", NAME))
+        self._service.terminate()
+        self._service.wait()
+
+
+def make_rootfs(root: Path) -> None:
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        sys.exit("needs busybox: apt-get install -y busybox-static")
+    for name in ("bin", "proc", "dev", "sys", "etc", "tmp", "run"):
+        (root / name).mkdir(parents=True)
+    shutil.copy2(busybox, root / "bin" / "busybox")
+    for name in ("sh", "sleep"):
+        (root / "bin" / name).symlink_to("busybox")
+
+
+def main() -> None:
+    contenders: list[type[Contender]] = [Sandtrail]
+    contenders += [Podman] if shutil.which("podman") and shutil.which("conmon") else []
+    contenders += [Containerd] if shutil.which("containerd") and shutil.which("ctr") else []
+    print(
+        "| " + " | ".join(["exit status known after", *(each.name for each in contenders)]) + " |"
+    )
+    print("|---" * (len(contenders) + 1) + "|")
+    with tempfile.TemporaryDirectory(prefix="compare-kills-", ignore_cleanup_errors=True) as name:
+        rootfs = Path(name) / "rootfs"
+        make_rootfs(rootfs)
+        for number, (case, strike) in enumerate(CASES.items()):
+            answers = []
+            for contender in contenders:
+                directory = Path(name) / f"{contender.__name__}{number}"
+                directory.mkdir()
+                on = contender(directory, rootfs)
+                on.start()
+                strike(on)
+                time.sleep(LIFE_S + 1)
+                answers.append(on.ask() or "no answer")
+                on.clean_up()
+            print("| " + " | ".join([case, *answers]) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
