@@ -7,6 +7,8 @@ from typing import Any
 import click
 from typing_extensions import override
 
+from manager.terminal.ending import leave_pipe
+
 
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports each when it is needed.
@@ -34,6 +36,13 @@ class LazyGroup(click.Group):
         module, _ = self._commands_in[cmd_name]
         command: click.Command = import_module(module).command
         return command
+
+    @override
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # before click makes a failure of it
+            leave_pipe()
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -4,26 +4,41 @@ from pathlib import Path
 
 import click
 
-from eventstore import EventStoreError, newest_note
-from manager.schema.layout import LOG_FILE
-from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_UNREADABLE, fail
+from eventstore import newest_note, read_checkpoint
+from manager.terminal.ending import EXIT_INCONCLUSIVE, fail
+from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
+from manager.terminal.reading import log_path
+from replay.cli.audit_options import evidence_errors
 
 
 @click.command("checkpoint")
 @root_option
 @log_option
-def command(root: Path, log: Path | None) -> None:
-    """Print the newest checkpoint, a signed note. Keep it where nobody can change it.
+@json_option
+def command(root: Path, log: Path | None, as_json: bool) -> None:
+    """Print the newest checkpoint, a signed note, to be kept elsewhere.
 
-    Later `sandtrail audit verify --checkpoint FILE` shows that nothing which it covers was changed
-    since, by anybody.
+    Keep it where nobody can change it. Later `sandtrail audit verify
+    --checkpoint FILE` shows that nothing which it covers was changed since, by
+    anybody.
+
+    Exit codes: 0 printed, 4 the log was never sealed, 5 not found or unreadable.
     """
-    path = log or root / LOG_FILE
-    try:
+    path = log_path(root, log)
+    with evidence_errors():
         note = newest_note(path)
-    except (EventStoreError, OSError) as error:
-        fail(str(error), EXIT_UNREADABLE)
-    if note is None:
-        fail(f"{path} was never sealed: that is done by the service", EXIT_INCONCLUSIVE)
+        if note is None:
+            fail(f"{path} was never sealed: that is done by the service", EXIT_INCONCLUSIVE)
+        told = read_checkpoint(note)
+    if as_json:
+        print_json(
+            "checkpoint-note",
+            log=str(path),
+            origin=told.origin,
+            size=told.size,
+            root=told.root.hex(),
+            note=note,
+        )
+        return
     click.echo(note, nl=False)

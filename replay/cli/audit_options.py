@@ -1,5 +1,7 @@
 """What the commands of ``sandtrail audit`` share: keys to trust, checkpoints, a bar."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -7,6 +9,11 @@ import click
 
 from eventstore import (
     Checkpoint,
+    EventStoreError,
+    KeyUnusable,
+    LogCorrupt,
+    LogTooNew,
+    NoteRejected,
     Verdict,
     Verifier,
     load_verifier,
@@ -14,7 +21,14 @@ from eventstore import (
     read_checkpoint,
 )
 from manager.schema.layout import PUBLIC_SUFFIX, SEAL_KEY_FILE
-from manager.terminal.ending import EXIT_BROKEN, EXIT_INCONCLUSIVE
+from manager.terminal.ending import (
+    EXIT_BROKEN,
+    EXIT_INCONCLUSIVE,
+    EXIT_TOO_NEW,
+    EXIT_UNREADABLE,
+    fail,
+)
+from manager.terminal.table import printable
 
 EXIT_OF: Final = {
     Verdict.INTACT: 0,
@@ -55,3 +69,20 @@ def kept_checkpoint(path: Path, trusted: tuple[Verifier, ...]) -> Checkpoint:
     with path.open("rb") as file:
         raw = file.read(NOTE_BYTES_READ_MAX)
     return open_checkpoint(raw, trusted) if trusted else read_checkpoint(raw)
+
+
+@contextmanager
+def evidence_errors() -> Iterator[None]:
+    """End the process with the exit code of what is wrong with a log, a key or a checkpoint."""
+    try:
+        yield
+    except (KeyUnusable, NoteRejected) as error:
+        fail(printable(str(error)), EXIT_INCONCLUSIVE)
+    except LogCorrupt as error:
+        fail(printable(str(error)), EXIT_BROKEN)
+    except LogTooNew as error:
+        fail(printable(str(error)), EXIT_TOO_NEW)
+    except BrokenPipeError:
+        raise
+    except (EventStoreError, OSError) as error:
+        fail(printable(str(error)), EXIT_UNREADABLE)

@@ -13,10 +13,10 @@ from eventstore import (
     prove_events,
 )
 from manager.schema.when import WhenError
-from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_UNREADABLE, EXIT_USAGE, fail
+from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_USAGE, fail
 from manager.terminal.place import log_option, root_option
 from manager.terminal.reading import log_path, read_log
-from replay.cli.audit_options import kept_checkpoint
+from replay.cli.audit_options import evidence_errors, kept_checkpoint
 from replay.evidence.proof_document import proof_text
 from replay.evidence.proof_range import split_range
 from replay.trail import Trail
@@ -44,12 +44,8 @@ def command(events: str, root: Path, log: Path | None, since: Path | None, docum
     """
     path = log_path(root, log)
 
-    try:
+    with evidence_errors():
         kept = None if since is None else kept_checkpoint(since, ())
-    except NoteRejected as error:
-        fail(f"{since}: {error}", EXIT_INCONCLUSIVE)
-    except OSError as error:
-        fail(str(error), EXIT_UNREADABLE)
 
     async def make() -> EventProof:
         async with Trail.open(path) as trail:

@@ -7,12 +7,10 @@ from typing import Any
 
 import click
 
-from eventstore import EventStoreError, KeyUnusable, NoteRejected
-from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_UNREADABLE, fail
 from manager.terminal.place import log_option, root_option
 from manager.terminal.progress import progress
 from manager.terminal.reading import log_path, read_log
-from replay.cli.audit_options import kept_checkpoint, keys_option, trusted_keys
+from replay.cli.audit_options import evidence_errors, kept_checkpoint, keys_option, trusted_keys
 from replay.cli.filters import filter_options, filters_from
 from replay.cli.output_file import new_file
 from replay.evidence.verification import AuditReport, verify_trail
@@ -67,23 +65,16 @@ def command(
         made_at_ns=time.time_ns(),
         program=version("sandtrail"),
     )
-    try:
-        with new_file(out) as write:
-            write(page(heading, data, report))
-    except OSError as error:
-        fail(str(error), EXIT_UNREADABLE)
+    with evidence_errors(), new_file(out) as write:
+        write(page(heading, data, report))
     click.echo(f"{out}: {data.stats.events} events, {report.verdict.value}", err=True)
 
 
 def _verified(
     path: Path, root: Path, log: Path | None, keys: tuple[Path, ...], checkpoint: Path | None
 ) -> AuditReport:
-    try:
+    with evidence_errors():
         trusted, _ = trusted_keys(root, log, keys)
         kept = [] if checkpoint is None else [kept_checkpoint(checkpoint, trusted)]
         with progress("verifying") as told:
             return verify_trail(path, trusted=trusted, kept=kept, progress=told)
-    except (KeyUnusable, NoteRejected) as error:
-        fail(str(error), EXIT_INCONCLUSIVE)
-    except (EventStoreError, OSError) as error:
-        fail(str(error), EXIT_UNREADABLE)

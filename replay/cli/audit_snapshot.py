@@ -4,13 +4,12 @@ from pathlib import Path
 
 import click
 
-from eventstore import EventStoreError, KeyUnusable, LogCorrupt, copy_log
-from manager.schema.layout import LOG_FILE
-from manager.terminal.ending import EXIT_BROKEN, EXIT_INCONCLUSIVE, EXIT_UNREADABLE, fail
+from eventstore import copy_log
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
 from manager.terminal.progress import progress
-from replay.cli.audit_options import keys_option, trusted_keys
+from manager.terminal.reading import log_path
+from replay.cli.audit_options import evidence_errors, keys_option, trusted_keys
 
 
 @click.command("snapshot")
@@ -30,17 +29,11 @@ def command(
     Exit codes: 0 made, 3 the log is broken and nothing was made, 4 the key is unusable,
     5 not found, unreadable, or DEST cannot be made.
     """
-    path = log or root / LOG_FILE
-    try:
+    path = log_path(root, log)
+    with evidence_errors():
         trusted, _ = trusted_keys(root, log, keys)
         with progress("copying and verifying") as told:
             found = copy_log(path, destination, trusted=trusted, progress=told)
-    except KeyUnusable as error:
-        fail(str(error), EXIT_INCONCLUSIVE)
-    except LogCorrupt as error:
-        fail(str(error), EXIT_BROKEN)
-    except (EventStoreError, OSError) as error:
-        fail(str(error), EXIT_UNREADABLE)
     if as_json:
         print_json(
             "snapshot",

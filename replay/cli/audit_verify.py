@@ -6,14 +6,9 @@ from pathlib import Path
 import click
 
 from eventstore import (
-    EventStoreError,
-    KeyUnusable,
-    LogTooNew,
-    NoteRejected,
     Outcome,
     Verdict,
 )
-from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_TOO_NEW, EXIT_UNREADABLE, fail
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
 from manager.terminal.progress import progress
@@ -21,6 +16,7 @@ from manager.terminal.reading import log_path
 from manager.terminal.table import printable
 from replay.cli.audit_options import (
     EXIT_OF,
+    evidence_errors,
     kept_checkpoint,
     keys_option,
     trusted_keys,
@@ -57,19 +53,13 @@ def command(
     4 inconclusive (no key, or never sealed), 5 not found or unreadable, 6 a newer program's.
     """
     path = log_path(root, log)
-    try:
+    with evidence_errors():
         trusted, beside = trusted_keys(root, log, keys)
         kept = [] if checkpoint is None else [kept_checkpoint(checkpoint, trusted)]
         with progress("verifying") as told:
             found = verify_trail(
                 path, trusted=trusted, kept=kept, progress=told, memory=not no_memory
             )
-    except (KeyUnusable, NoteRejected) as error:
-        fail(str(error), EXIT_INCONCLUSIVE)
-    except LogTooNew as error:
-        fail(str(error), EXIT_TOO_NEW)
-    except (EventStoreError, OSError) as error:
-        fail(str(error), EXIT_UNREADABLE)
     unproven = found.unproven
     if beside:
         unproven += (
