@@ -1,7 +1,9 @@
 """A trace for Perfetto and chrome://tracing: a process a sandbox, a track a container.
 
-Source: Trace Event Format (Google, 2016), as Perfetto reads it: slices that may overlap are
-asynchronous (``b``, ``e``), causes are flows (``s``, ``f``).
+A container's statuses follow each other on its track, and its events stand there without length, so
+that nothing overlaps. Causes are flows (``s``, ``f``).
+
+Source: Trace Event Format (Google, 2016), as Perfetto reads it.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -20,9 +22,14 @@ NS_PER_US: Final = 1000
 
 
 class _Numbers:
-    """Processes and threads of the trace: numbers for sandboxes and containers."""
+    """Processes and threads of the trace: numbers for sandboxes and containers.
+
+    Attributes:
+        ends_ns: Where the last slice of a container's status ended, by its number.
+    """
 
     def __init__(self) -> None:
+        self.ends_ns: dict[int, int] = {}
         self._known: dict[tuple[str, str], int] = {}
 
     def of(self, sandbox: str, container: str) -> tuple[int, int, list[dict[str, Any]]]:
@@ -83,14 +90,16 @@ def _counter(running: int, at_ns: int) -> dict[str, Any]:
 
 def _slice(numbers: _Numbers, found: Stretch, last_ns: int) -> list[dict[str, Any]]:
     pid, tid, told = numbers.of(found.sandbox, found.container)
-    shared = {"cat": "container", "name": found.status, "id": found.first, "pid": pid, "tid": tid}
-    ended_ns = last_ns if found.ended_ns is None else max(found.ended_ns, found.began_ns)
-    args = {"container": found.container, "from": f"#{found.first}", "to": f"#{found.last}"}
-    return [
-        *told,
-        {"ph": "b", **shared, "ts": _us(found.began_ns), "args": args},
-        {"ph": "e", **shared, "ts": _us(ended_ns)},
-    ]
+    # A clock that was set back must not make the slices of a track overlap.
+    begin_ns = max(found.began_ns, numbers.ends_ns.get(tid, 0))
+    end_ns = max(last_ns if found.ended_ns is None else found.ended_ns, begin_ns)
+    numbers.ends_ns[tid] = end_ns
+    shown = {
+        "ph": "X", "cat": "container", "name": found.status, "pid": pid, "tid": tid,
+        "ts": _us(begin_ns), "dur": _us(end_ns - begin_ns),
+        "args": {"container": found.container, "from": f"#{found.first}", "to": f"#{found.last}"},
+    }  # fmt: skip
+    return [*told, shown]
 
 
 def _event(numbers: _Numbers, record: RecordedEvent) -> list[dict[str, Any]]:

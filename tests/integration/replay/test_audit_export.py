@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +81,24 @@ def test_otlp(audit: Run, events: list[dict[str, Any]]) -> None:
 
 def test_perfetto(audit: Run, events: list[dict[str, Any]]) -> None:
     trace = json.loads(exported(audit, "perfetto"))["traceEvents"]
-    shown = [each["args"]["position"] for each in trace if each["ph"] == "X"]
+    slices = [each for each in trace if each["ph"] == "X"]
+    shown = [each["args"]["position"] for each in slices if each["cat"] == "event"]
     assert shown == [each["position"] for each in events]
     named = {(each["pid"], each["tid"]): each["args"]["name"]
              for each in trace if each["ph"] == "M" and each["name"] == "thread_name"}  # fmt: skip
     assert {"web", "web.1", "web.2", HOSTILE, "node"} <= set(named.values())
-    slices: dict[Any, list[tuple[str, float]]] = {}
-    for each in trace:
-        if each["ph"] in "be":
-            key = each["pid"], each["tid"], each["id"], each["name"]
-            slices.setdefault(key, []).append((each["ph"], each["ts"]))
-    for pair in slices.values():
-        assert [phase for phase, _ in pair] == ["b", "e"]
-        assert pair[0][1] <= pair[1][1]
-    of_first = [key[3] for key in slices if named[key[0], key[1]] == "web.1"]
-    assert of_first == ["creating", "starting", "running", "paused", "running", "stopped"]
+    tracks: dict[str, list[tuple[str, float, float]]] = {}
+    for each in slices:
+        if each["cat"] == "container":
+            found = each["name"], each["ts"], each["dur"]
+            tracks.setdefault(named[each["pid"], each["tid"]], []).append(found)
+    for found in tracks.values():
+        assert all(dur >= 0 for _, _, dur in found)
+        for (_, begin, dur), (_, following, _) in pairwise(found):
+            assert following >= begin + dur - 1  # a microsecond: they are floats of 1.8e15
+    assert [status for status, _, _ in tracks["web.1"]] == [
+        "creating", "starting", "running", "paused", "running", "stopped",
+    ]  # fmt: skip
     assert max(each["args"]["count"] for each in trace if each["ph"] == "C") == 3
     begun = {each["id"] for each in trace if each["ph"] == "s"}
     assert begun
