@@ -32,7 +32,7 @@ from manager.schema.layout import SEAL_KEY_FILE as KEY
 from manager.schema.node_fold import STREAM_PREFIX, NodeFold, decode_record
 from manager.schema.node_snapshot import advance, encode_sandboxes, node_snapshots, recall
 from replay.commands import commands_of
-from replay.evidence.verification import verify_trail
+from replay.evidence.verification import verify_file
 from replay.facts import FactReader
 from replay.redecide import redecide
 from replay.trail import Trail, Window
@@ -110,7 +110,7 @@ async def bare(path: Path, window: Window) -> int:
 
 def verified(path: Path, _: Window) -> None:
     """Every layer of ``audit verify``."""
-    report = verify_trail(
+    report = verify_file(
         path, trusted=(load_verifier(public_path(path.parent / KEY)),), memory=False
     )
     assert report.verdict is Verdict.INTACT, report

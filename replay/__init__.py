@@ -16,21 +16,29 @@ if TYPE_CHECKING:
     from replay.bisection import Bisection, bisect, bisect_by
     from replay.comparison import diff
     from replay.difference import Difference, differences
+    from replay.evidence.machine_view import MachineView
+    from replay.evidence.reconcile import Reconciliation, reconcile
+    from replay.evidence.verification import AuditReport, verify
     from replay.explanation import Absence, Explanation, why, why_not
     from replay.expression import parse_expression
     from replay.redecide import Redecision, check, whatif
     from replay.selection import Selection
     from replay.settings import Settings
+    from replay.stats import Stats, stats_of
     from replay.trail import Trail, Window
 
 __all__ = [
     "Absence",
+    "AuditReport",
     "Bisection",
     "Difference",
     "Explanation",
+    "MachineView",
+    "Reconciliation",
     "Redecision",
     "Selection",
     "Settings",
+    "Stats",
     "Trail",
     "Window",
     "bisect",
@@ -39,6 +47,9 @@ __all__ = [
     "diff",
     "differences",
     "parse_expression",
+    "reconcile",
+    "stats_of",
+    "verify",
     "whatif",
     "why",
     "why_not",
@@ -46,12 +57,16 @@ __all__ = [
 
 _HOMES = {
     "Absence": "explanation",
+    "AuditReport": "evidence.verification",
     "Bisection": "bisection",
     "Difference": "difference",
     "Explanation": "explanation",
+    "MachineView": "evidence.machine_view",
+    "Reconciliation": "evidence.reconcile",
     "Redecision": "redecide",
     "Selection": "selection",
     "Settings": "settings",
+    "Stats": "stats",
     "Trail": "trail",
     "Window": "trail",
     "bisect": "bisection",
@@ -60,6 +75,9 @@ _HOMES = {
     "diff": "comparison",
     "differences": "difference",
     "parse_expression": "expression",
+    "reconcile": "evidence.reconcile",
+    "stats_of": "stats",
+    "verify": "evidence.verification",
     "whatif": "redecide",
     "why": "explanation",
     "why_not": "explanation",

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any, Final
 
 from msgspec import Struct
@@ -11,7 +10,8 @@ from eventstore import RecordedEvent
 from replay.describe import detail
 from replay.histogram import Bar, Histogram
 from replay.outcome import outcome_of
-from replay.selection import payload, sandbox_of
+from replay.selection import Selection, payload, sandbox_of
+from replay.trail import Trail, Window
 
 REASONS_MAX: Final = 1000
 """Different reasons that are told apart; what comes after is counted as one."""
@@ -228,9 +228,15 @@ class StatsBuilder:
         )
 
 
-def stats_of(records: Iterable[RecordedEvent]) -> Stats:
-    """Add up events, in the order of the log."""
+async def stats_of(trail: Trail, selection: Selection, window: Window) -> Stats:
+    """Add up the events of a window that fit.
+
+    Raises:
+        EventStoreError: The log cannot be read.
+
+    Cancellation: safe.
+    """
     builder = StatsBuilder()
-    for record in records:
+    async for record in trail.events(selection, window):
         builder.add(record)
     return builder.result()

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 from eventstore.envelope import Document
@@ -72,6 +73,8 @@ def prove_events(
     """
     if len(positions) > PROVED_EVENTS_MAX:
         raise LimitExceeded("the events of a proof", len(positions), PROVED_EVENTS_MAX)
+    if not positions or positions[0] < 1 or any(one >= two for one, two in pairwise(positions)):
+        raise ValueError("a proof is of one position or more, which rise from 1 on")
     name = os.path.realpath(path)
     return read_log_file(name, lambda raw: _Prover(raw, name).make(positions, since, documents))
 
@@ -88,8 +91,7 @@ class _Prover:
         if note is None:
             raise SignatureAbsent
         head = read_checkpoint(note)
-        if positions:
-            head.require(positions[-1])
+        head.require(positions[-1])
         ranges = selection_ranges([position - 1 for position in positions], head.size)
         events = tuple(map(self._event, positions))
         hashes = prove(ranges, self._leaves)

@@ -13,7 +13,7 @@ from manager.terminal.reading import log_path, read_log
 from replay.cli.audit_options import evidence_errors, kept_checkpoint, keys_option, trusted_keys
 from replay.cli.filters import filter_options, filters_from
 from replay.cli.output_file import new_file
-from replay.evidence.verification import AuditReport, verify_trail
+from replay.evidence.verification import AuditReport, verify_file
 from replay.report.data import ReportData, gather
 from replay.report.page import Heading, page
 from replay.trail import Trail
@@ -77,4 +77,4 @@ def _verified(
         trusted, _ = trusted_keys(root, log, keys)
         kept = [] if checkpoint is None else [kept_checkpoint(checkpoint, trusted)]
         with progress("verifying") as told:
-            return verify_trail(path, trusted=trusted, kept=kept, progress=told)
+            return verify_file(path, trusted=trusted, kept=kept, progress=told)

@@ -13,7 +13,7 @@ from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import printable
 from replay.cli.filters import filter_options, filters_from
 from replay.duration import duration_text
-from replay.stats import Latency, Stats, StatsBuilder
+from replay.stats import Latency, Stats, stats_of
 from replay.trail import Trail, Window
 
 BAR_CHARS: Final = 40
@@ -36,12 +36,9 @@ def command(root: Path, log: Path | None, top: int, as_json: bool, **how: Any) -
     filters = filters_from(how)
 
     async def call() -> tuple[Stats, Window]:
-        builder = StatsBuilder()
         async with Trail.open(path) as trail:
             window = await filters.window(trail)
-            async for record in trail.events(filters.selection, window):
-                builder.add(record)
-        return builder.result(), window
+            return await stats_of(trail, filters.selection, window), window
 
     stats, window = read_log(call)
     if as_json:

@@ -21,7 +21,7 @@ from replay.cli.audit_options import (
     keys_option,
     trusted_keys,
 )
-from replay.evidence.verification import AuditReport, verify_trail
+from replay.evidence.verification import AuditReport, verify_file
 
 
 @click.command("verify")
@@ -57,7 +57,7 @@ def command(
         trusted, beside = trusted_keys(root, log, keys)
         kept = [] if checkpoint is None else [kept_checkpoint(checkpoint, trusted)]
         with progress("verifying") as told:
-            found = verify_trail(
+            found = verify_file(
                 path, trusted=trusted, kept=kept, progress=told, memory=not no_memory
             )
     unproven = found.unproven
@@ -107,7 +107,11 @@ def _conclusion(found: AuditReport) -> str:
             )
         case Verdict.BROKEN:
             where = f" at #{found.first_bad}" if found.first_bad is not None else ""
-            return f"BROKEN{where}. Keep the file as it is, with its -wal; work on a copy."
+            told = f"BROKEN{where}. Keep the file as it is, with its -wal; work on a copy."
+            failed = {each.layer for each in found.findings if each.outcome is Outcome.FAIL}
+            if failed == {"content"} and found.sealed:
+                told += f" What else there is of #1 to #{found.sealed} is as it was sealed."
+            return told
         case Verdict.INCONCLUSIVE:
             told = (
                 "INCONCLUSIVE: nothing wrong was found, but what was skipped above could hide it."

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import anyio
+import anyio.to_thread
 import msgspec
 from msgspec import Struct
 
@@ -23,6 +25,7 @@ from eventstore import (
 )
 from replay.evidence.remembered import memory_file, recall, remember
 from replay.evidence.state_layer import state_finding
+from replay.trail import Trail
 
 NEEDS_HELP: Final = frozenset({"history", "witness"})
 """Layers that only what is kept elsewhere can check: without it the verdict is still told."""
@@ -67,7 +70,7 @@ class AuditReport(Struct, frozen=True, kw_only=True):
         return min((each.first_bad for each in self.findings if each.first_bad), default=None)
 
 
-def verify_trail(
+def verify_file(
     path: Path,
     *,
     trusted: Sequence[Verifier] = (),
@@ -105,6 +108,21 @@ def verify_trail(
             forgotten = Finding(layer="memory", outcome=Outcome.INFO, text=text)
             return msgspec.structs.replace(report, findings=(*report.findings, forgotten))
     return report
+
+
+async def verify(
+    trail: Trail,
+    *,
+    trusted: Sequence[Verifier] = (),
+    kept: Sequence[Checkpoint] = (),
+    memory: bool = False,
+) -> AuditReport:
+    """As :func:`verify_file`, in a thread, of a log that is open; remembers only if asked to.
+
+    Cancellation: waits for the thread.
+    """
+    work = partial(verify_file, trail.path, trusted=trusted, kept=kept, memory=memory)
+    return await anyio.to_thread.run_sync(work)
 
 
 def _report(

@@ -103,6 +103,7 @@ def test_a_broken_log(root: Path) -> None:
     assert done.returncode == 3
     assert "content    FAIL   #2: the stored columns hash to " in done.stdout
     assert "BROKEN at #2. Keep the file as it is" in done.stdout
+    assert "What else there is of #1 to #3 is as it was sealed." in done.stdout
 
 
 def test_what_leaves_the_question_open(root: Path, tmp_path: Path) -> None:

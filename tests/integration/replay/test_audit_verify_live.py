@@ -11,7 +11,7 @@ from eventstore import EventLog, SealPolicy, Snapshot, Verdict, load_signer, ope
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from manager.schema.node_fold import NodeFold
 from manager.schema.node_snapshot import advance, encode_sandboxes, node_snapshots
-from replay.evidence.verification import AuditReport, verify_trail
+from replay.evidence.verification import AuditReport, verify_file
 
 VERIFICATIONS = 6
 SLOTS = 8
@@ -22,7 +22,7 @@ async def test_while_events_seals_and_snapshots_come(tmp_path: Path) -> None:
     ended = anyio.Event()
 
     def verify() -> AuditReport:
-        return verify_trail(tmp_path / LOG_FILE, trusted=[signer.verifier])
+        return verify_file(tmp_path / LOG_FILE, trusted=[signer.verifier])
 
     policy = SealPolicy(signer=signer, events=16)
     async with (

@@ -1,6 +1,7 @@
 """What a log adds up to, and durations in buckets."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from eventstore import Actor, RecordedEvent
 from replay.duration import duration_text
 from replay.histogram import Histogram
-from replay.stats import Latency, Reason, StatsBuilder, stats_of
+from replay.stats import Latency, Reason, Stats, StatsBuilder
 
 MS = 1_000_000
 
@@ -30,6 +31,13 @@ def record(position: int, type_: str, at_ms: int = 0, **data: Any) -> RecordedEv
         documents=(),
         leaf_hash=b"",
     )
+
+
+def stats_of(records: Iterable[RecordedEvent]) -> Stats:
+    builder = StatsBuilder()
+    for each in records:
+        builder.add(each)
+    return builder.result()
 
 
 def accepted(position: int, launch_id: str, at_ms: int) -> RecordedEvent:
