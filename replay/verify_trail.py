@@ -200,10 +200,8 @@ def check_proof(
 ) -> dict[str, Any]:
     """What a proof shows; raises ProofError if it does not, ValueError or so if it is none."""
     events = proof["events"]
-    wrong = [
-        event for event in events for name in COLUMNS if type(event[name]) not in COLUMNS[name]
-    ]
-    if wrong or not all(type(each) is str for event in events for each in event["documents"]):
+    typed = all(type(event[name]) in COLUMNS[name] for event in events for name in COLUMNS)
+    if not typed or not all(type(each) is str for event in events for each in event["documents"]):
         raise ValueError("members of its events are of the wrong types")
     leaves = {event["position"] - 1: leaf(event) for event in events}
     note = read_note(proof["checkpoint"])
@@ -213,16 +211,18 @@ def check_proof(
     tree = Tree(leaves, hashes, say)
     if tree.root(0, note.size) != note.root or next(tree.hashes, None) is not None:
         raise ProofError(3, "bad-proof", "its events do not give the root of its checkpoint")
+    named = {digest for event in events for digest in event["documents"]}
     for digest, document in proof.get("documents", {}).items():
-        if digest != "sha256:" + sha256(base64.b64decode(document["base64"])).hex():
-            raise ProofError(3, "bad-document", f"the body of document {digest} is another")
+        found = "sha256:" + sha256(base64.b64decode(document["base64"])).hex()
+        if digest != found or digest not in named:
+            raise ProofError(3, "bad-document", f"document {digest} is another, or not theirs")
     signer = check_signature(note, keys, f"checkpoint #{note.size}")
-    since = None if kept is None else check_kept(proof, note, read_note(kept), keys)
-    positions = [index + 1 for index in sorted(leaves)]
+    first, last = min(leaves) + 1, max(leaves) + 1
     return {
-        "verdict": "proven", "first": positions[0], "last": positions[-1], "events": len(events),
-        "all_between": positions[-1] - positions[0] + 1 == len(positions), "size": note.size,
-        "origin": note.origin, "signed_by": signer, "extends": since,
+        "verdict": "proven", "first": first, "last": last, "events": len(events),
+        "all_between": last - first + 1 == len(events), "size": note.size,
+        "origin": note.origin, "signed_by": signer,
+        "extends": None if kept is None else check_kept(proof, note, read_note(kept), keys),
     }  # fmt: skip
 
 
@@ -289,11 +289,11 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, help="a signed checkpoint kept elsewhere")
     parser.add_argument("-v", "--verbose", action="store_true", help="show the arithmetic")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    inside = sys.path[0] if zipfile.is_zipfile(sys.path[0]) else ""  # `python BUNDLE --key KEY`
-    if not inside:
+    home = Path(__file__).parent  # a bundle, if this is `python BUNDLE --key KEY`
+    if not zipfile.is_zipfile(home):
         parser.add_argument("proof", type=Path, help="of `sandtrail audit prove`, or a bundle")
     given = parser.parse_args()
-    return run(Path(inside) if inside else given.proof, given)
+    return run(getattr(given, "proof", home), given)
 
 
 if __name__ == "__main__":

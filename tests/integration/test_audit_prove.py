@@ -1,6 +1,7 @@
 """Proofs that leave the log: made by one program, checked by one that needs nothing but Python."""
 
 import base64
+import hashlib
 import json
 import os
 import sqlite3
@@ -144,6 +145,13 @@ def forged(proof: dict[str, Any], how: str) -> dict[str, Any]:
             proof["checkpoint"] = f"{head} {base64.b64encode(blob).decode()}\n"
         case "size":
             proof["checkpoint"] = proof["checkpoint"].replace(f"\n{SEALED}\n", "\n12\n")
+        case "strange document":
+            body = b"never recorded"
+            digest = "sha256:" + hashlib.sha256(body).hexdigest()
+            proof["documents"][digest] = {
+                "media_type": "x",
+                "base64": base64.b64encode(body).decode(),
+            }
         case "document":
             first = next(iter(proof["documents"].values()))
             first["base64"] = base64.b64encode(b"other").decode()
@@ -154,8 +162,11 @@ def forged(proof: dict[str, Any], how: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "how",
-    "removed swapped doubled added signature size document position stream version type event_id "
-    "recorded_at_ns correlation_id causation actor data".split(),
+    [
+        *("removed", "swapped", "doubled", "added", "signature", "size", "document"),
+        *("strange document", "position", "stream", "version", "type", "event_id"),
+        *("recorded_at_ns", "correlation_id", "causation", "actor", "data"),
+    ],
 )
 def test_every_change_is_noticed(root: Path, tmp_path: Path, how: str) -> None:
     proof = forged(prove(root, "3..5", "--documents"), how)
