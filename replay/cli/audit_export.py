@@ -137,9 +137,11 @@ def _bundle(path: Path, filters: Filters, out: Path) -> None:
 
     async def call() -> int:
         async with Trail.open(path) as trail:
-            window = await filters.window(trail)
+            window, sealed = await filters.window(trail), trail.sealed()
+            if not sealed:
+                fail(f"{path} was never sealed: the service does it, with a key", EXIT_INCONCLUSIVE)
             if filters.until is None:
-                window = Window(first=window.first, last=min(window.last, trail.sealed()))
+                window = Window(first=window.first, last=min(window.last, sealed))
             records = [record async for record in trail.events(filters.selection, window)]
         if not records:
             fail("no sealed event is asked for: there is nothing to be shown", EXIT_NO)

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio
 import pytest
 from click.testing import CliRunner
 
+from eventstore import ANY, NewEvent, open_log
 from manager.cli import cli
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from tests.integration.replay.conftest import Run
@@ -171,3 +173,12 @@ def test_the_log_is_not_touched(root: Path, tmp_path: Path) -> None:
         given = [str(tmp_path / args[0]) if each == OUT else each for each in args]
         CliRunner().invoke(cli, ["audit", *given, "--root", str(root)])
     assert {each: each.stat().st_mtime_ns for each in root.iterdir()} == before
+
+
+async def test_a_log_that_was_never_sealed_gives_no_evidence(tmp_path: Path) -> None:
+    async with open_log(tmp_path / LOG_FILE) as log:
+        await log.append("s", [NewEvent(type="counted", data=b"{}")], expected=ANY)
+    out = tmp_path / "e.trail"
+    args = ["-m", "manager.cli", "audit", "export", "-o", "bundle", "--out", str(out)]
+    done = await anyio.run_process([sys.executable, *args, "--root", str(tmp_path)], check=False)
+    assert (done.returncode, b"was never sealed" in done.stderr, out.exists()) == (4, True, False)
