@@ -64,7 +64,8 @@ class RestoreProgress(Struct, frozen=True, kw_only=True):
     """A restore from its beginning on.
 
     ``hold_id`` names the image in the worker's keeping; ``registered`` are cids, in order, and
-    ``mismatches`` all that was found different so far.
+    ``mismatches`` all that was found different so far. In the ``background`` nobody who asked for
+    it waits for its end.
     """
 
     restore_id: str
@@ -75,6 +76,7 @@ class RestoreProgress(Struct, frozen=True, kw_only=True):
     registered: tuple[str, ...] = ()
     mismatches: tuple[Mismatch, ...] = ()
     begun_at_ns: int = 0
+    background: bool = False
 
 
 class CheckpointIntent(Struct, frozen=True, kw_only=True):

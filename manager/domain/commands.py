@@ -94,11 +94,13 @@ class Restore(Struct, frozen=True, kw_only=True):
 
     ``image`` is what its metadata says, or ``image_error`` why it cannot be read; ``hold_id`` names
     it in the worker's keeping. ``spec_object`` is the root container's spec as JSON,
-    ``image_specs`` are those of the image by name.
+    ``image_specs`` are those of the image by name. In the ``background`` no call waits until the
+    containers go on.
     """
 
     restore_id: str
     engine: EngineFacts
+    background: bool = False
     files: tuple[FdFact, ...] = ()
     image: ImageFacts | None = None
     image_error: str = ""

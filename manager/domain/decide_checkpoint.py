@@ -42,7 +42,7 @@ def decide_checkpoint(state: Sandbox, command: c.Checkpoint) -> tuple[RestoreEve
 
 def _files_error(command: c.Checkpoint) -> str:
     got, wanted = len(command.files), command.files_wanted
-    if got != wanted:
+    if got != wanted or not got:
         return f"got {got} files, wanted {wanted}"
     return _image_file_error(command.files[0])
 
@@ -68,7 +68,7 @@ def _state_error(state: Sandbox) -> str:
 
 def _engine_error(command: c.Checkpoint) -> str:
     if FEATURE in command.engine.lacks:
-        return f"engine {command.engine.name} does not support {FEATURE}"
+        return command.engine.refusal(FEATURE)
     return ""
 
 
@@ -81,9 +81,9 @@ def _container_error(found: Container) -> str:
         if found.intent is not None and found.intent.plan.stdio is None:
             return f"container {name} has a terminal, cannot checkpoint"
         for execution in found.executions.values():
-            if execution.status in {"starting", "running"}:
+            if execution.status == "starting":
                 program = quote(execution.executable)
-                return f"{program} was executed in container {name} and runs, cannot checkpoint"
+                return f"{program} is being executed in container {name}, cannot checkpoint"
     return ""
 
 

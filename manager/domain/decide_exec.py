@@ -164,12 +164,18 @@ def decide_exec_report(
                     exit=report.exit,
                     source=report.source,
                     exited_at_ns=report.exited_at_ns,
+                    checkpoint_id=_checkpoint_id(state),
                 ),
             )
         case c.ReportProcessLost() if known.status == "running":
             return (_lost(found, report.exec_id, report.reason),)
         case _:
             return ()
+
+
+def _checkpoint_id(state: Sandbox) -> str:
+    """The image for which what was executed ends: the one under way, or that of a sandbox ended."""
+    return state.checkpointing.checkpoint_id if state.checkpointing else state.checkpoint_id
 
 
 def _lost(found: Container, exec_id: str, reason: str) -> e.ProcessLost:

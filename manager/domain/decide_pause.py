@@ -43,7 +43,7 @@ def _pause_error(state: Sandbox, command: c.Pause) -> str:
     if state.checkpointing is not None:
         return f"sandbox is being checkpointed, cannot {doing}"
     if FEATURE in command.engine.lacks:
-        return f"engine {command.engine.name} does not support {FEATURE}"
+        return command.engine.refusal(FEATURE)
     return ""
 
 

@@ -84,7 +84,9 @@ def _started(state: Sandbox, report: c.ReportStarted) -> tuple[Event, ...]:
             launched=report.launched,
             phases_us=report.phases_us,
         ),
-        *after_outcome(state, found.cid, report.launched.started_at_ns),
+        *after_outcome(
+            state, found.cid, report.launched.started_at_ns, cpu_ns=report.launched.cpu_ns
+        ),
     )
 
 

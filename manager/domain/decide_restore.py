@@ -64,6 +64,7 @@ def decide_restore(state: Sandbox, command: c.Restore) -> tuple[Event, ...]:
         mismatches=_compare(root.intent.name, command.image_specs, command.spec_object),
         begun_at_ns=command.at_ns,
         request_id=command.request_id,
+        background=command.background,
     )
     progress = progress_of(begun, state.id)
     return (begun, *_complete(progress, (begun.root_intent,), RESTORE))
@@ -80,6 +81,7 @@ def progress_of(begun: r.RestoreBegun, root: str) -> RestoreProgress:
         registered=(root,),
         mismatches=begun.mismatches,
         begun_at_ns=begun.begun_at_ns,
+        background=begun.background,
     )
 
 
@@ -93,7 +95,7 @@ def _restore_error(state: Sandbox, root: Container | None, engine: EngineFacts) 
     if root.fds_hold is None:
         return f"the files donated for root container {quote(state.id)} are lost: create it anew"
     if FEATURE in engine.lacks:
-        return f"engine {engine.name} does not support {FEATURE}"
+        return engine.refusal(FEATURE)
     if root.intent is not None and root.intent.plan.stdio is None:
         return NO_TERMINALS
     if root.intent is not None and root.intent.plan.upper_tar_fd is not None:
@@ -272,8 +274,12 @@ def _remapping_error(image: ImageFacts, intents: tuple[LaunchIntent, ...]) -> st
     return ""
 
 
-def after_outcome(state: Sandbox, cid: str, now_ns: int) -> tuple[Event, ...]:
-    """What the outcome of one container's launch means for a restore that is under way."""
+def after_outcome(state: Sandbox, cid: str, now_ns: int, *, cpu_ns: int = 0) -> tuple[Event, ...]:
+    """What the outcome of one container's launch means for a restore that is under way.
+
+    Saved is what the image says was used, less what it took to bring it back, ``cpu_ns`` by this
+    container.
+    """
     progress = state.restore
     if state.phase != "restoringStarted" or progress is None:
         return ()
@@ -285,10 +291,12 @@ def after_outcome(state: Sandbox, cid: str, now_ns: int) -> tuple[Event, ...]:
     if waiting - {cid}:
         return ()
     image = progress.image
+    others = (state.containers[each].launched for each in progress.registered if each != cid)
+    taken_ns = cpu_ns + sum(launched.cpu_ns for launched in others if launched is not None)
     return (
         r.SandboxRestored(
             restore_id=progress.restore_id,
-            cpu_saved_ns=image.cpu_ns,
+            cpu_saved_ns=image.cpu_ns - taken_ns,
             wall_saved_ns=image.wall_ns - (now_ns - progress.begun_at_ns),
         ),
     )

@@ -313,7 +313,10 @@ class ProcessExecFailed(Struct, frozen=True, kw_only=True, tag="process.exec_fai
 
 
 class ProcessExited(Struct, frozen=True, kw_only=True, tag="process.exited"):
-    """An executed process is gone."""
+    """An executed process is gone; with a ``checkpoint_id``, because an image was to be made.
+
+    Images have none of them: they end before it is made, and what is restored is without them.
+    """
 
     container: str
     exec_id: str
@@ -321,6 +324,7 @@ class ProcessExited(Struct, frozen=True, kw_only=True, tag="process.exited"):
     exit: ExitStatus
     source: str
     exited_at_ns: int
+    checkpoint_id: str = ""
 
 
 class ProcessLost(Struct, frozen=True, kw_only=True, tag="process.lost"):

@@ -57,7 +57,8 @@ def _begun(state: Sandbox, event: r.RestoreBegun) -> Sandbox:
     begun = replace(state, phase="restoringUnstarted", restore=progress_of(event, state.id))
     asked = ask(begun, event.request_id, "Restore")
     registered_root = update_container(asked, state.id, intent=event.root_intent)
-    return settle(registered_root, event.request_id) if event.total > 1 else registered_root
+    answered = event.total > 1 or event.background
+    return settle(registered_root, event.request_id) if answered else registered_root
 
 
 def _accepted(state: Sandbox, event: r.ContainerRestoreAccepted) -> Sandbox:
@@ -70,7 +71,8 @@ def _accepted(state: Sandbox, event: r.ContainerRestoreAccepted) -> Sandbox:
     request_id = intent.request.request_id
     asked = ask(named, request_id, "RestoreSubcontainer", cid)
     changed = update_container(asked, cid, intent=intent, fds_hold=event.hold_id, failure=None)
-    return settle(changed, request_id) if event.registered < event.total else changed
+    answered = event.registered < event.total or progress.background
+    return settle(changed, request_id) if answered else changed
 
 
 def _validated(state: Sandbox, event: r.RestoreValidated) -> Sandbox:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, Literal, TypeAlias, get_args
 
 from manager.domain.payload import LaunchPlan
-from manager.domain.spec import Capabilities, Linux, Process, Spec
+from manager.domain.spec import Capabilities, Linux, Mount, Process, Spec
 
 Feature: TypeAlias = Literal[
     "apparmor",
@@ -43,6 +43,7 @@ Feature: TypeAlias = Literal[
     "terminal",
     "time-namespace",
     "user-namespace",
+    "writable-cgroup-mount",
 ]
 
 FEATURES: Final[tuple[Feature, ...]] = get_args(Feature)
@@ -92,8 +93,16 @@ def _of_mounts(spec: Spec) -> Iterator[Feature]:
             yield "idmapped-mounts"
         if mount.type in {"cgroup", "cgroup2"}:
             yield "cgroup-mount"
+            if not _is_readonly(mount):
+                yield "writable-cgroup-mount"
         if mount.type == "mqueue":
             yield "mqueue"
+
+
+def _is_readonly(mount: Mount) -> bool:
+    # As in mount(8), the later option wins; "rw" is what holds without any.
+    told = [option for option in mount.options or () if option in {"ro", "rw"}]
+    return told[-1:] == ["ro"]
 
 
 def _of_process(process: Process) -> Iterator[Feature]:

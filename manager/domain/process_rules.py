@@ -78,7 +78,7 @@ def check_args(process: Process) -> str:
 
 
 def check_host_reach(spec: Spec) -> str:
-    """Refuse what would act on the host: hooks, and namespaces named by a path."""
+    """Refuse what would reach the host: hooks, and namespaces and a socket named by a path."""
     hooks = spec.hooks
     if any(hooks.values()) if isinstance(hooks, dict) else hooks:
         return "OCI hooks are not supported by sandtrail: they would run on the host"
@@ -88,6 +88,13 @@ def check_host_reach(spec: Spec) -> str:
                 f"joining the {namespace.type} namespace {quote(namespace.path)} is not supported "
                 "by sandtrail: a path may lead out of the sandbox"
             )
+    seccomp = spec.linux.seccomp if spec.linux else None
+    listener = seccomp.get("listenerPath") if isinstance(seccomp, dict) else None
+    if listener:
+        return (
+            f"seccomp listenerPath {quote(str(listener))} is not supported by sandtrail: it names "
+            "a socket of the host"
+        )
     return ""
 
 

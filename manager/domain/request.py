@@ -102,8 +102,18 @@ class StartRequest(Struct, frozen=True, kw_only=True):
 
 
 class EngineFacts(Struct, frozen=True, kw_only=True):
-    """The engine that a start would use, as probed on this machine."""
+    """The engine that a start would use, as probed on this machine.
+
+    ``why_not`` has the reason for some of the features that it ``lacks``.
+    """
 
     name: str
     version: str = ""
     lacks: tuple[str, ...] = ()
+    why_not: dict[str, str] = {}
+
+    def refusal(self, *features: str) -> str:
+        """The text by which a call is refused that needs features which the engine lacks."""
+        reasons = [self.why_not[each] for each in features if each in self.why_not]
+        text = f"engine {self.name} does not support {', '.join(features)}"
+        return f"{text}: {'; '.join(reasons)}" if reasons else text

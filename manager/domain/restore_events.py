@@ -64,7 +64,8 @@ class SandboxCheckpointFailed(Struct, frozen=True, kw_only=True, tag="sandbox.ch
 class RestoreBegun(Struct, frozen=True, kw_only=True, tag="restore.begun"):
     """The sandbox waits for its containers, of which the root is the first one registered.
 
-    ``files`` are the donated image; ``mismatches`` are those of the root's spec.
+    ``files`` are the donated image; ``mismatches`` are those of the root's spec. In the
+    ``background`` the call that begins the restore of all is answered when that has begun.
     """
 
     restore_id: str
@@ -77,6 +78,7 @@ class RestoreBegun(Struct, frozen=True, kw_only=True, tag="restore.begun"):
     mismatches: tuple[Mismatch, ...] = ()
     begun_at_ns: int = 0
     request_id: str = ""
+    background: bool = False
 
 
 class ContainerRestoreAccepted(Struct, frozen=True, kw_only=True, tag="container.restore_accepted"):

@@ -128,7 +128,9 @@ def _args(compare: _Comparison, before: object, now: object) -> Iterator[Mismatc
 
 def _capabilities(compare: _Comparison, before: object, now: object) -> Iterator[Mismatch]:
     if not isinstance(before, Mapping) or not isinstance(now, Mapping):
-        yield from compare.equal("Capabilities", before, now)
+        # None at all are others than empty sets: the container has those that its user has.
+        if isinstance(before, Mapping) or isinstance(now, Mapping):
+            yield compare.differs("Capabilities", before, now)
         return
     for name in CAPABILITY_SETS:
         field = f"Capabilities.{name.capitalize()}"

@@ -145,7 +145,7 @@ def _check_engine(
     needed = features_needed(spec, plan, joins_pid_namespace=joins_pid_namespace)
     missing = [feature for feature in needed if feature in engine.lacks]
     if missing:
-        return f"engine {engine.name} does not support {', '.join(missing)}"
+        return engine.refusal(*missing)
     return ""
 
 

@@ -55,7 +55,10 @@ class Failure(Struct, frozen=True, kw_only=True):
 
 
 class Launched(Struct, frozen=True, kw_only=True):
-    """The init process of a container that runs or ran."""
+    """The init process of a container that runs or ran.
+
+    ``cpu_ns`` is the processor time that bringing it back from an image has taken.
+    """
 
     pid: int
     start_ticks: int
@@ -64,6 +67,7 @@ class Launched(Struct, frozen=True, kw_only=True):
     engine: str
     engine_version: str
     started_at_ns: int
+    cpu_ns: int = 0
 
 
 class LaunchIntent(Struct, frozen=True, kw_only=True):

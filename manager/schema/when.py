@@ -12,8 +12,10 @@
     -90m  2h30m  3 days ago
     @1763900000.123      seconds since 1970
 
-What can be read in two ways is refused with the readings. Parsing knows no log: whether there is
-such a point, :mod:`manager.schema.moment` says.
+What can be read in two ways is refused with the readings.
+
+For programs: parsing knows no log; whether there is such a point, :mod:`manager.schema.moment`
+says.
 """
 
 import re

@@ -228,6 +228,8 @@ class Started(Struct, frozen=True, kw_only=True, tag="started"):
     started_at_ns: int
     phases_us: dict[str, int]
     """How long each step took, in microseconds, in the order taken (``mounts``, ``create``, …)."""
+    cpu_ns: int = 0
+    """Processor time that bringing it back from an image has taken."""
 
 
 class StartFailed(Struct, frozen=True, kw_only=True, tag="start_failed"):

@@ -34,6 +34,7 @@ class EngineReport(Struct, frozen=True, kw_only=True):
     ``works`` is false when it is missing or cannot start a container here; ``problem`` then says
     why, in words for a person. ``lacks`` names the features of a spec that this engine cannot give
     (see ``manager.domain.features``); a start that needs one is refused before anything happens.
+    ``why_not`` has the reason for some of them, in words for a person.
     """
 
     name: str
@@ -42,6 +43,7 @@ class EngineReport(Struct, frozen=True, kw_only=True):
     version: str = ""
     problem: str = ""
     lacks: tuple[str, ...] = ()
+    why_not: dict[str, str] = {}
 
 
 class ExecProcess(Struct, frozen=True, kw_only=True):

@@ -62,6 +62,7 @@ def remaining_life(
     running = observe(record.engine_id, record.identity.pid, handle, cgroup)
     running.start_ticks = record.identity.start_ticks
     running.maybe_paused = True
+    engine.adopt(running)
     return launch.adopted_life(running, engine)
 
 

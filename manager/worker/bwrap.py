@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from msgspec import Struct
 from manager.domain.features import Feature
 from manager.domain.spec import Rlimit
 from manager.kernel import pidfd
+from manager.kernel.mount import shield_program
 from manager.kernel.namespaces import entered
 from manager.schema.observation import ProcessFacts
 from manager.urpc.fds import OwnedFd
@@ -58,6 +59,8 @@ DIAGNOSIS_SECONDS: Final = 5.0
 
 INFO_BYTES_MAX: Final = 4096
 
+WHY_NOT: Final[Mapping[Feature, str]] = {"checkpoint": "bubblewrap cannot save processes"}
+
 LACKS: Final[frozenset[Feature]] = frozenset(
     {
         "apparmor",
@@ -78,6 +81,7 @@ LACKS: Final[frozenset[Feature]] = frozenset(
         "sysctl",
         "time-namespace",
         "user-namespace",
+        "writable-cgroup-mount",
     }
 )
 
@@ -114,12 +118,18 @@ class BwrapEngine:
         self.path = path
         self.version = version
         self.lacks = LACKS | host.lacks
+        self.why_not: Mapping[Feature, str] = WHY_NOT
         if not can_join_pid_namespace:
             self.lacks |= {"pid-namespace-join"}
         self._host = host
 
     def start(self, job: Job) -> Steps[Running]:
         """See :class:`manager.worker.engine.Engine`."""
+        try:
+            # OCI engines see to that themselves.
+            shield_program(self.path)
+        except OSError as error:
+            raise LaunchFailed.from_os("create", f"cannot run {self.path}", error) from error
         with contextlib.ExitStack() as owned:
             attempt = _Attempt(self._host.processes, self.path, job, owned)
             monitor = yield from attempt.spawn(job.stdio)
@@ -134,6 +144,9 @@ class BwrapEngine:
             attempt.go()
             job.phases.lap("start")
             return running
+
+    def adopt(self, running: Running) -> None:
+        """See :class:`manager.worker.engine.Engine`."""
 
     def wait(self, running: Running) -> Steps[ExitReport]:
         """See :class:`manager.worker.engine.Engine`."""

@@ -72,7 +72,7 @@ def _enter(host: Host, order: ExecOrder, owned: contextlib.ExitStack) -> Steps[b
     pid_file = owned.enter_context(OwnedFd(os.open(order.place / "pid", flags, 0o600)))
     ours = (gate_read, body, report_write)
     told = (*(each.number for each in ours), order.init_pidfd, pid_file.number)
-    python = owned.enter_context(read_only_interpreter())
+    python = owned.enter_context(mount.clone_program(sys.executable))
     argv = [sys.executable, "-I", "-S", str(ENTER), *map(str, told)]
     program = f"/proc/self/fd/{python.number}"
     passed = [*told, python.number, *order.files.values()]
@@ -95,18 +95,6 @@ def _enter(host: Host, order: ExecOrder, owned: contextlib.ExitStack) -> Steps[b
         text += chunk
     yield from commands.finish(child, seconds=ENTER_SECONDS)
     return text
-
-
-def read_only_interpreter() -> OwnedFd:
-    """Open Python in a mount that nobody can write through.
-
-    Until it is another program, what entered a container is seen in there as `/proc/PID/exe`; a
-    root of the container that opens it must not reach the file of the host's.
-    """
-    with OwnedFd(os.open(sys.executable, os.O_PATH | os.O_CLOEXEC)) as file:
-        tree = mount.clone_tree(file.number)
-    mount.set_attributes(tree.number, mount.ATTR_RDONLY, recursive=False)
-    return tree
 
 
 def _order(host: Host, order: ExecOrder) -> dict[str, Any]:

@@ -9,70 +9,29 @@ Source: cgroups(7).
 import contextlib
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from msgspec import Struct
-
 from manager.kernel import mount
+from manager.kernel.fail_points import reached
 from manager.kernel.pidfd import open_pidfd
 from manager.urpc.fds import OwnedFd
 from manager.worker.errors import LaunchFailed
 from manager.worker.family import Family
+from manager.worker.hierarchies import Hierarchies, parse_hierarchies, parse_homes
 from manager.worker.resources import Limits
 
 PARENT: Final = "sandtrail"
 """Directory that holds the containers' cgroups."""
 
-CONTROLLERS: Final = ("pids", "memory", "freezer", "cpu", "cpuacct", "devices")
-"""Used where they exist; of the first, membership alone is what matters most."""
-
 _V2_CONTROLLERS: Final = ("pids", "memory", "cpu")
+
 KILL_ROUNDS_MAX: Final = 10
 """Rounds of killing everyone, for processes that fork meanwhile."""
 
-
-class Hierarchies(Struct, frozen=True, kw_only=True):
-    """Where control groups are mounted. `unified` is empty on a v1 or hybrid machine."""
-
-    v1: dict[str, str] = {}
-    unified: str = ""
-    hybrid: str = ""
-    """A cgroup2 mount beside v1 hierarchies, not used."""
-
-
-def parse_hierarchies(mountinfo: str) -> Hierarchies:
-    """Find the mounted hierarchies in the text of `/proc/self/mountinfo`.
-
-    Source: proc_pid_mountinfo(5).
-    """
-    v1: dict[str, str] = {}
-    unified = ""
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        place, kind = before.split()[4], after.split()[0]
-        if kind == "cgroup2":
-            unified = place
-        elif kind == "cgroup":
-            options = after.split()[2].split(",")
-            v1.update({name: place for name in CONTROLLERS if name in options})
-    if v1:
-        return Hierarchies(v1=v1, hybrid=unified)
-    return Hierarchies(unified=unified)
-
-
-def parse_homes(own: str, hierarchies: Hierarchies) -> tuple[Path, ...]:
-    """Find a process's cgroups in the text of its `/proc/PID/cgroup`. Source: cgroups(7)."""
-    places = {
-        controller: path.lstrip("/")
-        for _, controllers, path in (line.split(":", 2) for line in own.splitlines())
-        for controller in controllers.split(",")
-    }
-    if hierarchies.unified:
-        return (Path(hierarchies.unified, places.get("", "")),)
-    homes = (Path(root, places.get(name, "")) for name, root in hierarchies.v1.items())
-    return tuple(dict.fromkeys(homes))
+_LINKS_OF_A_LEAF: Final = 2
+"""Links of a cgroup's directory with none below: its own and its name; each one below adds one."""
 
 
 class Cgroups:
@@ -162,6 +121,7 @@ class Cgroup:
         try:
             for directory in self._places():
                 directory.mkdir(parents=True, exist_ok=True)
+                reached("cgroup.made")
         except OSError as error:
             raise LaunchFailed.from_os("cgroup", "cannot make the cgroup", error) from error
 
@@ -198,6 +158,45 @@ class Cgroup:
         except OSError as error:
             raise LaunchFailed.from_os("cgroup", "cannot join the cgroup", error) from error
 
+    @contextlib.contextmanager
+    def inhabited(self) -> Iterator[bool]:
+        """Be in it for the length of a block: a process that is started there is born in it.
+
+        Moving a process by its number has the kernel wait until no processor is in the middle of a
+        fork or an exit, 5 to 20 ms on a machine at rest; a thread that moves itself spares it that.
+        Only v1 lets a single thread move itself.
+
+        Yields:
+            Whether it is so; if not, nothing was done, and `add` is what there is.
+
+        Raises:
+            LaunchFailed: Stage `cgroup`; this process is where it was.
+        """
+        moves_itself = self._homes and self._family is None and self._unified is None
+        # Whoever enters what is frozen is frozen.
+        if not moves_itself or self.read("freezer", "freezer.state") not in {None, "THAWED"}:
+            yield False
+            return
+        try:
+            for directory in self._places():
+                _move_here(directory)
+        except OSError as error:
+            self._go_home()
+            raise LaunchFailed.from_os("cgroup", "cannot join the cgroup", error) from error
+        try:
+            yield True
+        finally:
+            self._go_home()
+
+    def _go_home(self) -> None:
+        try:
+            for home in self._homes:
+                _move_here(home)
+        except OSError:
+            # Somebody has removed the worker's own cgroup: anywhere but in a container's.
+            for directory in self._places():
+                _move_here(directory.parent.parent)
+
     def release(self, pid: int) -> None:
         """Move a process that is not part of the container back to the worker's own cgroup."""
         if self._family is not None:
@@ -216,10 +215,11 @@ class Cgroup:
         if self._family is not None:
             return self._family.pids()
         found: set[int] = set()
-        for directory in self._places():
-            with contextlib.suppress(OSError):
-                text = (directory / "cgroup.procs").read_text(encoding="ascii")
-                found.update(map(int, text.split()))
+        for place in self._places():
+            for directory in _with_those_below(place):
+                with contextlib.suppress(OSError):
+                    text = (directory / "cgroup.procs").read_text(encoding="ascii")
+                    found.update(map(int, text.split()))
         return tuple(sorted(found))
 
     def signal_everyone(self, signo: int, *, spared: Sequence[int] = ()) -> int:
@@ -320,12 +320,26 @@ def _signal_all(pids: Sequence[int], signo: int) -> int:
     return count
 
 
+def _with_those_below(directory: Path) -> Iterator[Path]:
+    # Whoever has a cgroup mount may hide a process in a cgroup of its own below.
+    yield directory
+    with contextlib.suppress(OSError):
+        if directory.stat().st_nlink > _LINKS_OF_A_LEAF:
+            for parent, below, _ in os.walk(directory):
+                yield from (Path(parent, name) for name in below)
+
+
 def _remove_tree(directory: Path) -> None:
     # A container with a cgroup mount may have made cgroups of its own below.
     for parent, _, _ in os.walk(directory, topdown=False):
         os.rmdir(parent)
     if directory.exists():
         directory.rmdir()
+
+
+def _move_here(directory: Path) -> None:
+    """Move this thread, the only one of its process, into a v1 cgroup."""
+    (directory / "tasks").write_text("0", encoding="ascii")
 
 
 def _hide(place: str) -> None:

@@ -104,6 +104,7 @@ class Host(Struct, frozen=True, kw_only=True):
         nothing: /dev/null, opened for reading and writing; lent.
         exit_status_by_pidfd: Whether the kernel tells init's status to those who did not reap it.
         lacks: What the machine itself does not allow, whatever the engine.
+        no_criu: Why processes cannot be saved by CRIU here.
         open_files: Soft and hard limit of open files, for containers whose spec names none: the
             worker raises its own.
     """
@@ -112,6 +113,7 @@ class Host(Struct, frozen=True, kw_only=True):
     nothing: OwnedFd
     exit_status_by_pidfd: bool
     lacks: frozenset[Feature]
+    no_criu: str
     open_files: tuple[int, int]
 
     def limits_for(self, process: Process) -> tuple[Rlimit, ...]:
@@ -146,6 +148,7 @@ class Running(Struct, kw_only=True):
         monitor: A process of the engine that is init's parent.
         relay: A process that carries the bytes of its terminal.
         maybe_paused: Whether it is paused, or may be: a former worker may have paused it.
+        kernel: A connection to its kernel, where it has one of its own: to be told how it ends.
         config: What its engine was told, without env values, for an engine that may have to be
             told again; empty if a former worker has started it.
     """
@@ -160,12 +163,15 @@ class Running(Struct, kw_only=True):
     monitor: Child | None = None
     relay: Child | None = None
     maybe_paused: bool = False
+    kernel: OwnedFd | None = None
     config: bytes = b""
 
     def close(self) -> None:
         """Close the descriptors."""
         if self.pidfd is not None:
             self.pidfd.close()
+        if self.kernel is not None:
+            self.kernel.close()
         for namespace in self.namespaces.values():
             namespace.close()
 
@@ -240,12 +246,21 @@ class Engine(Protocol):
         """What a spec may ask for and this engine cannot give here."""
         ...
 
+    @property
+    def why_not(self) -> Mapping[Feature, str]:
+        """Why it cannot give some of these, in words for a person."""
+        ...
+
     def start(self, job: Job) -> Steps[Running]:
         """Start the container; returns when its own code runs.
 
         Raises:
             LaunchFailed: Stage `create`, `exec` or `cgroup`.
         """
+        ...
+
+    def adopt(self, running: Running) -> None:
+        """Take up with a container that a former worker started and that runs."""
         ...
 
     def wait(self, running: Running) -> Steps[ExitReport]:

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from manager.kernel import pidfd
@@ -80,6 +80,14 @@ class Execs:
         """Exec ids of all of which more will be reported."""
         return tuple(self._known)
 
+    def numbers(self, launch_id: str) -> frozenset[int]:
+        """What runs of all that was executed in a container, by numbers of its PID namespace."""
+        return frozenset(
+            record.pid
+            for record in self._machine.exec_records.read()
+            if record.launch_id == launch_id and record.exec_id in self._known and record.pid
+        )
+
     def execute(self, command: w.Execute, fds: FdBundle) -> None:
         """Execute a process when its turn comes; ownership of `fds` moves in."""
         if command.exec_id in self._known or command.exec_id in self._over:
@@ -113,6 +121,12 @@ class Execs:
             self._known[record.exec_id] = record.launch_id
             self._loop.start(self._whole(record.exec_id, self._remaining_life(record, handle)))
 
+    def recorded(self, outcomes: Sequence[w.Outcome]) -> None:
+        """Forget what the manager has the end of; until then the number it had is told with it."""
+        for outcome in outcomes:
+            if isinstance(outcome, w.ProcessExited | w.ExecFailed):
+                self._machine.exec_records.remove(outcome.exec_id)
+
     def _start_next(self) -> None:
         while self._queue and self._in_flight < EXECS_IN_FLIGHT_MAX:
             command, fds = self._queue.popleft()
@@ -131,7 +145,6 @@ class Execs:
 
     def _forget(self, exec_id: str) -> None:
         self._machine.keeping.drop(exec_id)
-        self._machine.exec_records.remove(exec_id)
         self._known.pop(exec_id, None)
         self._over[exec_id] = None
         if len(self._over) > EXECS_REMEMBERED_MAX:

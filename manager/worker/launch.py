@@ -14,6 +14,7 @@ from manager.kernel.fail_points import reached
 from manager.schema import worker as w
 from manager.schema.observation import ProcessFacts, UsageFacts
 from manager.urpc.fds import FdBundle, OwnedFd
+from manager.worker import emptying
 from manager.worker.delivery import GROUP, Delivery, Inhabitants, Target, to_the_dead
 from manager.worker.engine import Engine, ExitReport, Running, SavingEngine
 from manager.worker.errors import EngineIdTaken, LaunchFailed
@@ -25,10 +26,6 @@ from manager.worker.starting import Request, start_container
 from manager.worker.usage import usage_of
 
 logger = logging.getLogger(__name__)
-
-EMPTY_POLL_SECONDS: Final = 0.01
-EMPTY_ROUNDS_MAX: Final = 500
-"""How often, and how many times, to look whether a killed container's processes are gone."""
 
 REVIVAL_POLL_SECONDS: Final = 0.005
 """How often to look whether a container that was saved goes on."""
@@ -65,6 +62,7 @@ class Launch:
         self.executing = 0
         self._streams: FdBundle | None = None
         self._starting = False
+        self._left_in_image = False
         self._machine = machine
         self._reports = reports
         self._settled = settled
@@ -94,6 +92,12 @@ class Launch:
     def adopted_life(self, running: Running, engine: Engine) -> Steps[None]:
         """Go on with a container that a former worker started, and may not have told of."""
         self._engine = engine
+        # Its root was on the former worker's stage. Nothing is to be had by that name any more, but
+        # a directory of that name must be there: `runc exec` begins by changing into it.
+        try:
+            self._stage.create()
+        except OSError as error:
+            logger.warning("worker.no_stage launch_id=%s %s", self.launch_id, error)
         yield from self._live(running, Phases())
 
     def ended_life(self, engine: Engine | None) -> Steps[None]:
@@ -239,7 +243,12 @@ class Launch:
         )
 
     def let_end(self) -> Steps[None]:
-        """Have it end after it was saved: nothing of it is left to do."""
+        """Have it end after it was saved: nothing of it is left to do.
+
+        It ends with status 0, as gVisor has it. That is said here and not asked: gVisor of 2022,
+        when it may go on and end at once, panics now and then ("Invalid stopCount: -1").
+        """
+        self._left_in_image = True
         if self._streams is not None:
             self._streams.close()
             self._streams = None
@@ -290,13 +299,18 @@ class Launch:
         self._know(running)
         reached("launch.done")
         if self.identity is not None:
-            self._reports.started(self.launch_id, self.identity, self._engine, phases)
+            cpu_ns = (self.usage().cpu_ns or 0) if self.command.held_image else 0
+            self._reports.started(
+                self.launch_id, self.identity, self._engine, phases, cpu_ns=cpu_ns
+            )
             self._settled()
             reached("launch.reported")
         report = yield from self._engine.wait(running)
         while (successor := (yield from self._successor(running))) is not None:
             running = successor
             report = yield from self._engine.wait(running)
+        if self._left_in_image:
+            report = ExitReport(status=0, source=report.source, at_ns=report.at_ns)
         reached("exit.seen")
         self.phase = "exited"
         oom = self._cgroup.ran_out_of_memory()
@@ -357,12 +371,12 @@ class Launch:
         """Remove every trace; returns what could not be removed."""
         leftovers: list[str] = []
         try:
-            leftovers += yield from self._empty_cgroup()
+            leftovers += yield from emptying.empty(self._cgroup)
             yield from self._executions_ended()
             if self._engine is not None:
                 leftovers += yield from self._engine.clean_up(self.command.engine_id)
             leftovers += self._stage.remove()
-            leftovers += yield from self._remove_cgroup()
+            leftovers += yield from emptying.remove(self._cgroup)
         except Exception as error:
             logger.exception("worker.clean_up_crashed launch_id=%s", self.launch_id)
             leftovers.append(f"{type(error).__name__}: {error}")
@@ -371,25 +385,9 @@ class Launch:
                 self._running.close()
         return leftovers
 
-    def _empty_cgroup(self) -> Steps[list[str]]:
-        for _ in range(EMPTY_ROUNDS_MAX):
-            if not self._cgroup.kill_everyone() and not self._cgroup.pids():
-                return []
-            yield Pause(seconds=EMPTY_POLL_SECONDS)
-        return [f"process {pid} does not die" for pid in self._cgroup.pids()]
-
     def _executions_ended(self) -> Steps[None]:
         """Let what was executed in it, and is dead by now, be told before its container is gone."""
-        for _ in range(EMPTY_ROUNDS_MAX):
+        for _ in range(emptying.ROUNDS_MAX):
             if not self.executing:
                 return
-            yield Pause(seconds=EMPTY_POLL_SECONDS)
-
-    def _remove_cgroup(self) -> Steps[list[str]]:
-        # A cgroup stays busy for a moment after its last process has gone.
-        for _ in range(EMPTY_ROUNDS_MAX):
-            leftovers = self._cgroup.remove()
-            if not leftovers:
-                return []
-            yield Pause(seconds=EMPTY_POLL_SECONDS)
-        return self._cgroup.remove()
+            yield Pause(seconds=emptying.POLL_SECONDS)

@@ -101,6 +101,10 @@ class Launches:
         """The launch of that id, if it is known, whatever its phase."""
         return self._known.get(launch_id)
 
+    def executed(self, launch_id: str) -> frozenset[int]:
+        """What runs of all that was executed in it, by numbers of its PID namespace."""
+        return self.execs.numbers(launch_id)
+
     def facts(self) -> tuple[w.LaunchFact, ...]:
         """Every launch of a manager's that is not over."""
         return tuple(

@@ -87,6 +87,8 @@ CRUN: Final = Dialect(
             "resources-beyond-memory-pids-cpu",
             "time-namespace",
             "user-namespace",
+            # What it mounts is the machine's own hierarchy, from the top.
+            "writable-cgroup-mount",
         }
     ),
 )
@@ -129,6 +131,9 @@ class OciEngine:
         self.version = version
         self.serves_files = dialect.serves_files
         self.lacks = dialect.lacks | host.lacks
+        self.why_not: dict[Feature, str] = {}
+        if "checkpoint" in dialect.lacks:
+            self.why_not["checkpoint"] = host.no_criu
         self._state_dir = state_dir
         self._host = host
 
@@ -139,7 +144,7 @@ class OciEngine:
         try:
             with contextlib.ExitStack() as owned:
                 console = owned.enter_context(ConsoleSocket(bundle)) if job.terminal else None
-                yield from self._create(job, bundle, console)
+                born_inside = yield from self._create(job, bundle, console)
                 running = self._take_init(job.engine_id, job.cgroup, bundle)
                 if console is not None:
                     master = owned.enter_context(console.receive())
@@ -147,7 +152,8 @@ class OciEngine:
                     running.relay = start_relay(self._host.processes, terminal, master.number)
             job.phases.lap("create")
             try:
-                job.cgroup.add(running.pid)
+                if not born_inside:
+                    job.cgroup.add(running.pid)
                 if not self._dialect.applies_resources:
                     job.cgroup.limit(job.limits)
                 job.phases.lap("cgroup")
@@ -160,6 +166,9 @@ class OciEngine:
         finally:
             # It has the env values; nobody needs it any more.
             (bundle / "config.json").unlink(missing_ok=True)
+
+    def adopt(self, running: Running) -> None:
+        """See :class:`manager.worker.engine.Engine`."""
 
     def wait(self, running: Running) -> Steps[ExitReport]:
         """See :class:`manager.worker.engine.Engine`."""
@@ -234,7 +243,7 @@ class OciEngine:
     def _write_config(self, bundle: Path, config: dict[str, object]) -> None:
         write_private(bundle / "config.json", msgspec.json.encode(config))
 
-    def _create(self, job: Job, bundle: Path, console: ConsoleSocket | None) -> Steps[None]:
+    def _create(self, job: Job, bundle: Path, console: ConsoleSocket | None) -> Steps[bool]:
         log = bundle / "create.log"
         argv = self._command("--log", str(log), "--log-format", "json")
         argv += ["create", self._dialect.bundle_option, str(bundle)]
@@ -244,14 +253,23 @@ class OciEngine:
             argv += ["--console-socket", console.path]
             stdio = (self._host.nothing.number,) * 3
         try:
-            child = self._host.processes.spawn([*argv, "--", job.engine_id], stdio=stdio)
-            if not self._dialect.applies_resources:
-                # Whatever it forks is found by the cgroup then, however it ends.
-                job.cgroup.add(child.pid)
+            child, born_inside = self._spawn(job, [*argv, "--", job.engine_id], stdio)
         except OSError as error:
             raise LaunchFailed.from_os("create", f"cannot run {self.path}", error) from error
         ended = yield from commands.finish(child, seconds=CREATE_SECONDS)
         self._check(job, child, "create", log, ended=ended)
+        return born_inside
+
+    def _spawn(self, job: Job, argv: list[str], stdio: tuple[int, int, int]) -> tuple[Child, bool]:
+        """Run it, and say whether all that it forks is in the container's cgroup."""
+        if self._dialect.applies_resources:
+            return self._host.processes.spawn(argv, stdio=stdio), False
+        # Whatever it forks is found by the cgroup then, however it ends.
+        with job.cgroup.inhabited() as born_inside:
+            child = self._host.processes.spawn(argv, stdio=stdio)
+        if not born_inside:
+            job.cgroup.add(child.pid)
+        return child, born_inside
 
     def _start(self, job: Job, bundle: Path) -> Steps[None]:
         log = bundle / "start.log"

@@ -48,13 +48,15 @@ class Outbox:
             self.put(msgspec.structs.replace(end, seq=self.next_seq()))
         return frozenset(subject_of(end) for end in inherited)
 
-    def acknowledge(self, seq: int) -> None:
-        """Forget everything up to and including `seq`."""
-        for outcome in [each for number, each in self._kept.items() if number <= seq]:
+    def acknowledge(self, seq: int) -> list[w.Outcome]:
+        """Forget everything up to and including `seq`; returns it."""
+        forgotten = [each for number, each in self._kept.items() if number <= seq]
+        for outcome in forgotten:
             del self._kept[outcome.seq]
             if self._ends is not None and isinstance(outcome, End):
                 self._ends.remove(outcome)
         reached("outbox.acknowledged")
+        return forgotten
 
     def send_again(self, about: str | None = None, kind: type[w.Outcome] | None = None) -> bool:
         """Send what is kept, oldest first: all of it, or what concerns one id, of one kind.

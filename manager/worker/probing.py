@@ -92,6 +92,7 @@ class Prober:
                 version=program.version,
                 problem=self._problems[name],
                 lacks=tuple(sorted(engines[name].lacks)) if name in engines else (),
+                why_not=_reasons(engines[name]) if name in engines else {},
             )
             for name, program in self._programs.items()
         )
@@ -148,6 +149,10 @@ class Prober:
             return msgspec.json.decode(self._memory.read_bytes(), type=dict[str, _Proof])
         except (OSError, msgspec.MsgspecError):
             return {}
+
+
+def _reasons(engine: Engine) -> dict[str, str]:
+    return {str(feature): why for feature, why in engine.why_not.items()}
 
 
 def _command(engine: str) -> w.Launch:

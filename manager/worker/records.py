@@ -54,7 +54,7 @@ class Records:
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def starting(self, command: w.Launch, process: dict[str, Any]) -> None:
-        """A process of this launch may exist from now on."""
+        """A cgroup, and then a process, of this launch may exist from now on."""
         self._process[command.engine_id] = process
         self._write(command, None)
 

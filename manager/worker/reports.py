@@ -22,7 +22,13 @@ class Reports:
         self._outbox.put(w.Held(seq=self._outbox.next_seq(), hold_id=hold_id))
 
     def started(
-        self, launch_id: str, identity: w.PidIdentity, engine: Engine, phases: Phases
+        self,
+        launch_id: str,
+        identity: w.PidIdentity,
+        engine: Engine,
+        phases: Phases,
+        *,
+        cpu_ns: int = 0,
     ) -> None:
         """The container's own code runs."""
         self._outbox.put(
@@ -34,6 +40,7 @@ class Reports:
                 engine_version=engine.version,
                 started_at_ns=time.time_ns(),
                 phases_us=phases.laps_us,
+                cpu_ns=cpu_ns,
             )
         )
 

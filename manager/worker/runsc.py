@@ -1,9 +1,11 @@
 """runsc: gVisor. Every container is a sandbox of its own, with a kernel of its own.
 
 That kernel is a process (and one for files, and one per address space); "init" to the host is the
-sandbox process, whose exit code carries the status of the real init inside.
+sandbox process. It tells the status of the real init inside; where it can no longer be asked, its
+exit code carries it.
 """
 
+import contextlib
 import datetime as dt
 import errno
 import fcntl
@@ -27,7 +29,12 @@ from manager.worker.errors import LaunchFailed, one_line
 from manager.worker.loop import Pause, Steps
 from manager.worker.oci import Dialect, OciEngine, write_private
 from manager.worker.oci_exec import ExecDialect
-from manager.worker.runsc_socket import signal_by_socket
+from manager.worker.runsc_socket import (
+    KernelSilent,
+    connect_kernel,
+    signal_by_socket,
+    wait_by_socket,
+)
 from manager.worker.runsc_table import parse_table
 from manager.worker.stage import LaunchStage
 
@@ -167,14 +174,31 @@ class RunscEngine(OciEngine):
         return _alone(self._take_init(engine_id, cgroup, bundle))
 
     @override
+    def adopt(self, running: Running) -> None:
+        with contextlib.suppress(KernelSilent):
+            running.kernel = connect_kernel(running.engine_id)
+
+    @override
     def wait(self, running: Running) -> Steps[ExitReport]:
+        told = None
+        if running.kernel is not None:
+            with running.kernel:
+                told = yield from wait_by_socket(running.kernel, running.engine_id)
         report = yield from super().wait(running)
+        if told is not None:
+            return ExitReport(status=told, source="engine", at_ns=report.at_ns)
         if report.status is None or not os.WIFEXITED(report.status):
             return report
         code = os.WEXITSTATUS(report.status)
         signo = code - SIGNAL_CODE_BASE
         status = signo if 0 < signo <= SIGNAL_MAX else report.status
         return ExitReport(status=status, source="engine", at_ns=report.at_ns)
+
+    @override
+    def _take_init(self, engine_id: str, cgroup: Cgroup, bundle: Path) -> Running:
+        running = super()._take_init(engine_id, cgroup, bundle)
+        self.adopt(running)
+        return running
 
     @override
     def signal(self, running: Running, signo: int, target: Target) -> Steps[Delivery]:

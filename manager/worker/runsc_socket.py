@@ -1,15 +1,40 @@
-"""The control socket of a gVisor sandbox: one call, asked of its kernel directly."""
+"""The control socket of a gVisor sandbox: calls of which its kernel is asked directly."""
 
+import os
 import socket
 from typing import Any, Final
 
 import msgspec
 
+from manager.urpc.fds import OwnedFd
 from manager.worker.delivery import Target
 from manager.worker.loop import Pause, Steps
 
 REPLY_BYTES_MAX: Final = 65536
 """Longest reply; those that are asked for here are a few words."""
+
+
+class KernelSilent(Exception):  # noqa: N818 - an answer, too
+    """A sandbox's kernel did not answer; says why."""
+
+
+def connect_kernel(sandbox: str) -> OwnedFd:
+    """Connect to the kernel of a sandbox, by its id.
+
+    As long as the connection is open, the kernel outlives its container by up to 15 seconds, and
+    answers.
+
+    Raises:
+        KernelSilent: It cannot be reached: it is gone, say.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        # Source: gVisor, runsc/boot/controller.go: an abstract address, closed by a NUL.
+        sock.connect(f"\0runsc-sandbox.{sandbox}\0")
+    except OSError as error:
+        sock.close()
+        raise KernelSilent(f"its kernel cannot be asked: {error.strerror}") from error
+    return OwnedFd(sock.detach())
 
 
 def signal_by_socket(sandbox: str, signo: int, target: Target, seconds: float) -> Steps[str]:
@@ -25,24 +50,50 @@ def signal_by_socket(sandbox: str, signo: int, target: Target, seconds: float) -
         Why it was not delivered, or an empty string.
     """
     argument = {"CID": sandbox, "Signo": signo, "PID": target.pid, "Mode": target.mode}
-    request = {"method": "containerManager.Signal", "arg": argument}
+    try:
+        with connect_kernel(sandbox) as connection:
+            reply = yield from _ask(connection, "Signal", argument, seconds)
+    except KernelSilent as silence:
+        return str(silence)
+    return "" if reply.get("success") else str(reply.get("err"))
+
+
+def wait_by_socket(connection: OwnedFd, sandbox: str) -> Steps[int | None]:
+    """Wait, for as long as it takes, for the end of the container that a sandbox was made for.
+
+    Args:
+        connection: To its kernel; lent.
+        sandbox: Its id, and the container's.
+
+    Returns:
+        The raw wait status; `None` if the kernel did not live to tell it.
+    """
+    try:
+        reply = yield from _ask(connection, "Wait", sandbox, None)
+    except KernelSilent:
+        return None
+    status = reply.get("result")
+    return status if reply.get("success") and isinstance(status, int) else None
+
+
+def _ask(
+    connection: OwnedFd, method: str, argument: object, seconds: float | None
+) -> Steps[dict[str, Any]]:
+    request = {"method": f"containerManager.{method}", "arg": argument}
     text = b""
-    # Source: gVisor, runsc/boot/controller.go: an abstract address, closed by a NUL.
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
-        try:
-            sock.connect(f"\0runsc-sandbox.{sandbox}\0")
-            sock.sendall(msgspec.json.encode(request))
-            while (yield Pause(fd=sock.fileno(), seconds=seconds)):
-                chunk = sock.recv(REPLY_BYTES_MAX)
-                text += chunk
-                reply = _read(text)
-                if reply is not None:
-                    return "" if reply.get("success") else str(reply.get("err"))
-                if not chunk or len(text) > REPLY_BYTES_MAX:
-                    return "its kernel hung up"
-        except OSError as error:
-            return f"its kernel cannot be asked: {error.strerror}"
-    return "its kernel does not answer"
+    try:
+        os.write(connection.number, msgspec.json.encode(request))
+        while (yield Pause(fd=connection.number, seconds=seconds)):
+            chunk = os.read(connection.number, REPLY_BYTES_MAX)
+            text += chunk
+            reply = _read(text)
+            if reply is not None:
+                return reply
+            if not chunk or len(text) > REPLY_BYTES_MAX:
+                raise KernelSilent("its kernel hung up")
+    except OSError as error:
+        raise KernelSilent(f"its kernel cannot be asked: {error.strerror}") from error
+    raise KernelSilent("its kernel does not answer")
 
 
 def _read(text: bytes) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 from manager.kernel.fail_points import reached
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
+from manager.worker.executed import end_executed
 from manager.worker.images import write_image
 from manager.worker.launch import Launch
 from manager.worker.loop import Loop, Steps
@@ -22,12 +23,19 @@ DIRECTORY_MODE: Final = 0o700
 FROZEN_PREFIX: Final = "frozen-"
 """Begins the name of a file that lists the launches of a save, as long as it is under way."""
 
+SAVED_PREFIX: Final = "saved-"
+"""The same, when the image is whole and nothing of them is to go on."""
+
 
 class Running(Protocol):
     """Where the launches are."""
 
     def running(self, launch_id: str) -> Launch | None:
         """The launch of that id, if it is known."""
+        ...
+
+    def executed(self, launch_id: str) -> frozenset[int]:
+        """What runs of all that was executed in it, by numbers of its PID namespace."""
         ...
 
 
@@ -91,9 +99,14 @@ class Saves:
         What was saved by then ends, since its engine is done with it: there is no image of it.
         """
         for path in self._directory.glob(FROZEN_PREFIX + "*"):
-            launch_ids = path.read_text(encoding="utf-8").split()
-            found = (self._launches.running(launch_id) for launch_id in launch_ids)
-            self._loop.start(self._thaw([each for each in found if each is not None], path))
+            self._loop.start(self._thaw(self._listed(path), path))
+        for path in self._directory.glob(SAVED_PREFIX + "*"):
+            self._loop.start(self._let_end(self._listed(path), path))
+
+    def _listed(self, path: Path) -> list[Launch]:
+        launch_ids = path.read_text(encoding="utf-8").split()
+        found = (self._launches.running(launch_id) for launch_id in launch_ids)
+        return [each for each in found if each is not None]
 
     def _thaw(self, launches: Sequence[Launch], path: Path) -> Steps[None]:
         for launch in launches:
@@ -102,8 +115,17 @@ class Saves:
                 logger.warning("worker.not_thawed launch_id=%s %s", launch.launch_id, error)
         path.unlink()
 
+    def _let_end(self, launches: Sequence[Launch], path: Path) -> Steps[None]:
+        """What is saved has nothing left to do: its engine ends it as soon as it may go on."""
+        for launch in launches:
+            yield from launch.let_end()
+        path.unlink()
+
     def _frozen_path(self, command: w.Save) -> Path:
         return self._directory / f"{FROZEN_PREFIX}{command.checkpoint_id}"
+
+    def _saved_path(self, command: w.Save) -> Path:
+        return self._directory / f"{SAVED_PREFIX}{command.checkpoint_id}"
 
     def _save(self, command: w.Save, fds: FdBundle) -> Steps[None]:
         place = self._directory / command.checkpoint_id
@@ -126,6 +148,7 @@ class Saves:
         try:
             _check(found, len(launches))
             self._frozen_path(command).write_text("\n".join(command.launch_ids), encoding="utf-8")
+            yield from self._end_executed(found)
             yield from _freeze(found)
             reached("save.frozen")
             place.mkdir(mode=DIRECTORY_MODE)
@@ -140,6 +163,8 @@ class Saves:
         revived: list[w.Revived] = []
         if command.resume:
             revived = yield from _revive(saved, place)
+        else:
+            self._frozen_path(command).rename(self._saved_path(command))
         self._outbox.put(
             w.Saved(
                 seq=self._outbox.next_seq(),
@@ -152,9 +177,15 @@ class Saves:
         )
         reached("save.reported")
         if not command.resume:
-            # What is saved has nothing left to do: its engine ends it as soon as it may go on.
-            for launch in saved:
-                yield from launch.let_end()
+            yield from self._let_end(saved, self._saved_path(command))
+
+    def _end_executed(self, found: Sequence[Launch]) -> Steps[None]:
+        for launch in found:
+            numbers = self._launches.executed(launch.launch_id)
+            if numbers and not (yield from end_executed(launch, numbers)):
+                raise SaveFailed(
+                    "freeze", "a process that was executed in a container does not end"
+                )
 
     def _write(
         self, command: w.Save, image: OwnedFd, found: Sequence[Launch], place: Path

@@ -123,7 +123,7 @@ class Server:
             case w.Destroy():
                 self.launches.destroy(message)
             case w.Ack():
-                self._outbox.acknowledge(message.seq)
+                self.launches.execs.recorded(self._outbox.acknowledge(message.seq))
                 self._stop_if_idle()
             case w.Stop():
                 self.stop()
@@ -143,6 +143,7 @@ class Server:
 
     def _greet(self, connection: Connection) -> None:
         former, self._manager = self._manager, connection
+        self._stopping = False  # that was the wish of a manager before this one
         if former is not None and former is not connection:
             former.close()
         facts = {fact.launch_id: fact for fact in self._outbox.launches()}

@@ -25,6 +25,7 @@ from manager.urpc.fds import OwnedFd
 from manager.urpc.unix_address import UnixListener
 from manager.worker.capabilities import Kernel, probe_kernel
 from manager.worker.cgroups import Cgroups
+from manager.worker.criu import criu_problem
 from manager.worker.ends import Ends
 from manager.worker.engine import Host
 from manager.worker.engines import Program, find_programs, machine_lacks, make_engine
@@ -151,6 +152,7 @@ def _machine(
         nothing=nothing,
         exit_status_by_pidfd=kernel.exit_status_by_pidfd,
         lacks=machine_lacks(kernel, cgroups, rootless=rootless),
+        no_criu=criu_problem(),
         open_files=_raise_open_files(),
     )
     state_dir = directory / "engines"

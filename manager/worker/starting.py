@@ -87,10 +87,10 @@ def start_container(
         fill = unpack_into(machine, tar)
     yield from assembly.build(fill)
     phases.lap("mounts")
-    cgroup.create()
     body = msgspec.json.decode(request.spec, type=dict[str, object])
     machine.records.starting(request.command, kept_members(body))
     reached("launch.recorded")
+    cgroup.create()
     phases.lap("cgroup")
     spec = _at_home(spec, body, stage)
     job = Job(

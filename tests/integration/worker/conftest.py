@@ -372,6 +372,14 @@ class WorkerHarness:
             "processes": descendants(self.pid),
         }
 
+    def traces_at_rest(self) -> dict[str, list[str]]:
+        """The same, once nothing changes any more: what is under way cannot be awaited here."""
+        samples = [self.traces()]
+        while len(samples) < AT_REST_SAMPLES or samples[-1] != samples[-AT_REST_SAMPLES]:
+            time.sleep(0.005)
+            samples.append(self.traces())
+        return samples[-1]
+
     def tidy(self) -> None:
         """Destroy whatever this test has launched."""
         launched, self._launched = self._launched, []
@@ -398,6 +406,9 @@ class WorkerHarness:
                 self.process.wait()
         if self.conversation is not None:
             self.conversation.close()
+
+
+AT_REST_SAMPLES = 10
 
 
 def is_keeper(pid: int) -> bool:

@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import pytest
 
 from manager.kernel import mount, pidfd
 from manager.kernel.paths import open_beneath
 from manager.urpc.fds import OwnedFd
-from manager.worker.cgroups import Cgroups, Hierarchies
+from manager.worker.cgroups import Cgroups
 from manager.worker.errors import LaunchFailed
+from manager.worker.hierarchies import Hierarchies, parse_hierarchies, parse_homes
 from manager.worker.resources import Limit, Limits
 
 
@@ -191,3 +194,74 @@ def test_a_unified_cgroup(unified):
         child.wait()
         assert cgroup.remove() == []
     assert cgroup.pids() == ()
+
+
+@pytest.fixture
+def v1_cgroup():
+    own = Path("/proc/self/cgroup").read_text()
+    hierarchies = parse_hierarchies(Path("/proc/self/mountinfo").read_text())
+    if not hierarchies.v1 or not all(
+        os.access(place, os.W_OK) for place in hierarchies.v1.values()
+    ):
+        pytest.skip("no cgroup v1 that can be written")
+    homes = parse_homes(own, hierarchies)
+    cgroup = Cgroups(hierarchies, homes).of_launch(f"inhabited-{os.getpid()}")
+    cgroup.create()
+    yield cgroup
+    cgroup.kill_everyone()
+    for _ in range(500):
+        if not cgroup.remove():
+            return
+        time.sleep(0.01)
+    raise AssertionError("the cgroup does not go away")
+
+
+def test_what_is_started_in_an_inhabited_cgroup_is_born_there(v1_cgroup):
+    before = Path("/proc/thread-self/cgroup").read_text()
+    with v1_cgroup.inhabited() as born_inside:
+        child = subprocess.Popen(["sleep", "1000"])
+    assert born_inside
+    places = dict.fromkeys(v1_cgroup.existing())
+    inside = [(place / "cgroup.procs").read_text().split() for place in places]
+    assert inside == [[str(child.pid)]] * len(inside)
+    assert Path("/proc/thread-self/cgroup").read_text() == before
+    child.kill()
+    child.wait()
+
+
+def test_an_inhabited_cgroup_is_left_whatever_happens(v1_cgroup):
+    before = Path("/proc/thread-self/cgroup").read_text()
+    with pytest.raises(ZeroDivisionError), v1_cgroup.inhabited():
+        raise ZeroDivisionError
+    assert Path("/proc/thread-self/cgroup").read_text() == before
+    assert v1_cgroup.pids() == ()
+
+
+def test_nobody_enters_a_frozen_cgroup(v1_cgroup):
+    v1_cgroup.freeze(True)
+    try:
+        with v1_cgroup.inhabited() as born_inside:
+            assert not born_inside
+    finally:
+        v1_cgroup.freeze(False)
+
+
+def test_a_cgroup_that_cannot_be_entered_leaves_this_process_where_it_was(v1_cgroup):
+    before = Path("/proc/thread-self/cgroup").read_text()
+    assert v1_cgroup.remove() == []
+    with pytest.raises(LaunchFailed, match="cannot join the cgroup"), v1_cgroup.inhabited():
+        pass
+    assert Path("/proc/thread-self/cgroup").read_text() == before
+
+
+def test_a_worker_whose_own_cgroup_is_gone_is_left_in_no_container(v1_cgroup, tmp_path):
+    hierarchies = parse_hierarchies(Path("/proc/self/mountinfo").read_text())
+    homes = parse_homes(Path("/proc/thread-self/cgroup").read_text(), hierarchies)
+    lost = Cgroups(hierarchies, (tmp_path / "gone",)).of_launch(f"inhabited-{os.getpid()}")
+    try:
+        with lost.inhabited():
+            pass
+        assert v1_cgroup.pids() == ()
+    finally:
+        for home in homes:
+            (home / "tasks").write_text("0")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from manager.schema import worker as w
-from manager.worker.cgroups import Cgroups, parse_hierarchies
+from manager.worker.cgroups import Cgroups
+from manager.worker.hierarchies import parse_hierarchies
 from manager.worker.leftovers import find_leftovers
 from manager.worker.records import Records
 from tests.integration.worker.test_worker_life import LOOP, start, wait_until

@@ -181,7 +181,7 @@ def test_destroy_in_every_phase(worker, engine, make_spec, busybox_rootfs):
 
 @pytest.mark.parametrize("delay_ms", [0, 3, 8, 15, 40, 100])
 def test_destroy_while_it_starts(own_worker, engine, make_spec, busybox_rootfs, delay_ms):
-    before = own_worker.traces()
+    before = own_worker.traces_at_rest()
     launched = own_worker.launch(engine, make_spec(["sh", "-c", LOOP]), busybox_rootfs)
     time.sleep(delay_ms / 1000)
     assert own_worker.destroy(launched).leftovers == ()
@@ -207,7 +207,7 @@ def test_nothing_is_left_after_many_launches(own_worker, make_spec, busybox_root
     spec = make_spec(["true"])
     own_worker.destroy(own_worker.launch("crun", spec, busybox_rootfs))
     own_worker.tidy()
-    before = own_worker.traces()
+    before = own_worker.traces_at_rest()
     launched = []
     for index in range(60):
         engine = ("crun", "bwrap", "crun", "runc")[index % 4]
@@ -246,7 +246,7 @@ def filestore_tree(tmp_path, tree):
 
 
 def test_runsc_leaves_nothing(own_worker, make_spec, busybox_rootfs):
-    before = own_worker.traces()
+    before = own_worker.traces_at_rest()
     for program in ("true", "/nope", "true"):
         launched = own_worker.launch("runsc", make_spec([program]), busybox_rootfs)
         own_worker.expect(w.StartFailed if program == "/nope" else w.Exited, launched)
@@ -258,7 +258,7 @@ def test_runsc_leaves_nothing(own_worker, make_spec, busybox_rootfs):
 def test_containers_survive_the_worker_and_are_taken_over(
     own_worker, engine, make_spec, busybox_rootfs
 ):
-    before = own_worker.traces()
+    before = own_worker.traces_at_rest()
     script = "trap 'exit 42' TERM; " + LOOP
     launched, started = start(own_worker, engine, make_spec(["sh", "-c", script]), busybox_rootfs)
     assert launched.stdio.read_line() == "ready"

@@ -92,7 +92,7 @@ def new(cid: str = "c1", **members: Any) -> c.CreateSubcontainer:
     return c.CreateSubcontainer(cid=cid, **{**hold, **members})
 
 
-def launched(pid: int = 100) -> Launched:
+def launched(pid: int = 100, cpu_ns: int = 0) -> Launched:
     return Launched(
         pid=pid,
         start_ticks=1,
@@ -101,11 +101,12 @@ def launched(pid: int = 100) -> Launched:
         engine="crun",
         engine_version="1.8",
         started_at_ns=5,
+        cpu_ns=cpu_ns,
     )
 
 
-def reports_started(cid: str = "c1", pid: int = 100) -> c.ReportStarted:
-    return c.ReportStarted(launch_id=f"L-{cid}", launched=launched(pid))
+def reports_started(cid: str = "c1", pid: int = 100, cpu_ns: int = 0) -> c.ReportStarted:
+    return c.ReportStarted(launch_id=f"L-{cid}", launched=launched(pid, cpu_ns))
 
 
 def reports_failed(

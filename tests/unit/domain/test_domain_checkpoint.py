@@ -16,6 +16,11 @@ from manager.domain.request import EngineFacts
 from tests.unit.domain import builders as b
 
 LACKING = EngineFacts(name="bwrap", lacks=("checkpoint",))
+EXPLAINED = EngineFacts(
+    name="crun",
+    lacks=("checkpoint", "seccomp"),
+    why_not={"checkpoint": "CRIU is not installed", "seccomp": "no"},
+)
 PIPE, READ_ONLY = b.fd("fifo", "w"), b.fd("regular", "r")
 ON_TERMINAL = (
     *b.STARTED,
@@ -33,6 +38,7 @@ ON_TERMINAL = (
     [
         (b.RUNNING, b.checkpoint(files=()), "got 0 files, wanted 1"),
         (b.RUNNING, b.checkpoint(files_wanted=3), "got 1 files, wanted 3"),
+        (b.RUNNING, b.checkpoint(files=(), files_wanted=0), "got 0 files, wanted 0"),
         (
             b.RUNNING,
             b.checkpoint(files=(PIPE,)),
@@ -56,13 +62,18 @@ ON_TERMINAL = (
         ),
         (b.SAVING, b.checkpoint(), "sandbox is being checkpointed"),
         (b.RUNNING, b.checkpoint(engine=LACKING), "engine bwrap does not support checkpoint"),
+        (
+            b.RUNNING,
+            b.checkpoint(engine=EXPLAINED),
+            "engine crun does not support checkpoint: CRIU is not installed",
+        ),
         (b.STARTING, b.checkpoint(), 'container "c1" is being started, cannot checkpoint'),
         (b.DESTROYING, b.checkpoint(), 'container "c1" is being destroyed, cannot checkpoint'),
         (ON_TERMINAL, b.checkpoint(), 'container "c1" has a terminal, cannot checkpoint'),
         (
-            b.EXECUTED,
+            b.EXECUTED[:-1],
             b.checkpoint(),
-            '"/bin/sh" was executed in container "c1" and runs, cannot checkpoint',
+            '"/bin/sh" is being executed in container "c1", cannot checkpoint',
         ),
         (b.RUNNING, b.checkpoint(request_id="x" * 200), "RequestID must have at most"),
     ],
@@ -82,10 +93,20 @@ def test_a_refusal_is_remembered_under_its_id() -> None:
     assert decide(state, command) == ()
 
 
-def test_what_was_executed_and_has_ended_is_no_hindrance() -> None:
-    state = b.history(*b.EXECUTED, b.reports_process_exited())
-    (requested,) = decide(state, b.checkpoint())
-    assert isinstance(requested, r.SandboxCheckpointRequested)
+def test_what_was_executed_ends_and_its_event_says_so() -> None:
+    state = b.history(*b.EXECUTED, b.checkpoint())
+    assert state.checkpointing is not None
+    (exited,) = decide(state, b.reports_process_exited())
+    assert isinstance(exited, e.ProcessExited)
+    assert exited.checkpoint_id == state.checkpointing.checkpoint_id
+    after = b.history(*b.EXECUTED, b.checkpoint(resume=True), b.reports_saved(resumed=True))
+    (exited,) = decide(after, b.reports_process_exited())
+    assert isinstance(exited, e.ProcessExited)
+    assert not exited.checkpoint_id
+    after = b.history(*b.EXECUTED, b.checkpoint(), b.reports_saved(resumed=False))
+    (exited,) = decide(after, b.reports_process_exited())
+    assert isinstance(exited, e.ProcessExited)
+    assert exited.checkpoint_id == state.checkpointing.checkpoint_id
 
 
 @pytest.mark.parametrize("resumed", [True, False])

@@ -265,6 +265,14 @@ def test_hooks(hooks: Any) -> None:
     assert "OCI hooks are not supported" in getattr(event, "error", "")
 
 
+@pytest.mark.parametrize(("path", "refused"), [("", False), ("/run/notify.sock", True)])
+def test_a_listener_of_seccomp(path: str, refused: bool) -> None:
+    seccomp = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path}
+    (event,) = decide(history(*WAITING), start(spec=a_spec(linux={"seccomp": seccomp})))
+    wanted = f'seccomp listenerPath "{path}" is not supported by sandtrail: it names a socket'
+    assert getattr(event, "error", "").startswith(wanted) == refused
+
+
 @pytest.mark.parametrize(
     ("kind", "path", "refused"),
     [

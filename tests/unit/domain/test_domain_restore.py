@@ -167,6 +167,29 @@ def test_a_single_container_is_restored_at_once() -> None:
     assert holds(state) == frozenset()
 
 
+def test_saved_is_what_was_used_less_what_the_restore_took() -> None:
+    taken = {"root": 100, "c1": 20, "c2": 3}
+    reports = [b.reports_started(cid, cpu_ns=cpu_ns) for cid, cpu_ns in taken.items()]
+    assert b.history(*b.TRIGGERED, *reports).savings_ns[0] == 1000 - 123
+    ended = b.history(*b.TRIGGERED, *reports[:2], b.reports_exited("c2"))
+    assert ended.savings_ns[0] == 1000 - 120
+
+
+def test_in_the_background_the_answer_comes_before_the_end() -> None:
+    command = b.restore("root", request_id="r", background=True)
+    state = b.history(b.named_create(), command)
+    assert state.phase == "restoringStarted"
+    assert state.requests["r"].done
+    assert restore_answer(state) == PENDING
+    given = (b.named_create(), b.restore("root", "one", request_id="r", background=True))
+    state = b.history(*given, b.new(), b.restore_sub(images=("root", "one"), request_id="s"))
+    assert state.phase == "restoringStarted"
+    assert state.requests["s"].done
+    failed = b.history(b.reports_failed("root", stage="restore"), state=state)
+    assert failed.phase == "restoreFailed"
+    assert restore_failure(failed) == "RestoreSubcontainer failed: failed to load kernel: why"
+
+
 def test_what_differs_is_refused_by_the_policy() -> None:
     create = b.named_create(request=b.a_request("s1", conf={"RestoreSpecValidation": 2}))
     command = b.restore("root", spec_object=b.spec_object("root", root={"readonly": True}))

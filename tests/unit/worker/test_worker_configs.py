@@ -196,6 +196,7 @@ def test_open_files_are_limited_as_they_were_for_the_worker():
         nothing=None,
         exit_status_by_pidfd=True,
         lacks=frozenset(),
+        no_criu="CRIU is not installed",
         open_files=(1024, 4096),
     )
     given = Rlimit(type="RLIMIT_NOFILE", soft=5, hard=6)

@@ -42,6 +42,11 @@ def test_a_plain_process_needs_nothing():
         ),
         ({"domainname": "x"}, "domainname"),
         ({"mounts": [{"destination": "/c", "type": "cgroup"}]}, "cgroup-mount"),
+        ({"mounts": [{"destination": "/c", "type": "cgroup2"}]}, "writable-cgroup-mount"),
+        (
+            {"mounts": [{"destination": "/c", "type": "cgroup", "options": ["ro", "rw"]}]},
+            "writable-cgroup-mount",
+        ),
         ({"mounts": [{"destination": "/q", "type": "mqueue"}]}, "mqueue"),
         ({"mounts": [{"destination": "/q", "options": ["ridmap"]}]}, "idmapped-mounts"),
         ({"linux": {"seccomp": {"defaultAction": "x"}}}, "seccomp"),
@@ -64,6 +69,11 @@ def test_a_plain_process_needs_nothing():
 def test_each_feature(spec, feature):
     assert feature in needed(spec)
     assert feature in FEATURES
+
+
+def test_a_cgroup_mount_to_look_at():
+    mount = {"destination": "/c", "type": "cgroup", "options": ["rw", "nosuid", "ro"]}
+    assert needed({"mounts": [mount]}) == ("cgroup-mount",)
 
 
 def test_what_the_default_device_rules_ask_for_is_nothing():

@@ -9,9 +9,9 @@ import pytest
 
 from manager.domain.spec import Linux, Spec
 from manager.kernel import mount as m
-from manager.worker.cgroups import Hierarchies, parse_hierarchies, parse_homes
 from manager.worker.engine_messages import explain
 from manager.worker.errors import REASON_CHARS_MAX, LaunchFailed, one_line
+from manager.worker.hierarchies import Hierarchies, parse_hierarchies, parse_homes
 from manager.worker.mount_options import attributes_of, flags_of, value_of
 from manager.worker.resources import DEFAULT_DEVICES, limits_of
 from manager.worker.tiny_program import tiny_program

@@ -1,0 +1,29 @@
+"""The end of a control group: the kernel takes a moment for each of its steps."""
+
+from typing import Final
+
+from manager.worker.cgroups import Cgroup
+from manager.worker.loop import Pause, Steps
+
+POLL_SECONDS: Final = 0.01
+ROUNDS_MAX: Final = 500
+"""How often, and how many times, to look whether a killed container's processes are gone."""
+
+
+def empty(cgroup: Cgroup) -> Steps[list[str]]:
+    """Kill every process in it; returns which do not die."""
+    for _ in range(ROUNDS_MAX):
+        if not cgroup.kill_everyone() and not cgroup.pids():
+            return []
+        yield Pause(seconds=POLL_SECONDS)
+    return [f"process {pid} does not die" for pid in cgroup.pids()]
+
+
+def remove(cgroup: Cgroup) -> Steps[list[str]]:
+    """Remove it; returns what cannot be. It stays busy for a moment after its last process."""
+    for _ in range(ROUNDS_MAX):
+        leftovers = cgroup.remove()
+        if not leftovers:
+            return []
+        yield Pause(seconds=POLL_SECONDS)
+    return cgroup.remove()
