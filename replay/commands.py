@@ -179,6 +179,7 @@ def _image_commands(state: Sandbox, event: Event, facts: Facts) -> Iterator[c.Co
                 image_specs=facts.image_specs.get(event.image.digest, {}),
                 at_ns=event.begun_at_ns,
                 request_id=event.request_id,
+                background=event.background,
             )
         case e.RestoreRejected():
             yield c.Restore(
@@ -206,7 +207,7 @@ def _image_commands(state: Sandbox, event: Event, facts: Facts) -> Iterator[c.Co
                 request_id=event.request_id,
             )
         case r.SandboxCheckpointRejected():
-            for wanted in sorted({1, len(event.files), 2, 3}):
+            for wanted in (1, 3):
                 yield c.Checkpoint(
                     checkpoint_id="",
                     engine=engine,

@@ -1,5 +1,6 @@
 """Events for people and for programs: a line of a table, an object of JSON."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -12,6 +13,12 @@ from replay.selection import container_of, payload, sandbox_of
 
 NS_PER_S: Final = 1_000_000_000
 EVENT_SCHEMA: Final = "sandtrail.event/v1"
+EVENT_FIELDS: Final = (
+    "schema", "position", "stream", "version", "type", "event_id", "time", "recorded_at_ns",
+    "sandbox", "container", "outcome", "correlation_id", "causation", "actor", "data", "documents",
+    "leaf_hash",
+)  # fmt: skip
+"""The members of an event's JSON."""
 
 
 def utc_time(at_ns: int) -> str:
@@ -45,24 +52,22 @@ def event_object(record: RecordedEvent) -> dict[str, Any]:
     }
 
 
-def event_line(record: RecordedEvent) -> str:
-    """An event as a line of JSON."""
-    return msgspec.json.encode(event_object(record)).decode()
+def event_line(record: RecordedEvent, fields: Sequence[str] = ()) -> str:
+    """An event as a line of JSON, of all of it or of some fields."""
+    shown = event_fields(record, fields) if fields else event_object(record)
+    return msgspec.json.encode(shown).decode()
 
 
-def event_subject(record: RecordedEvent) -> dict[str, Any]:
-    """An event as an expression sees it: its payload's members beside those of its envelope."""
-    data = payload(record)
-    return {
-        **data,
-        "position": record.position,
-        "type": record.type,
-        "sandbox": sandbox_of(record),
-        "container": container_of(record, data),
-        "outcome": outcome_of(record.type, data),
-        "correlation": record.correlation_id,
-        "uid": None if record.actor is None else record.actor.uid,
-    }
+def event_fields(record: RecordedEvent, fields: Sequence[str]) -> dict[str, Any]:
+    """Members of an event's JSON by their dotted names; ``null`` where there is none."""
+    whole = {**event_object(record), "data": payload(record)}
+    return {name: _member(whole, name) for name in fields}
+
+
+def _member(whole: Any, name: str) -> Any:
+    for part in name.split("."):
+        whole = whole.get(part) if isinstance(whole, dict) else None
+    return whole
 
 
 def where(record: RecordedEvent) -> str:

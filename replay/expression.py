@@ -14,7 +14,8 @@ word that means itself. A path alone asks whether there is something there. ``co
 path that leads nowhere is ``null``: it equals nothing but ``null`` and is neither more nor less.
 ``=~`` asks whether a text has a match of a regular expression. ``and or not`` or ``&& || !``.
 
-Evaluation only looks; it is bounded by the text's length (EXPRESSION_CHARS_MAX) and its depth.
+For programs: evaluation only looks; it is bounded by the text's length (EXPRESSION_CHARS_MAX) and
+its depth.
 """
 
 import operator

@@ -54,7 +54,7 @@ class Facts(Struct, frozen=True, kw_only=True):
         found = self.engines.get(name, EngineFacts(name=name))
         if version is None or version == found.version:
             return found
-        return EngineFacts(name=name, version=version, lacks=found.lacks)
+        return msgspec.structs.replace(found, version=version)
 
 
 class FactReader:
@@ -72,7 +72,12 @@ class FactReader:
         event = decode_node_event(record.type, record.data)
         if isinstance(event, WorkerStarted):
             self._engines = {
-                each.name: EngineFacts(name=each.name, version=each.version, lacks=each.lacks)
+                each.name: EngineFacts(
+                    name=each.name,
+                    version=each.version,
+                    lacks=each.lacks,
+                    why_not=each.why_not,
+                )
                 for each in event.engines
             }
 

@@ -1,7 +1,7 @@
 """Which events of a log are asked for."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +25,7 @@ class Selection(Struct, frozen=True, kw_only=True):
         outcome: ``ok``, ``refused``, ``failed``, ``mismatch``, or ``fail`` for all but the first.
         uid: The user who asked for it.
         pattern: A regular expression (:mod:`re`) that the payload's JSON has to have in it.
+        where: A question (:func:`replay.expression.parse_expression`) whose answer has to be yes.
         causes: Positions of events which they, at whatever remove, were caused by.
     """
 
@@ -34,6 +35,7 @@ class Selection(Struct, frozen=True, kw_only=True):
     outcome: str = ""
     uid: int | None = None
     pattern: str = ""
+    where: Callable[[Mapping[str, Any]], bool] | None = None
     causes: tuple[int, ...] = ()
 
     @property
@@ -73,7 +75,9 @@ class Matcher:
             return False
         if self._pattern is not None and not self._pattern.search(bytes(record.data).decode()):
             return False
-        return self._payload_fits(record)
+        if not self._payload_fits(record):
+            return False
+        return asked.where is None or asked.where(event_subject(record))
 
     def _payload_fits(self, record: RecordedEvent) -> bool:
         asked = self._selection
@@ -109,6 +113,21 @@ def container_of(record: RecordedEvent, data: dict[str, Any]) -> str:
     if named:
         return str(named)
     return sandbox_of(record) if record.type.startswith("sandbox.") else ""
+
+
+def event_subject(record: RecordedEvent) -> dict[str, Any]:
+    """An event as an expression sees it: its payload's members beside those of its envelope."""
+    data = payload(record)
+    return {
+        **data,
+        "position": record.position,
+        "type": record.type,
+        "sandbox": sandbox_of(record),
+        "container": container_of(record, data),
+        "outcome": outcome_of(record.type, data),
+        "correlation": record.correlation_id,
+        "uid": None if record.actor is None else record.actor.uid,
+    }
 
 
 def known_types(given: Iterable[str], known: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ import click
 from typing_extensions import override
 
 from manager.terminal.ending import leave_pipe
+from manager.terminal.manners import accept_everywhere
 
 
 class LazyGroup(click.Group):
@@ -18,12 +19,20 @@ class LazyGroup(click.Group):
     Args:
         commands_in: By the name of the command its module, which has it as ``command``, and what it
             does in a few words.
+        sections: Names of commands by the heading of their part of the help; all in one if absent.
         **how: As of :class:`click.Group`.
     """
 
-    def __init__(self, *, commands_in: Mapping[str, tuple[str, str]], **how: Any) -> None:
+    def __init__(
+        self,
+        *,
+        commands_in: Mapping[str, tuple[str, str]],
+        sections: Mapping[str, tuple[str, ...]] | None = None,
+        **how: Any,
+    ) -> None:
         super().__init__(**how)
         self._commands_in = commands_in
+        self._sections = sections or {"Commands": tuple(commands_in)}
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -35,7 +44,7 @@ class LazyGroup(click.Group):
             return None
         module, _ = self._commands_in[cmd_name]
         command: click.Command = import_module(module).command
-        return command
+        return accept_everywhere(command)
 
     @override
     def invoke(self, ctx: click.Context) -> Any:
@@ -46,5 +55,9 @@ class LazyGroup(click.Group):
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, about) for name, (_, about) in self._commands_in.items()])
+        width = max(map(len, self._commands_in))
+        for title, names in self._sections.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name.ljust(width), self._commands_in[name][1]) for name in names]
+                )

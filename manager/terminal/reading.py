@@ -24,6 +24,7 @@ from manager.terminal.ending import (
     leave_pipe,
     run,
 )
+from manager.terminal.manners import say
 from manager.terminal.table import full_time, printable
 
 T = TypeVar("T")
@@ -69,7 +70,7 @@ def read_log(call: Callable[[], Awaitable[T]]) -> T:
 def say_as_of(moment: AsOf) -> None:
     """Tell on stderr which point is shown."""
     when = f"  {full_time(moment.time_ns)}" if moment.time_ns else ""
-    click.echo(f"as of #{moment.position}{when}", err=True)
+    say(f"as of #{moment.position}{when}")
 
 
 def unknown(what: str, given: str, known: list[str], *, lived_until: int = 0) -> NoReturn:

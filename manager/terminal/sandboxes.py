@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from manager.terminal.manners import say
+
 COLUMNS = ("SANDBOX", "CONTAINER", "STATUS", "PID", "ENGINE", "STARTED", "COMMAND")
 
 
@@ -9,7 +11,9 @@ def print_sandboxes(items: list[dict[str, Any]]) -> None:
     """Print summaries (:func:`manager.schema.summary.summary`) as a table."""
     from manager.terminal.table import print_table  # noqa: PLC0415 - only for people
 
-    print_table(COLUMNS, rows_of(items))
+    rows = rows_of(items)
+    print_table(COLUMNS, rows)
+    say(f"containers: {len(rows)}; sandboxes: {len(items)}")
 
 
 def rows_of(items: list[dict[str, Any]]) -> list[tuple[str, ...]]:

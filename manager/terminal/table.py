@@ -1,5 +1,6 @@
 """Tables for people: bounded to the terminal, and deaf to escapes in what clients named."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -7,15 +8,18 @@ from typing import Final
 
 import click
 
+from manager.terminal.manners import output_wanted
+
 LAST_COLUMN_CHARS_MIN: Final = 28
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; on a terminal the last column takes what room is left.
 
-    Where nobody looks it is neither wrapped nor cut, and has no rule.
+    Where nobody looks, or with ``-o plain``, it is neither wrapped nor cut, and has no rule.
     """
-    if not sys.stdout.isatty():
+    looked_at = sys.stdout.isatty() or os.environ.get("FORCE_COLOR")
+    if (output_wanted() or ("table" if looked_at else "plain")) == "plain":
         click.echo("\n".join(plain_table(columns, list(rows))))
         return
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - heavy, and only people look at tables

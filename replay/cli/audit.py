@@ -13,6 +13,7 @@ COMMANDS: Final = {
         "Print the newest signed checkpoint, to be kept elsewhere.",
     ),
     "snapshot": ("replay.cli.audit_snapshot", "Make a whole, verified copy of the log."),
+    "log": ("replay.cli.log", "Print the log; the same as `sandtrail log`."),
     "show": ("replay.cli.audit_show", "Show one event, its causes and its effects."),
     "prove": (
         "replay.cli.audit_prove",

@@ -16,6 +16,7 @@ from eventstore import (
 )
 from manager.schema.node_snapshot import node_snapshots, open_fold
 from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_NO, EXIT_UNREADABLE, EXIT_USAGE, fail
+from manager.terminal.manners import say
 from manager.terminal.place import log_option, root_option
 from manager.terminal.reading import log_path, read_log
 from replay.cli.filters import Filters, filter_options, filters_from
@@ -70,7 +71,7 @@ def command(root: Path, log: Path | None, output: str, out: Path | None, **how: 
         return counter.count
 
     count = read_log(call)
-    click.echo(f"{count} events exported", err=True)
+    say(f"{count} events exported")
 
 
 class _Counter:
@@ -157,4 +158,4 @@ def _bundle(path: Path, filters: Filters, out: Path) -> None:
         return len(records)
 
     count = read_log(call)
-    click.echo(f"{count} events exported with their proof: {out}", err=True)
+    say(f"{count} events exported with their proof: {out}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from manager.terminal.manners import say
 from manager.terminal.place import log_option, root_option
 from manager.terminal.progress import progress
 from manager.terminal.reading import log_path, read_log
@@ -67,7 +68,7 @@ def command(
     )
     with evidence_errors(), new_file(out) as write:
         write(page(heading, data, report))
-    click.echo(f"{out}: {data.stats.events} events, {report.verdict.value}", err=True)
+    say(f"{out}: {data.stats.events} events, {report.verdict.value}")
 
 
 def _verified(

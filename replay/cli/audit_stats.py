@@ -7,11 +7,13 @@ from typing import Any, Final
 import click
 import msgspec
 
+from manager.terminal.manners import say
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
 from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import printable
 from replay.cli.filters import filter_options, filters_from
+from replay.cli.window_line import window_line
 from replay.duration import duration_text
 from replay.stats import Latency, Stats, stats_of
 from replay.trail import Trail, Window
@@ -35,12 +37,13 @@ def command(root: Path, log: Path | None, top: int, as_json: bool, **how: Any) -
     path = log_path(root, log)
     filters = filters_from(how)
 
-    async def call() -> tuple[Stats, Window]:
+    async def call() -> tuple[Stats, Window, str]:
         async with Trail.open(path) as trail:
             window = await filters.window(trail)
-            return await stats_of(trail, filters.selection, window), window
+            stats = await stats_of(trail, filters.selection, window)
+            return stats, window, await window_line(trail, window)
 
-    stats, window = read_log(call)
+    stats, window, looked_at = read_log(call)
     if as_json:
         print_json(
             "audit-stats",
@@ -52,8 +55,8 @@ def command(root: Path, log: Path | None, top: int, as_json: bool, **how: Any) -
         return
     for line in _lines(stats, top):
         click.echo(printable(line))
-    shown = f"#{window.first} to #{window.last}" if window.count else "empty"
-    click.echo(f"window: {shown}; {stats.events} events counted", err=True)
+    say(looked_at)
+    say(f"{stats.events} of {window.count} events counted")
 
 
 def _lines(stats: Stats, top: int) -> Iterator[str]:

@@ -9,6 +9,7 @@ import msgspec
 
 from manager.schema.past import AsOf
 from manager.terminal.ending import EXIT_NO
+from manager.terminal.manners import say
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
 from manager.terminal.reading import log_path, read_log, unknown
@@ -70,11 +71,11 @@ def command(
             patch=as_patch(found),
         )
     else:
-        click.echo(f"from {_point(from_)} to {_point(to)}", err=True)
+        say(f"from {_point(from_)} to {_point(to)}")
         for each in found:
             click.echo(_line(each))
         if not found:
-            click.echo("no difference", err=True)
+            say("no difference")
         if events:
             from manager.terminal.table import print_table  # noqa: PLC0415 - only if asked for
 

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 import click
 from msgspec import Struct
 
-from replay.cli.log import pattern, tags, user_id
+from manager.terminal.place import complete_target_lazily
+from replay.cli.log import pattern, question, tags, user_id
 from replay.outcome import FAIL, OUTCOMES
 from replay.selection import Selection
 from replay.trail import Trail, Window
@@ -38,6 +39,7 @@ def filters_from(how: dict[str, Any]) -> Filters:
             outcome=how["outcome"] or "",
             uid=how["actor"],
             pattern=how["regex"],
+            where=how["where"],
         ),
     )
 
@@ -55,6 +57,8 @@ def window_options(command: C) -> C:
 def filter_options(command: C) -> C:
     """Add the window's options and those of a selection."""
     for option in (
+        click.option("--where", callback=question, metavar="EXPR",
+                     help="Only events of which this is so; see `sandtrail help expressions`."),
         click.option("--grep", "regex", default="", callback=pattern, metavar="RE",
                      help="Only events with a match in their payload."),
         click.option("--actor", callback=user_id, metavar="USER",
@@ -64,7 +68,8 @@ def filter_options(command: C) -> C:
         click.option("-t", "--type", "types", multiple=True, metavar="TAG", callback=tags,
                      help="Only these; repeatable."),
         click.option("-c", "--container", default="", help="Only events of this container."),
-        click.option("-s", "--sandbox", default="", help="Only events of this sandbox."),
+        click.option("-s", "--sandbox", default="", shell_complete=complete_target_lazily,
+                     help="Only events of this sandbox."),
     ):  # fmt: skip
         command = option(command)
     return window_options(command)

@@ -13,15 +13,24 @@ import click
 
 from eventstore import RecordedEvent
 from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_NO, EXIT_TIMEOUT, fail
-from manager.terminal.output import json_option
-from manager.terminal.place import log_option, root_option
+from manager.terminal.manners import OUTPUTS, say
+from manager.terminal.output import output_option
+from manager.terminal.place import complete_target_lazily, log_option, root_option
 from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import local_time, print_table, printable
+from manager.terminal.tree import scalar
+from replay.cli.window_line import window_line
 from replay.cursor_file import CursorUnknown, load_cursor, save_cursor
-from replay.describe import detail, event_line, event_subject, where
+from replay.describe import EVENT_FIELDS, detail, event_fields, event_line, where
 from replay.expression import ExpressionError, parse_expression
 from replay.outcome import FAIL, OUTCOMES
-from replay.selection import PATTERN_CHARS_MAX, Selection, known_types, payload
+from replay.selection import (
+    PATTERN_CHARS_MAX,
+    Selection,
+    event_subject,
+    known_types,
+    payload,
+)
 from replay.trail import Trail, Window
 
 COLUMNS: Final = ("#", "TIME", "WHERE", "EVENT", "ACTOR", "DETAIL")
@@ -73,6 +82,15 @@ def pattern(_: click.Context, __: click.Parameter, text: str) -> str:
     return text
 
 
+def fields(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """Names of members of an event's JSON, the first part of each known."""
+    names = tuple(each.strip() for each in text.split(",")) if text else ()
+    for name in names:
+        if name.partition(".")[0] not in EVENT_FIELDS:
+            raise click.BadParameter(f"{name!r} is no member: want {', '.join(EVENT_FIELDS)}")
+    return names
+
+
 def tags(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
     """Event types, all of them known."""
     from manager.schema.events import EVENT_TYPES  # noqa: PLC0415 - only to check them
@@ -86,13 +104,21 @@ def tags(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple
 @click.command("log")
 @root_option
 @log_option
-@json_option
+@output_option((*OUTPUTS, "jsonl"))
 @click.option("--since", metavar="WHEN", help="Begin there; see `sandtrail help when`.")
 @click.option("--until", metavar="WHEN", help="End there; that included, but for a bare date.")
-@click.option("--after", type=click.IntRange(min=0), metavar="POSITION", help="Begin after it.")
+@click.option(
+    "--after",
+    "--after-cursor",
+    "after",
+    type=click.IntRange(min=0),
+    metavar="POSITION",
+    help="Begin after it.",
+)
 @click.option("--cursor-file", type=click.Path(path_type=Path), metavar="FILE",
               help="Begin after what it names; name there what was printed last.")  # fmt: skip
-@click.option("-s", "--sandbox", default="", help="Only events of this sandbox.")
+@click.option("-s", "--sandbox", default="", shell_complete=complete_target_lazily,
+              help="Only events of this sandbox.")  # fmt: skip
 @click.option("-c", "--container", default="", help="Only events of this container.")
 @click.option("-t", "--type", "types", multiple=True, metavar="TAG", callback=tags,
               help="Only these; repeatable.")  # fmt: skip
@@ -103,9 +129,14 @@ def tags(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple
               help="Only what this event led to, at whatever remove.")  # fmt: skip
 @click.option("--grep", "regex", default="", callback=pattern, metavar="RE",
               help="Only events with a match in their payload.")  # fmt: skip
+@click.option("--where", callback=question, metavar="EXPR",
+              help="Only if this is so of it; see `sandtrail help expressions`.")  # fmt: skip
+@click.option("--fields", callback=fields, metavar="A,B",
+              help="Only these members of its JSON; data.exit.code goes deeper.")  # fmt: skip
 @click.option("-n", "--lines", type=click.IntRange(min=0), help="Only the last so many.")
 @click.option("-r", "--reverse", is_flag=True, help="Newest event first.")
 @click.option("--count", is_flag=True, help="Print how many there are, and nothing else.")
+@click.option("--fail-empty", is_flag=True, help="Exit with 1 if there is no such event.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with new events as they come.")
 @click.option("--until-match", callback=question, metavar="EXPR",
               help="Stop after such an event; see `sandtrail help expressions`.")  # fmt: skip
@@ -136,7 +167,7 @@ def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
         read_log(call)
     except CursorUnknown as error:
         fail(str(error), EXIT_INCONCLUSIVE)
-    if job.unmatched:
+    if job.unmatched or (how["fail_empty"] and job.printed == 0):
         sys.exit(EXIT_NO)
 
 
@@ -147,8 +178,9 @@ class _Job:
         self._as_json = as_json
         self._how = how
         self.unmatched = how["until_match"] is not None
-        self._printed = 0
+        self.printed = 0
         self._last: RecordedEvent | None = None
+        self._fields: tuple[str, ...] = how["fields"]
 
     async def run(self, trail: Trail) -> None:
         how = self._how
@@ -160,6 +192,7 @@ class _Job:
             outcome=how["outcome"] or "",
             uid=how["actor"],
             pattern=how["regex"],
+            where=how["where"],
             causes=tuple(causes),
         )
         window = await self._window(trail)
@@ -178,7 +211,7 @@ class _Job:
             if how["cursor_file"] and self._last is not None:
                 save_cursor(how["cursor_file"], self._last)
         if not how["follow"]:
-            self._say(trail, window)
+            await self._say(trail, window)
 
     async def _window(self, trail: Trail) -> Window:
         how = self._how
@@ -214,13 +247,13 @@ class _Job:
 
     async def _count(self, trail: Trail, selection: Selection, window: Window) -> None:
         async for _ in trail.events(selection, window):
-            self._printed += 1
-        click.echo(self._printed)
+            self.printed += 1
+        click.echo(self.printed)
 
     async def _print_lines(self, records: AsyncIterator[RecordedEvent]) -> None:
         async for record in records:
             if self._as_json:
-                click.echo(event_line(record))
+                click.echo(event_line(record, self._fields))
             else:
                 click.echo("  ".join(map(printable, self._row(record))))
             if self._is_last(record):
@@ -235,14 +268,14 @@ class _Job:
             if len(rows) >= TABLE_ROWS_MAX:
                 break
         if rows:
-            print_table(COLUMNS, rows)
+            print_table(self._fields or COLUMNS, rows)
         if len(rows) >= TABLE_ROWS_MAX:
             await self._print_lines(records)
 
     def _is_last(self, record: RecordedEvent) -> bool:
         """Note an event as printed; whether it is the one to stop after."""
         self._last = record
-        self._printed += 1
+        self.printed += 1
         matches = self._how["until_match"]
         if matches is None or not matches(event_subject(record)):
             return False
@@ -250,6 +283,9 @@ class _Job:
         return True
 
     def _row(self, record: RecordedEvent) -> tuple[str, ...]:
+        if self._fields:
+            chosen = event_fields(record, self._fields)
+            return tuple(scalar(chosen[name]) for name in self._fields)
         before = self._last
         stepped = (
             before is not None
@@ -258,18 +294,14 @@ class _Job:
         )
         return log_row(record, stepped=stepped)
 
-    def _say(self, trail: Trail, window: Window) -> None:
+    async def _say(self, trail: Trail, window: Window) -> None:
         """Tell what was looked at, so that a short list cannot be taken for a short log."""
-        if not window.count:
-            click.echo("window: empty, no event is in it", err=True)
-            return
-        sealed = trail.sealed()
-        tail = f"sealed to #{sealed}" if sealed else "not sealed yet"
-        click.echo(
-            f"window: #{window.first} to #{window.last}; {self._printed} of {window.count} events "
-            f"match; the log is complete from #1, {tail}",
-            err=True,
-        )
+        say(await window_line(trail, window))
+        if window.count:
+            sealed = trail.sealed()
+            tail = f"sealed to #{sealed}" if sealed else "not sealed yet"
+            found = f"{self.printed} of {window.count} events match"
+            say(f"{found}; the log is complete from #1, {tail}")
 
 
 def log_row(record: RecordedEvent, *, stepped: bool = False) -> tuple[str, ...]:

@@ -14,8 +14,10 @@ from typing_extensions import override
 
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from manager.terminal.table import printable
+from tests.integration.replay.browser import open_tab
 from tests.integration.replay.conftest import HOSTILE, SECRET, Run
 
+COMPLAINTS = {"Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"}
 VOID = {"meta", "input", "br"}
 
 
@@ -166,3 +168,52 @@ def test_a_browser_has_nothing_to_complain_of(text: str, tmp_path: Path) -> None
     assert done.returncode == 0
     assert "CONSOLE" not in done.stderr
     assert "✓ VERIFIED" in done.stdout
+
+
+LUMINANCE = """
+(() => {
+  const [r, g, b] = getComputedStyle(document.body).%s.match(/[0-9]+/g).map(
+    (each) => (each / 255 <= 0.03928 ? each / 255 / 12.92 : ((each / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+})()
+"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_at_two_widths_light_and_dark(text: str, tmp_path: Path) -> None:
+    made = tmp_path / "r.html"
+    made.write_text(text)
+    with open_tab(tmp_path / "profile") as tab:
+        for width in (1280, 390):
+            for scheme in ("light", "dark"):
+                tab.events.clear()
+                tab.ask("Emulation.setDeviceMetricsOverride", width=width, height=900,
+                        deviceScaleFactor=1, mobile=False)  # fmt: skip
+                feature = {"name": "prefers-color-scheme", "value": scheme}
+                tab.ask("Emulation.setEmulatedMedia", features=[feature])
+                tab.ask("Page.navigate", url=made.as_uri())
+                tab.wait_for("Page.loadEventFired")
+                # Only tables and lanes that are too wide scroll, each in its own box.
+                root = "document.documentElement"
+                assert tab.value(f"{root}.scrollWidth <= {root}.clientWidth")
+                ink, paper = (
+                    tab.value(LUMINANCE % "color"),
+                    tab.value(LUMINANCE % "backgroundColor"),
+                )
+                assert (paper > ink) == (scheme == "light")
+                assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 7  # WCAG, level AAA
+                shown = (
+                    "[...document.querySelectorAll('#events tbody tr')].filter((r) => !r.hidden)"
+                )
+                every = tab.value(f"{shown}.length")
+                tab.value(
+                    "document.getElementById('filter').value = 'sandbox.created';"
+                    "document.getElementById('filter').dispatchEvent(new Event('input'))"
+                )
+                assert 0 < tab.value(f"{shown}.length") < every
+                asked = [each["params"]["request"]["url"] for each in tab.events
+                         if each["method"] == "Network.requestWillBeSent"]  # fmt: skip
+                assert asked == [made.as_uri()]
+                assert not [each for each in tab.events if each["method"] in COMPLAINTS]
+        printed = tab.ask("Page.printToPDF", printBackground=True)["data"]
+        assert base64.b64decode(printed).startswith(b"%PDF-")

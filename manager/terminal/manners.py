@@ -1,0 +1,123 @@
+"""Options that every command takes, before its name or after it: whose time, what colour, how much.
+
+They act on this process alone, through the variables that clocks and terminals obey anyway
+(``TZ``, ``NO_COLOR``, ``FORCE_COLOR``), so no command has to pass them on.
+"""
+
+import os
+import time
+from typing import Any, Final
+
+import click
+
+OUTPUTS: Final = ("table", "plain", "json")
+OUTPUT: Final = "sandtrail.output"
+QUIET: Final = "sandtrail.quiet"
+
+
+def output_wanted() -> str:
+    """What ``--output`` asks for; empty if nothing was said."""
+    context = click.get_current_context(silent=True)
+    return "" if context is None else str(context.meta.get(OUTPUT, ""))
+
+
+def say(text: str) -> None:
+    """Tell on stderr what is beside the answer; ``--quiet`` leaves it out."""
+    context = click.get_current_context(silent=True)
+    if context is None or not context.meta.get(QUIET):
+        click.echo(text, err=True)
+
+
+def note_output(ctx: click.Context, _: click.Parameter, wanted: str | None) -> None:
+    """Remember what ``--output`` asks for."""
+    if wanted is not None:
+        ctx.meta[OUTPUT] = wanted
+
+
+def note_json(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Remember ``--json``, where it stands before the name of a command."""
+    if wanted:
+        ctx.meta[OUTPUT] = "json"
+
+
+def _quiet(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        ctx.meta[QUIET] = True
+
+
+def _color(_: click.Context, __: click.Parameter, wanted: str | None) -> None:
+    if wanted is None or wanted == "auto":
+        return
+    on, off = ("FORCE_COLOR", "NO_COLOR") if wanted == "always" else ("NO_COLOR", "FORCE_COLOR")
+    os.environ[on] = "1"
+    os.environ.pop(off, None)
+
+
+def _utc(_: click.Context, __: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        _set_zone("UTC0")
+
+
+def _zone(_: click.Context, __: click.Parameter, name: str | None) -> None:
+    if name is None:
+        return
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415 - only for this option
+
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise click.BadParameter(
+            f"{name!r} is no time zone: want a name such as Europe/Vienna"
+        ) from None
+    _set_zone(name)
+
+
+def _set_zone(name: str) -> None:
+    os.environ["TZ"] = name
+    time.tzset()
+
+
+def _variable(name: str) -> Any:
+    def note(_: click.Context, __: click.Parameter, path: str | None) -> None:
+        if path is not None:
+            os.environ[name] = path
+
+    return note
+
+
+def _options(*, hidden: bool) -> list[click.Option]:
+    how: dict[str, Any] = {"expose_value": False, "is_eager": True, "hidden": hidden}
+    return [
+        click.Option(["--utc"], is_flag=True, callback=_utc, help="Times in UTC.", **how),
+        click.Option(["--tz"], metavar="ZONE", callback=_zone,
+                     help="Times in this zone instead of the local one.", **how),
+        click.Option(["--color"], type=click.Choice(["auto", "always", "never"]), callback=_color,
+                     help="Colours; auto: on a terminal, unless NO_COLOR is set.", **how),
+        click.Option(["-q", "--quiet"], is_flag=True, callback=_quiet,
+                     help="Nothing on stderr but errors.", **how),
+    ]  # fmt: skip
+
+
+EVERYWHERE: Final = _options(hidden=True)
+"""What each command takes; `sandtrail --help` tells of them once."""
+
+
+def before_any_command() -> list[click.Option]:
+    """What ``sandtrail`` itself takes, before the name of a command."""
+    how: dict[str, Any] = {"expose_value": False, "is_eager": True}
+    return [
+        click.Option(["--root"], metavar="PATH", callback=_variable("SANDTRAIL_ROOT"),
+                     help="As of each command that takes it.", **how),
+        click.Option(["--log"], metavar="PATH", callback=_variable("SANDTRAIL_LOG"),
+                     help="As of each command that takes it.", **how),
+        click.Option(["-o", "--output"], type=click.Choice(OUTPUTS), callback=note_output,
+                     help="How to print; --json of each command is -o json.", **how),
+        *_options(hidden=False),
+    ]  # fmt: skip
+
+
+def accept_everywhere(command: click.Command) -> click.Command:
+    """Let a command take EVERYWHERE, too, but for names that it uses itself."""
+    own = {name for param in command.params for name in param.opts}
+    command.params.extend(each for each in EVERYWHERE if own.isdisjoint(each.opts))
+    return command

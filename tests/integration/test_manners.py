@@ -1,0 +1,191 @@
+"""What every command takes, before its name or after it; and how the answer looks on a terminal."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from eventstore import SCHEMA_VERSION
+from manager.cli import COMMANDS, SECTIONS, cli
+from manager.schema.layout import LOG_FILE
+from manager.schema.node_snapshot import fold_fingerprint
+from replay.cli.audit import COMMANDS as AUDIT
+from replay.cli.replay import COMMANDS as REPLAY
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "logs" / "log_v1.db"
+COLOR = re.compile(r"\x1b\[[0-9;]*(?:3|4|9|10)[0-7]m")
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    shutil.copy(GOLDEN, tmp_path / LOG_FILE)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def same_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Options act on the process, which is that of the tests here."""
+    for name in ("TZ", "NO_COLOR", "FORCE_COLOR", "SANDTRAIL_ROOT", "SANDTRAIL_LOG"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def call(*args: str) -> Result:
+    return CliRunner().invoke(cli, list(args), prog_name="sandtrail")
+
+
+@pytest.mark.parametrize(
+    ("zone", "clock"),
+    [(("--utc",), "00:00:00"), (("--tz", "Asia/Tokyo"), "09:00:00"), (("--tz", "UTC"), "00:00:00")],
+)
+def test_whose_time(root: Path, zone: tuple[str, ...], clock: str) -> None:
+    asked = ("log", "--root", str(root), "--until", "1")
+    before, after = call(*zone, *asked), call(*asked, *zone)
+    assert before.stdout == after.stdout
+    assert f"1  {clock}" in after.stdout
+
+
+def test_a_zone_counts_for_what_is_asked_for_too(root: Path) -> None:
+    done = call("--root", str(root), "log", "--count", "--until", "2026-01-01T09:00:00.5",
+                "--tz", "Asia/Tokyo")  # fmt: skip
+    assert done.stdout == "3\n"
+
+
+def test_no_such_zone(root: Path) -> None:
+    for name in ("Europe/Wien", "../../etc/passwd", "", "/etc/localtime"):
+        done = call("ps", "--root", str(root), "--at", "9", "--tz", name)
+        assert (done.exit_code, "is no time zone: want a name such as" in done.stderr) == (2, True)
+
+
+def test_before_the_name_of_a_command(root: Path) -> None:
+    path = str(root / LOG_FILE)
+    there = call("-q", "-o", "json", "--log", path, "replay", "show", "--at", "9")
+    here = call("replay", "show", "--at", "9", "--log", path, "--json")
+    assert there.stderr == ""
+    assert json.loads(there.stdout) == json.loads(here.stdout)
+    assert call("--json", "--root", str(root), "ps", "--at", "9").stdout == there.stdout
+
+
+def test_quiet_leaves_the_answer_and_errors(root: Path) -> None:
+    loud, quiet = [call("ps", "--root", str(root), "--at", "9", *more) for more in ((), ("-q",))]
+    assert (loud.stdout, quiet.stderr) == (quiet.stdout, "")
+    assert "containers: 2; sandboxes: 2" in loud.stderr
+    assert "there is no #99" in call("ps", "-q", "--root", str(root), "--at", "99").stderr
+
+
+@pytest.mark.parametrize("write", ["create", "start", "kill", "rm", "pause", "checkpoint", "run"])
+def test_the_past_cannot_be_changed(write: str) -> None:
+    done = call(write, "web", "--at", "#9")
+    assert (done.exit_code, "o such option" in done.stderr and "--at" in done.stderr) == (2, True)
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    yield from ((name,) for name in COMMANDS)
+    for group, members in (("replay", REPLAY), ("audit", AUDIT)):
+        yield from ((group, name) for name in members)
+
+
+@pytest.mark.parametrize("names", list(commands()), ids=" ".join)
+def test_every_command_takes_them(names: tuple[str, ...]) -> None:
+    done = call(*names, "--utc", "--color", "never", "-q", "--help")
+    assert (done.exit_code, done.stdout.startswith("Usage: sandtrail")) == (0, True), done.stderr
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+def test_the_help_has_each_command_once() -> None:
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(COMMANDS)
+    told = call("--help").stdout
+    for title in SECTIONS:
+        assert f"\n{title}:\n" in told
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} ", told, re.MULTILINE)
+
+
+@pytest.mark.parametrize("args", [("--version", "--json"), ("--json", "--version")])
+def test_the_version_of_all_that_matters(args: tuple[str, ...]) -> None:
+    assert json.loads(call(*args).stdout) == {
+        "schema": "sandtrail.version/v1",
+        "version": version("sandtrail"),
+        "log_format": SCHEMA_VERSION,
+        "fold": fold_fingerprint(),
+        "python": sys.version.split()[0],
+    }
+    assert call("--version").stdout == f"sandtrail {version('sandtrail')}\n"
+
+
+def on_terminal(root: Path, *args: str, **env: str) -> str:
+    """What a terminal of 80 columns shows of a command."""
+    mine, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    plain = {name: text for name, text in os.environ.items() if name not in {"COLUMNS", "CI"}}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "manager.cli", *args],
+        env={**plain, "TERM": "xterm-256color", "SANDTRAIL_ROOT": str(root), **env},
+        stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(mine, 65536):
+            shown += chunk
+    except OSError:  # EIO: the last of its ends was closed
+        pass
+    os.close(mine)
+    assert process.wait() == 0
+    return shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("args", "env"),
+    [
+        ((), {}),
+        ((), {"NO_COLOR": "1"}),
+        (("--color", "never"), {}),
+        ((), {"TERM": "dumb"}),
+        (("-o", "plain"), {}),
+    ],
+)
+def test_on_a_terminal(root: Path, args: tuple[str, ...], env: dict[str, str]) -> None:
+    shown = on_terminal(root, "log", "-s", "hello", *args, **env)
+    assert "sandbox.started" in shown
+    if args or env:
+        assert not COLOR.search(shown)
+    if "plain" in args or "TERM" in env:
+        assert "\x1b" not in shown
+    if "plain" not in args:
+        rows = shown.split("window:")[0]
+        assert all(len(ESCAPE.sub("", line)) <= 80 for line in rows.splitlines())
+
+
+def test_colour_where_nobody_looks_only_if_asked_for(root: Path) -> None:
+    asked = ("log", "--root", str(root), "--until", "2")
+    assert "\x1b" not in call(*asked).stdout
+    assert "\x1b[" in call(*asked, "--color", "always").stdout
+    assert "\x1b" not in call(*asked, "--color", "never").stdout
+
+
+def test_what_is_taken_everywhere_hides_nothing_of_a_command() -> None:
+    export = cli.get_command(click.Context(cli), "audit")
+    assert isinstance(export, click.Group)
+    found = export.get_command(click.Context(export), "export")
+    assert found is not None
+    names = [name for param in found.params for name in param.opts]
+    assert len(names) == len(set(names))
