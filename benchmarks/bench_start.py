@@ -1,115 +1,351 @@
-"""A start to its end: sandtrail over its socket, durable, beside the engine alone.
+"""A start: sandtrail over its sockets, durable, beside bare engines, podman and containerd.
 
-Both run the same busybox from the same directory with new pid, net, ipc, uts and mount namespaces;
-the rounds of the two are interleaved. Prints medians and their ratio. Usage::
+All contenders start `true` from one root filesystem, in turns, one at a time and many at once; what
+is not installed is left out, and said to be. Then what a call costs that starts nothing, what a
+container takes of processor, memory and log, and how long a service takes until it is ready. As
+root. Usage::
 
-    python -m benchmarks.bench_start [--rounds N]
+    python -m benchmarks.bench_start [--quick] [--record]
 """
 
 import argparse
-import json
-import os
+import contextlib
+import math
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import anyio
+from msgspec import Struct
 
-from manager import Donation, Layer, Manager, SandboxClient, default_spec
+from benchmarks.bench_open import WAYS, one_round, prepare
+from benchmarks.contenders import (
+    BWRAP,
+    CRUN_OVERLAY,
+    CRUN_RUN,
+    CTR_RUN,
+    PODMAN_RUN,
+    RUNC_RUN,
+    RUNSC_RUN,
+    Contender,
+    Room,
+    bare_contenders,
+    enter_own_mount_namespace,
+    make_rootfs,
+)
+from benchmarks.recorded import record, recorded
+from benchmarks.round_trips import (
+    GO,
+    GO_KEPT,
+    RAW_COMMIT,
+    REJECTED,
+    REJECTED_GO,
+    TRIVIAL,
+    TRIVIAL_GO,
+    TRIVIAL_KEPT,
+    Trips,
+    measure_round_trips,
+)
+from benchmarks.service import Sandtrail, measure_ready, measure_steps, run
+from manager.worker.cgroups import Cgroups
 
-WARM_UP_ROUNDS = 3
-
-
-def make_rootfs(root: Path) -> None:
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        sys.exit("needs busybox: apt-get install -y busybox-static")
-    for name in ("bin", "proc", "dev", "sys"):
-        (root / name).mkdir(parents=True)
-    shutil.copy2(busybox, root / "bin" / "true")
-    os.link(root / "bin" / "true", root / "bin" / "sleep")
-
-
-def write_bundle(bundle: Path, rootfs: Path, spec: dict[str, Any]) -> None:
-    bundle.mkdir()
-    config = {**spec, "root": {"path": str(rootfs), "readonly": True}}
-    (bundle / "config.json").write_text(json.dumps(config))
-
-
-def bare_crun(directory: Path, number: int) -> float:
-    began = time.perf_counter()
-    command = [
-        *("crun", "--root", str(directory / "crun"), "--cgroup-manager=disabled"),
-        *("run", "-b", str(directory / "bundle"), f"bench{number}"),
-    ]
-    # A host with a hybrid cgroup tree: crun 1.8 refuses to see its unified half.
-    hidden = ["unshare", "-m", "sh", "-c", 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"']
-    subprocess.run([*hidden, "sh", *command], check=True)
-    return time.perf_counter() - began
-
-
-async def one_life(
-    sandbox: SandboxClient, cid: str, spec: dict[str, Any], donation: Donation
-) -> tuple[float, float]:
-    """Seconds until it runs, and until its exit is on record."""
-    await sandbox.create_subcontainer(cid)
-    began = time.perf_counter()
-    await sandbox.start_subcontainer(cid, spec, donation)
-    running = time.perf_counter() - began
-    await sandbox.wait(cid)
-    ended = time.perf_counter() - began
-    await sandbox.destroy(cid)
-    return running, ended
-
-
-async def main(rounds: int) -> None:
-    spec = default_spec(args=["/bin/true"], readonly=True)
-    with tempfile.TemporaryDirectory(prefix="sandtrail-bench-") as name:
-        directory = Path(name)
-        make_rootfs(directory / "rootfs")
-        write_bundle(directory / "bundle", directory / "rootfs", spec)
-        rootfs = os.open(directory / "rootfs", os.O_PATH | os.O_DIRECTORY)
-        null = os.open(os.devnull, os.O_RDWR)
-        donation = Donation(rootfs=Layer(source=rootfs), stdio=(null, null, null))
-        async with Manager.open(directory / "state", engine="crun") as manager:
-            idle = default_spec(args=["/bin/sleep", "3600"], readonly=True)
-            sandbox = await manager.create_sandbox("bench", idle, donation)
-            await sandbox.start_root()
-            bare: list[float] = []
-            running: list[float] = []
-            ended: list[float] = []
-            for number in range(-WARM_UP_ROUNDS, rounds):
-                alone = await anyio.to_thread.run_sync(bare_crun, directory, number)
-                until_running, until_end = await one_life(sandbox, f"c{number}", spec, donation)
-                if number >= 0:
-                    bare.append(alone)
-                    running.append(until_running)
-                    ended.append(until_end)
-            await sandbox.delete(force=True)
-        os.close(rootfs)
-        os.close(null)
-    report(bare, running, ended)
+RUNNING, EXIT, LIFE = " -> running", " -> exit on record", " -> whole life"
+ENGINES = (
+    ("crun", False),
+    ("bwrap", False),
+    ("runc", False),
+    ("crun", True),
+    ("bwrap", True),
+    ("runsc", False),
+)
+BASES = {
+    "sandtrail crun": CRUN_RUN,
+    "sandtrail crun, overlay": CRUN_OVERLAY,
+    "sandtrail bwrap": BWRAP,
+    "sandtrail bwrap, overlay": BWRAP,
+    "sandtrail runc": RUNC_RUN,
+    "sandtrail runsc": RUNSC_RUN,
+}
 
 
-def report(bare: list[float], running: list[float], ended: list[float]) -> None:
-    base = statistics.median(bare)
-    rows = (
-        ("crun run, alone", bare),
-        ("start to running", running),
-        ("start to recorded exit", ended),
+class Sizes(Struct, frozen=True):
+    """How much is done.
+
+    Attributes:
+        rounds: One at a time: blocks of three starts of each contender.
+        slow_every: A contender that is slow takes part in every so many rounds.
+        levels: How many starts at once, and how many in all; slow contenders make one each.
+        steps: Containers that are taken through their lives step by step.
+        blocks: Of calls that start nothing,
+        calls: so many each.
+        ready: Services started.
+        live: Containers in the live state of logs that are opened.
+        everything: Whether slow contenders take part, and every engine and kind of root of ours.
+    """
+
+    rounds: int = 15
+    slow_every: int = 4
+    levels: tuple[tuple[int, int], ...] = ((8, 80), (32, 96), (64, 128))
+    steps: tuple[int, ...] = (50, 200)
+    blocks: int = 5
+    calls: int = 200
+    ready: int = 5
+    live: tuple[int, ...] = (10, 1_000, 10_000)
+    everything: bool = True
+
+
+QUICK = Sizes(
+    rounds=1,
+    slow_every=2,
+    levels=((2, 2),),
+    steps=(2,),
+    blocks=1,
+    calls=3,
+    ready=1,
+    live=(),
+    everything=False,
+)
+BLOCK = 3
+
+
+class Times:
+    """What was measured at one number of starts at once: seconds, and lives a second."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+        self.rates: dict[str, list[float]] = {}
+
+    def take(self, contender: Contender, count: int, concurrency: int) -> None:
+        """Have a contender do its share."""
+        batch = contender.measure(count, concurrency)
+        if isinstance(contender, Sandtrail):
+            self._add(contender.name + RUNNING, contender.running)
+            self._add(contender.name + EXIT, contender.ended)
+            self._add(contender.name + LIFE, batch.lives)
+        else:
+            self._add(contender.name, batch.lives)
+        self.rates.setdefault(contender.name, []).append(count / batch.elapsed)
+
+    def _add(self, name: str, seconds: list[float]) -> None:
+        self.seconds.setdefault(name, []).extend(seconds)
+
+    def median(self, name: str) -> float:
+        """Median seconds."""
+        return statistics.median(self.seconds[name])
+
+    def rate(self, name: str) -> float:
+        """Median lives a second."""
+        return statistics.median(self.rates[name])
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that so large a share does not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+@contextlib.contextmanager
+def namespaces_holder() -> Iterator[int]:
+    """A process whose net, IPC and UTS namespaces bare contenders join."""
+    command = ["unshare", "--net", "--ipc", "--uts", "sh", "-c", "echo ready; exec sleep 3600"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def measure_starts(contenders: Sequence[Contender], sizes: Sizes) -> dict[int, Times]:
+    """Everything that a contender can be compared by, by starts at once."""
+    found = {1: Times()}
+    for contender in contenders:
+        contender.measure(BLOCK, 1)
+    for number in range(sizes.rounds):
+        for contender in contenders:
+            if not contender.slow or number % sizes.slow_every == 0:
+                found[1].take(contender, BLOCK, 1)
+    for level, count in sizes.levels:
+        found[level] = Times()
+        for contender in contenders:
+            found[level].take(contender, level if contender.slow else count, level)
+    return found
+
+
+def report_starts(found: dict[int, Times]) -> dict[str, float]:
+    """Print the tables; returns the ratios."""
+    ratios: dict[str, float] = {}
+    for level, times in found.items():
+        print(f"\n{level} at once")
+        print(f"{'':<36}{'x base':>8}{'median':>9}{'p95':>9}{'p99 ms':>9}{'lives/s':>9}{'n':>6}")
+        for name, seconds in times.seconds.items():
+            contender = name.partition(" -> ")[0]
+            base = BASES.get(contender, CRUN_RUN)
+            ratio = times.median(name) / times.median(base) if base in times.seconds else math.nan
+            rate = (
+                f"{times.rate(contender):.1f}" if name.endswith(LIFE) or contender == name else ""
+            )
+            milliseconds = "".join(
+                f"{value * 1000:>9.1f}"
+                for value in (
+                    times.median(name),
+                    percentile(seconds, 0.95),
+                    percentile(seconds, 0.99),
+                )
+            )
+            print(f"{name:<36}{ratio:>8.2f}{milliseconds}{rate:>9}{len(seconds):>6}")
+            if contender in BASES and not name.endswith(LIFE):
+                ratios[f"{level} at once: {name}, to {base}"] = ratio
+        for contender, base in BASES.items():
+            if contender in times.rates and base in times.rates:
+                ratios[f"{level} at once: {contender}, lives/s, to {base}"] = times.rate(
+                    contender
+                ) / times.rate(base)
+    for rival in (PODMAN_RUN, CTR_RUN):
+        if rival in found[1].seconds and "sandtrail crun" + EXIT in found[1].seconds:
+            ratios[f"{rival}, to sandtrail crun{EXIT}"] = found[1].median(rival) / found[1].median(
+                "sandtrail crun" + EXIT
+            )
+    return ratios
+
+
+def report_trips(trips: Trips) -> dict[str, float]:
+    """Print what calls cost; returns the ratios."""
+    print(f"\n{'a call that starts nothing':<44}{'p50 us':>9}{'p99 us':>9}{'n':>7}")
+    median = {name: statistics.median(seconds) for name, seconds in trips.items()}
+    for name, seconds in trips.items():
+        tail = percentile(seconds, 0.99)
+        print(f"{name:<44}{median[name] * 1e6:>9.0f}{tail * 1e6:>9.0f}{len(seconds):>7}")
+    if GO not in trips:
+        print("left out: Go (apt-get install golang-go golang-gvisor-gvisor-dev)")
+    pairs = (
+        (REJECTED, RAW_COMMIT),
+        (REJECTED_GO, RAW_COMMIT),
+        (TRIVIAL, GO),
+        (TRIVIAL_GO, GO),
+        (TRIVIAL_KEPT, GO_KEPT),
     )
-    print(f"{'':<26}{'median ms':>10}{'x crun run':>12}   ({len(bare)} rounds)")
-    for name, values in rows:
-        median = statistics.median(values)
-        print(f"{name:<26}{median * 1000:>10.1f}{median / base:>12.2f}")
+    return {
+        f"{value}, to {base}": median[value] / median[base]
+        for value, base in pairs
+        if value in median and base in median
+    }
+
+
+def report_steps(contender: Sandtrail, counts: Sequence[int]) -> dict[str, float]:
+    """Print what containers take, step by step; returns some of it."""
+    facts: dict[str, float] = {}
+    for count in counts:
+        phases, found = measure_steps(contender, count)
+        print(f"\n{contender.name}, {count} containers step by step, eight at a time")
+        print(f"{'a container':<24}{'wall ms':>9}{'manager CPU ms':>16}{'worker CPU ms':>15}")
+        for name, phase in phases.items():
+            print(
+                f"{name:<24}{phase.seconds * 1000:>9.2f}{phase.manager * 1000:>16.2f}"
+                f"{phase.worker * 1000:>15.2f}"
+            )
+        print(
+            f"memory of manager and worker, a running container: {found['memory KiB']:.0f} KiB; "
+            f"log, a life: {found['log bytes']:.0f} bytes"
+        )
+        facts = {
+            f"{contender.name}: manager CPU ms a start": phases["start"].manager * 1000,
+            f"{contender.name}: worker CPU ms a start": phases["start"].worker * 1000,
+            f"{contender.name}: KiB a running container": found["memory KiB"],
+            f"{contender.name}: log bytes a life": found["log bytes"],
+        }
+    return facts
+
+
+def report_ready(directory: Path, sizes: Sizes) -> dict[str, float]:
+    """Print how long a service takes to be ready; returns the same."""
+    ready = measure_ready(directory, sizes.ready)
+    print(
+        f"\nsandtrail serve to ready: new directory {ready['new'] * 1000:.0f} ms, again "
+        f"{ready['again'] * 1000:.0f} ms (python -c pass: {ready['python'] * 1000:.0f} ms)"
+    )
+    return {
+        "ready, new directory, ms": ready["new"] * 1000,
+        "ready, again, ms": ready["again"] * 1000,
+    }
+
+
+def report_live(directory: Path, live: Sequence[int]) -> None:
+    """Print what opening a log takes by the containers in its live state."""
+    print(f"\n{'opening a log with so many running':<36}{'events':>9}{'ms':>8}{'peak MiB':>10}")
+    for count in live:
+        root = directory / f"live-{count}"
+        for name in ("tail", "fresh"):
+            (root / name).mkdir(parents=True)
+        # Enough events for a life before the snapshot that "tail" takes.
+        facts = run(prepare(root, None, max(25_000, 11 * count), count))
+        for way in ("whole", "fresh"):
+            found = one_round(root, way)
+            print(
+                f"{facts['running']:>6} {WAYS[way]:<29}{facts['events']:>9}"
+                f"{found['seconds'] * 1000:>8.0f}{found['peak_mib']:>10.0f}"
+            )
+        shutil.rmtree(root)
+
+
+def report_ratios(ratios: dict[str, float]) -> None:
+    """Print figures beside the last ones that were kept."""
+    last = recorded("start")
+    print(f"\n{'':<68}{'now':>9}{'last':>9}")
+    for name, now in ratios.items():
+        before = f"{last[name]:.2f}" if name in last else "-"
+        print(f"{name:<68}{now:>9.2f}{before:>9}")
+
+
+def measure(directory: Path, sizes: Sizes) -> dict[str, float]:
+    """Measure and print everything; returns the ratios."""
+    rootfs = directory / "rootfs"
+    make_rootfs(rootfs, "true", "sleep")
+    with contextlib.ExitStack() as stack:
+        holder = stack.enter_context(namespaces_holder())
+        room = Room(directory, rootfs, holder, Cgroups.prepare())
+        contenders: list[Contender] = []
+        for name, slow, make in bare_contenders(room):
+            if make is None:
+                print(f"left out, not installed: {name}")
+            elif sizes.everything or not slow:
+                contenders.append(stack.enter_context(make()))
+        ours: dict[str, Sandtrail] = {}
+        for engine, overlay in ENGINES if sizes.everything else ENGINES[:1]:
+            if shutil.which(engine) or engine == "bwrap":
+                state = directory / f"{engine}{'-overlay' if overlay else ''}"
+                made = Sandtrail(state, rootfs, engine, overlay=overlay)
+                ours[made.name] = stack.enter_context(made)
+        contenders += ours.values()
+        ratios = report_starts(measure_starts(contenders, sizes))
+        for name in ("sandtrail crun", "sandtrail bwrap"):
+            if name in ours:
+                ratios |= report_steps(ours[name], sizes.steps)
+        crun = ours["sandtrail crun"]
+        trips = measure_round_trips(crun, rootfs, directory, blocks=sizes.blocks, calls=sizes.calls)
+        ratios |= report_trips(trips)
+    ratios |= report_ready(directory, sizes)
+    report_live(directory, sizes.live)
+    return ratios
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="only show that it runs")
+    parser.add_argument("--record", action="store_true", help="keep the ratios of this run")
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    enter_own_mount_namespace()
+    with tempfile.TemporaryDirectory(prefix="bs-") as name:
+        ratios = measure(Path(name), QUICK if arguments.quick else Sizes())
+    report_ratios(ratios)
+    print(f"\nthe whole run took {time.perf_counter() - began:.0f} s")
+    if arguments.record:
+        record("start", ratios)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=50)
-    anyio.run(main, parser.parse_args().rounds)
+    main()

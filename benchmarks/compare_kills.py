@@ -21,6 +21,8 @@ from pathlib import Path
 
 from typing_extensions import override
 
+from benchmarks.contenders import make_rootfs
+
 LIFE_S = 3
 CODE = 42
 SCRIPT = f"sleep {LIFE_S}; exit {CODE}"
@@ -223,17 +225,6 @@ class Containerd(Contender):
         self._service.wait()
 
 
-def make_rootfs(root: Path) -> None:
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        sys.exit("needs busybox: apt-get install -y busybox-static")
-    for name in ("bin", "proc", "dev", "sys", "etc", "tmp", "run"):
-        (root / name).mkdir(parents=True)
-    shutil.copy2(busybox, root / "bin" / "busybox")
-    for name in ("sh", "sleep"):
-        (root / "bin" / name).symlink_to("busybox")
-
-
 def main() -> None:
     contenders: list[type[Contender]] = [Sandtrail]
     contenders += [Podman] if shutil.which("podman") and shutil.which("conmon") else []
@@ -244,7 +235,7 @@ def main() -> None:
     print("|---" * (len(contenders) + 1) + "|")
     with tempfile.TemporaryDirectory(prefix="compare-kills-", ignore_cleanup_errors=True) as name:
         rootfs = Path(name) / "rootfs"
-        make_rootfs(rootfs)
+        make_rootfs(rootfs, "sh", "sleep")
         for number, (case, strike) in enumerate(CASES.items()):
             answers = []
             for contender in contenders:
