@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# As many tests at once as there are processors, and no more than eight; containers mostly wait.
+PYTEST := $(BIN)/pytest -q --numprocesses=auto --maxprocesses=8
 SEED ?= 1
 # How often `make sim` cuts the power on each of four recordings of the log's writer.
 IMAGES ?= 2500
@@ -12,8 +14,10 @@ KILLS ?= 200
 
 # How many histories of the service amid faults it simulates, beginning with SEED.
 SEEDS ?= 3000
+# How often `make soak` kills manager, worker or both at random moments.
+KILLS_AT_RANDOM ?= 1000
 
-.PHONY: demo test lint unit bench sim fuzz compare golden setup clean
+.PHONY: demo test lint unit bench sim fuzz soak compare golden setup clean
 
 demo: setup
 	$(BIN)/python scripts/demo.py
@@ -33,21 +37,30 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Three runs: what the tracer of lines would slow down most covers nothing that the first does not.
+# What is compiled need not be compiled by each of the thousands of processes that tests start,
+# whatever PYTHONDONTWRITEBYTECODE says.
 unit: $(VENV)/.ready
+	$(BIN)/python -m compileall -q eventstore manager replay
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(PYTEST) -m 'not runtime' --ignore=tests/simulation --ignore=tests/fuzz --cov --cov-report=
+	$(PYTEST) tests/simulation tests/fuzz
+	$(PYTEST) --numprocesses=4 -m runtime
 	$(BIN)/coverage report --include='manager/domain/*,manager/schema/*' --fail-under=100
 	$(BIN)/coverage report --include='eventstore/*,manager/urpc/*' --fail-under=95
 	$(BIN)/coverage report --format=total
 
 compare: setup
+	@sh scripts/system-packages.sh rivals
 	$(BIN)/python -m benchmarks.compare_kills
 
 golden: $(VENV)/.ready
 	$(BIN)/pytest -q tests/golden --update-golden
 
 bench: setup
+	@sh scripts/system-packages.sh rivals
 	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m compileall -q eventstore manager replay benchmarks
 	$(BIN)/python -m benchmarks.bench_log
 	$(BIN)/python -m benchmarks.bench_urpc
 	$(BIN)/python -m benchmarks.bench_start
@@ -60,6 +73,10 @@ sim: $(VENV)/.ready
 
 fuzz: $(VENV)/.ready
 	SEED=$(SEED) SANDTRAIL_FUZZ_INPUTS=$(INPUTS) $(BIN)/pytest -q tests/fuzz --durations=0 --timeout=3600
+
+soak: setup
+	SEED=$(SEED) SANDTRAIL_KILLS_AT_RANDOM=$(KILLS_AT_RANDOM) $(BIN)/pytest -q --timeout=600 \
+		tests/integration/service/test_kill_soak.py tests/integration/service/test_kill_points.py
 
 clean:
 	rm -rf $(VENV) .demo .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

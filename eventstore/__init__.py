@@ -66,11 +66,13 @@ from eventstore.sqlite.copying import copy_log
 from eventstore.sqlite.evidence import newest_note, verify_log
 from eventstore.sqlite.opening import open_log
 from eventstore.sqlite.proving import prove_events
+from eventstore.sqlite.schema import SCHEMA_VERSION
 from eventstore.verification import Finding, Outcome, Verdict, Verification
 
 __all__ = [
     "ANY",
     "NO_STREAM",
+    "SCHEMA_VERSION",
     "STREAM_EXISTS",
     "Actor",
     "Checkpoint",

@@ -15,15 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
-
 from eventstore.errors import KeyUnusable, NoteMalformed
 from eventstore.note import Signer, Verifier
 
@@ -48,6 +39,13 @@ def load_signer(path: str | os.PathLike[str], *, name: str | None = None) -> Sig
             with another key the log goes on, and its older checkpoints keep needing the old one.
         NoteMalformed: The name cannot be one.
     """
+    # Heavy, and only who seals needs it: most commands only read a log.
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+        Ed25519PrivateKey,
+    )
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
     file = Path(path)
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -110,6 +108,15 @@ def _read(path: Path) -> bytes:
 
 
 def _create(path: Path) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - heavy
+        Ed25519PrivateKey,
+    )
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     # Whole or not at all: a half-written key would keep the log from ever being opened again.

@@ -20,10 +20,8 @@ from base64 import b64decode, b64encode
 from binascii import Error as BinasciiError
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Struct
 from typing_extensions import override
 
@@ -36,6 +34,9 @@ from eventstore.errors import (
 )
 from eventstore.limits import POSITION_MAX
 from eventstore.merkle import HASH_BYTES
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 NOTE_BYTES_MAX: Final = 1024 * 1024
 SIGNATURES_MAX: Final = 100
@@ -220,6 +221,12 @@ class Verifier(Struct, frozen=True, kw_only=True, dict=True):
         Raises:
             SignatureWrong: A line claims so and is wrong.
         """
+        # Heavy, and most commands check no signature.
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+            Ed25519PublicKey,
+        )
+
         claims = [
             each for each in note.signatures if (each.name, each.key_id) == (self.name, self.key_id)
         ]
@@ -243,7 +250,7 @@ class Signer:
         NoteMalformed: The name cannot be one.
     """
 
-    def __init__(self, name: str, private_key: Ed25519PrivateKey) -> None:
+    def __init__(self, name: str, private_key: "Ed25519PrivateKey") -> None:
         _check_name(name)
         self._key = private_key
         self.verifier = Verifier(name=name, public_key=private_key.public_key().public_bytes_raw())

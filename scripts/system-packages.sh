@@ -15,6 +15,12 @@ need mkfs.erofs erofs-utils
 need setsid util-linux
 need strace strace
 need go golang-go
+# Only the benches compare with these: sh scripts/system-packages.sh rivals
+if [ "${1:-}" = rivals ]; then
+    need podman podman
+    need conmon conmon
+    need containerd containerd
+fi
 # A library has no command to look for.
 [ -d /usr/share/gocode/src/gvisor.dev/gvisor ] || missing="$missing golang-gvisor-gvisor-dev"
 

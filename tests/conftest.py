@@ -4,6 +4,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# What an example takes is the machine's business: no test asserts on time.
+settings.register_profile("sandtrail", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("sandtrail")
 
 
 @pytest.fixture(scope="session", autouse=True)

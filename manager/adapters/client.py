@@ -252,16 +252,25 @@ class SandboxClient:
         arg = {"Resume": resume, "RequestID": request_id or new_event_id()}
         await self._call("Checkpoint", arg, (file,))
 
-    async def restore(self, file: int | HasFileno, *, request_id: str | None = None) -> None:
+    async def restore(
+        self,
+        file: int | HasFileno,
+        *,
+        background: bool = False,
+        request_id: str | None = None,
+    ) -> None:
         """Take an image in, instead of :meth:`start_root`; ``file`` is lent.
 
         The root container goes on with the donation that the sandbox was created with. If the image
-        holds more containers, nothing runs until each of them was registered.
+        holds more containers, nothing runs until each of them was registered. In the ``background``
+        the last of these calls returns when the restore of all has begun: :meth:`wait_restore`
+        waits for its end.
 
         Raises:
             CallRefused: Refused, or failed: then the sandbox is in state restoreFailed.
         """
-        await self._call("Restore", {"RequestID": request_id or new_event_id()}, (file,))
+        arg = {"Background": background, "RequestID": request_id or new_event_id()}
+        await self._call("Restore", arg, (file,))
 
     async def restore_subcontainer(
         self,

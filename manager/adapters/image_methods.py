@@ -40,7 +40,13 @@ class ImageMethods:
     async def restore(self, argument: Any, request: Request, origin: Origin) -> Any:
         """Begin to restore the sandbox from the donated image."""
         files = request.files.take_all()
-        await self._calls.restore(self._id, files, origin, argument["RequestID"])
+        await self._calls.restore(
+            self._id,
+            files,
+            origin,
+            argument["RequestID"],
+            background=argument["Background"],
+        )
         return EMPTY
 
     async def restore_subcontainer(self, argument: Any, request: Request, origin: Origin) -> Any:

@@ -6,6 +6,7 @@ The worker outlives the manager, so it is started in a session of its own and ne
 import contextlib
 import os
 import resource
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -177,6 +178,15 @@ class WorkerProcess(Workers):
                 return await self._greet_when_ready()
         except TimeoutError:
             raise WorkerGone(f"it did not answer within {START_TIMEOUT_S:g} s") from None
+        except anyio.get_cancelled_exc_class():
+            self._dismiss()
+            raise
+
+    def _dismiss(self) -> None:
+        """Have the worker that was started leave when nothing runs in it: nobody will greet it."""
+        if self._child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGTERM)
 
     async def _greet_when_ready(self) -> WorkerConnection:
         while True:

@@ -54,4 +54,6 @@ class Engines:
 
 
 def _facts(report: EngineReport) -> EngineFacts:
-    return EngineFacts(name=report.name, version=report.version, lacks=report.lacks)
+    return EngineFacts(
+        name=report.name, version=report.version, lacks=report.lacks, why_not=report.why_not
+    )

@@ -114,9 +114,23 @@ class ImageCalls:
             raise CallRefused(answer.error)
 
     async def restore(
-        self, sandbox_id: str, files: FdBundle, origin: Origin, request_id: str = ""
+        self,
+        sandbox_id: str,
+        files: FdBundle,
+        origin: Origin,
+        request_id: str = "",
+        *,
+        background: bool = False,
     ) -> None:
         """Take an image in. Its root, and with a single container the whole of it, is restored.
+
+        Args:
+            sandbox_id: What is restored.
+            files: The image first; others are not looked at.
+            origin: Who asks.
+            request_id: Same id, same call.
+            background: With the last container, return as soon as the restore of all has begun;
+                `wait_restore` waits for its end.
 
         Raises:
             CallRefused: Refused, or failed: then the sandbox is in state restoreFailed.
@@ -132,6 +146,7 @@ class ImageCalls:
                 hold_id=f"image-{restore_id}",
                 at_ns=time.time_ns(),
                 request_id=request_id,
+                background=background,
             )
             command, documents = await self._with_image(sandbox.state, command, files)
 
@@ -149,7 +164,7 @@ class ImageCalls:
                 progress = sandbox.state.restore
                 if progress is None or progress.hold_id != command.hold_id:
                     await node.release(command.hold_id)
-        if any(isinstance(event, r.RestoreValidated) for event in events):
+        if not background and any(isinstance(event, r.RestoreValidated) for event in events):
             await until_restored(sandbox)
 
     async def _with_image(
@@ -182,6 +197,8 @@ class ImageCalls:
         self, sandbox_id: str, arguments: StartArguments, files: FdBundle, origin: Origin
     ) -> None:
         """Register one container; with the last one, returns when all of them go on.
+
+        If the restore was begun in the background, that is when their restore has begun.
 
         Raises:
             CallRefused: Refused, or the restore of all failed.

@@ -54,6 +54,8 @@ async def register(
 ) -> None:
     """Register a container to be restored; with the last one, wait until all of them go on.
 
+    In the background nobody waits: the restore of all has begun then.
+
     Raises:
         CallRefused: Refused, or the restore of all failed.
         NotRecorded: The log cannot be read, or refused.
@@ -75,7 +77,8 @@ async def register(
         )
     finally:
         await node.release_unless_kept(sandbox, hold_id)
-    if any(isinstance(event, r.RestoreValidated) for event in events):
+    background = state.restore is not None and state.restore.background
+    if not background and any(isinstance(event, r.RestoreValidated) for event in events):
         await until_restored(sandbox)
 
 

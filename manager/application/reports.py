@@ -97,6 +97,7 @@ def _launched(outcome: w.Started | w.Executed | w.Revived) -> Launched:
         engine=outcome.engine,
         engine_version=outcome.engine_version,
         started_at_ns=outcome.started_at_ns,
+        cpu_ns=outcome.cpu_ns if isinstance(outcome, w.Started) else 0,
     )
 
 

@@ -11,6 +11,7 @@ import click
 
 from manager.terminal.ending import EXIT_BUG, EXIT_INTERRUPTED, fail, leave_pipe
 from manager.terminal.lazy import LazyGroup
+from manager.terminal.manners import before_any_command, note_json, output_wanted
 
 COMMANDS: Final = {
     "serve": ("manager.cli.serve", "Run the service."),
@@ -45,14 +46,54 @@ COMMANDS: Final = {
     ),
     "help": ("manager.cli.help", "Explain a command or a topic."),
 }
+SECTIONS: Final = {
+    "The service": ("serve", "doctor"),
+    "Containers": (
+        "run", "create", "start", "exec", "wait", "kill", "pause", "resume", "checkpoint",
+        "restore", "rm",
+    ),
+    "What there is, and was": ("ps", "inspect", "top", "stats"),
+    "The log": ("log", "replay", "audit"),
+    "Help": ("help", "completion"),
+}  # fmt: skip
+"""How its help groups them."""
+
+
+def tell_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print the version and end; with ``--json`` the versions of what is written and read, too."""
+    if not wanted:
+        return
+    from importlib.metadata import version  # noqa: PLC0415 - only for this option
+
+    if output_wanted() != "json":
+        click.echo(f"sandtrail {version('sandtrail')}")
+        ctx.exit()
+    from eventstore import SCHEMA_VERSION  # noqa: PLC0415
+    from manager.schema.node_snapshot import fold_fingerprint  # noqa: PLC0415
+    from manager.terminal.output import print_json  # noqa: PLC0415
+
+    print_json(
+        "version",
+        version=version("sandtrail"),
+        log_format=SCHEMA_VERSION,
+        fold=fold_fingerprint(),
+        python=sys.version.partition(" ")[0],
+    )
+    ctx.exit()
 
 
 @click.command(
     cls=LazyGroup,
     commands_in=COMMANDS,
+    sections=SECTIONS,
+    params=before_any_command(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(package_name="sandtrail")
+@click.option("--version", is_flag=True, expose_value=False, callback=tell_version,
+              help="Print the version and exit; with --json those of the log's format and of the "
+              "fold, too.")  # fmt: skip
+@click.option("--json", is_flag=True, is_eager=True, expose_value=False,
+              callback=note_json, help="As -o json.")  # fmt: skip
 @click.option("--debug", is_flag=True, help="Show where an error that is a bug comes from.")
 def cli(debug: bool) -> None:
     """Start containers from donated file descriptors, and keep a log of everything.

@@ -68,5 +68,6 @@ def _command_help(ctx: click.Context, name: str) -> str:
 
 
 def _tidy(text: str | None) -> str:
-    """A module's docstring without its markup."""
-    return (text or "").replace("``", "").replace("::\n", ":\n").strip()
+    """A module's docstring without its markup, and without what is for programmers."""
+    told = (text or "").partition("\n\nFor programs: ")[0]
+    return told.replace("``", "").replace("::\n\n", "").strip()

@@ -28,6 +28,7 @@ WORKER_POINTS: Final = (
     "hold.received",
     "launch.received",
     "launch.recorded",
+    "cgroup.made",
     "launch.unrecorded",
     "launch.done",
     "launch.reported",

@@ -98,6 +98,46 @@ def reopen_readonly(fd: int) -> OwnedFd:
     return again
 
 
+def clone_program(path: str | os.PathLike[str]) -> OwnedFd:
+    """Clone the mount of one file, a program of the host's, for reading and executing alone.
+
+    While a process of a container still is that program, a root in there has it as
+    `/proc/PID/exe`: it must reach neither the file's bytes nor its mode through that.
+
+    Returns:
+        A descriptor to execute by its magic link, or for :func:`attach`.
+
+    Raises:
+        OSError: There is no such file; or as :func:`clone_tree`.
+    """
+    with OwnedFd(os.open(path, os.O_PATH | os.O_CLOEXEC)) as file:
+        tree = clone_tree(file.number, recursive=False)
+    try:
+        set_attributes(tree.number, ATTR_RDONLY)
+    except OSError:
+        tree.close()
+        raise
+    return tree
+
+
+def shield_program(path: str | os.PathLike[str]) -> None:
+    """Mount a program over itself, as :func:`clone_program` has it, unless that is so already.
+
+    Only for a mount namespace of one's own. Its name stays, for what it looks for beside itself;
+    whoever replaces the file from another namespace takes the mount away with it.
+
+    Raises:
+        OSError: As :func:`clone_program`.
+    """
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return
+    with (
+        clone_program(path) as tree,
+        OwnedFd(os.open(path, os.O_PATH | os.O_CLOEXEC)) as target,
+    ):
+        attach(tree.number, target.number)
+
+
 def set_attributes(fd: int, add: int, *, clear: int = 0, recursive: bool = False) -> None:
     """Change the per-mount attributes of the mount at `fd` (attached or not).
 

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -223,9 +224,9 @@ def readable(path: Path) -> None:
     for each in path.parent.iterdir():
         each.chmod(0o644)
     for each in path.parents:
-        if each.name.startswith("pytest-"):
-            each.chmod(0o755)
-    path.parent.chmod(0o755)
+        if each == Path(tempfile.gettempdir()):
+            break
+        each.chmod(0o755)
 
 
 # --- writers come and go -------------------------------------------------------------------------

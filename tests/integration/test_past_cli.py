@@ -48,7 +48,10 @@ def test_who_was_there(root: Path, when: str, expected: dict[str, str]) -> None:
 
 def test_the_layout_is_that_of_now(root: Path) -> None:
     done = call(root, "ps", "--at", "#7")
-    assert done.stderr == "as of #7  2026-01-01T00:00:00.606+00:00\n"
+    assert done.stderr.splitlines() == [
+        "as of #7  2026-01-01T00:00:00.606+00:00",
+        "containers: 1; sandboxes: 1",
+    ]
     assert done.stdout.split()[:7] == [
         "SANDBOX", "CONTAINER", "STATUS", "PID", "ENGINE", "STARTED", "COMMAND"
     ]  # fmt: skip

@@ -1,6 +1,7 @@
 """gVisor's own command against a service that keeps a root directory for it."""
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -19,7 +20,8 @@ from tests.integration.service.conftest import Donor, Service, sh
 
 pytestmark = pytest.mark.runtime
 COMMAND_SECONDS = 60
-SANDBOX = "runsc-sandbox"
+SANDBOX = f"sandbox-of-{os.getpid()}"
+"""Its address in the abstract namespace is one for the whole machine: tests run side by side."""
 
 Runsc = Callable[..., Any]
 
@@ -117,13 +119,21 @@ async def test_a_containers_life(
     command = ("--cwd", "/tmp", "--env", "A=b", "c1", "/bin/sh", "-c", told)
     assert await runsc("exec", *command, code=5) == "b\n/tmp\n"
     await runsc("exec", "c1", "/bin/sh", "-c", "kill -9 $$", code=128 + 9)
+    pid_file = tmp_path / "internal-pid"
+    # Without a pid file of its own it gives the program one more argument.
+    options = ("--pid-file", str(tmp_path / "pid"), "--internal-pid-file", str(pid_file))
+    await runsc("exec", "--detach", *options, "c1", "/bin/sleep", "600")
+    pid = pid_file.read_text()
     assert "sleep" in await runsc("ps", "c1")
+    await runsc("kill", "--pid", pid, "c1", "KILL")
+    told = json.loads(await runsc("wait", "--pid", pid, "c1"))
+    assert (told["id"], told["exitStatus"]) == ("c1", 128 + 9)
     await runsc("pause", "c1")
     await runsc("resume", "c1")
     stats = json.loads(await runsc("events", "--stats", "c1"))
     assert stats["data"]["pids"]["current"] >= 1
     await runsc("kill", "c1", "TERM")
-    await runsc("kill", "c1", "KILL")
+    await runsc("kill", "--all", "c1", "KILL")
     assert json.loads(await runsc("wait", "c1")) == {"id": "c1", "exitStatus": 137}
     assert json.loads(await runsc("state", "c1"))["status"] == "stopped"
     await runsc("delete", "c1")

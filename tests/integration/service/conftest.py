@@ -23,6 +23,7 @@ from replay.redecide import redecide
 from replay.trail import Trail
 
 AT_REST_SAMPLES = 10
+ENGINES_FILE = "engines.json"
 KEEPER = "manager/worker/keeper.py"
 ENGINES = ("crun", "runc", "bwrap", "runsc")
 APPLETS = ("sh", "echo", "sleep", "true", "cat", "ls", "hostname", "id", "readlink", "kill", "stat")
@@ -171,16 +172,39 @@ async def wait_for_end(pid: int) -> None:
         os.close(fd)
 
 
+@pytest.fixture(scope="session")
+def probed(tmp_path_factory: pytest.TempPathFactory, rootfs: Path) -> Path:
+    """What a worker has found out about the engines of this machine."""
+    service = Service(tmp_path_factory.mktemp("probed") / "state").start()
+    service.stop()
+    return service.root / "worker" / ENGINES_FILE
+
+
+def know_engines(root: Path, probed: Path) -> None:
+    """Have the worker of a service that begins in ``root`` believe what another has found out."""
+    root.mkdir(mode=0o700)
+    (root / "worker").mkdir(mode=0o700)
+    shutil.copy(probed, root / "worker" / ENGINES_FILE)
+
+
 @pytest.fixture(params=["auto"])
 async def service(
-    request: pytest.FixtureRequest, tmp_path: Path, rootfs: Path
+    request: pytest.FixtureRequest, tmp_path: Path, rootfs: Path, probed: Path
 ) -> AsyncIterator[Service]:
-    running = Service(tmp_path / "state", request.param).start()
+    root = tmp_path / "state"
+    know_engines(root, probed)
+    running = Service(root, request.param).start()
     if not running.told:
         pytest.skip(f"engine {request.param} does not work here")
     yield running
     await running.end()
     await every_decision_is_taken_again(running.root / LOG_FILE)
+
+
+def cgroups(engine_ids: set[str]) -> list[Path]:
+    """Those of these containers; whatever else comes and goes meanwhile does not matter."""
+    found = (Path(place, name) for place, names, _ in os.walk("/sys/fs/cgroup") for name in names)
+    return sorted(path for path in found if path.name in engine_ids)
 
 
 async def every_decision_is_taken_again(path: Path) -> None:

@@ -3,11 +3,9 @@
 import contextlib
 import os
 import re
-import shutil
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,18 @@ import msgspec
 from manager import CallRefused, ServiceUnavailable
 from manager.adapters.client import SandboxClient
 from manager.domain.evolve import fold
+from manager.domain.exit_status import Exited
 from manager.domain.state import Sandbox
 from manager.kernel.fail_points import VARIABLE
 from manager.schema.events import decode_event
-from tests.integration.service.conftest import Donor, Service, sh, wait_for_end
+from tests.integration.service.conftest import (
+    Donor,
+    Service,
+    cgroups,
+    know_engines,
+    sh,
+    wait_for_end,
+)
 
 POLL_S = 0.01
 RETRY_S = 0.1
@@ -41,8 +47,7 @@ class Killed:
 
     def __init__(self, root: Path, probed: Path, engine: str, point: str, count: int = 1) -> None:
         self.marker = root.parent / f"reached-{root.name}"
-        (root / "worker").mkdir(parents=True, mode=0o700)
-        shutil.copy(probed, root / "worker" / "engines.json")
+        know_engines(root, probed)
         setting = f"{VARIABLE}={point}:{count}:{self.marker}"
         self.service = Service(root, engine, ("env", setting, sys.executable))
 
@@ -87,7 +92,8 @@ class Killed:
 class Story:
     """One client's story with one sandbox after the other, until one goes well."""
 
-    def __init__(self, service: Service, donor: Donor, notes: Path) -> None:
+    def __init__(self, service: Service, donor: Donor, notes: Path, prefix: str = "s") -> None:
+        self.prefix = prefix
         self.service = service
         self.donor = donor
         self.notes = notes
@@ -100,7 +106,7 @@ class Story:
 
     async def tell(self) -> None:
         """Whatever is refused is refused for the kill; at last nothing is."""
-        while not await self._round(f"s{self.rounds}"):
+        while not await self._round(f"{self.prefix}{self.rounds}"):
             assert self.rounds < ROUNDS_MAX, "refused again and again"
 
     async def _round(self, name: str) -> bool:
@@ -133,7 +139,8 @@ class Story:
         assert await sandbox.wait_status("short") == 7 << 8
         await self._start(sandbox, "long", "echo ran; sleep 600")
         pid = await sandbox.execute("long", ["/bin/sh", "-c", "exit 5"], {})
-        assert await sandbox.wait_process("long", pid)
+        assert pid > 0, "a process without a number"
+        assert await sandbox.wait_process("long", pid) == Exited(code=5)
         await sandbox.signal(9, cid="long")
         assert await sandbox.wait_status("long") == 9
         await sandbox.destroy("short")
@@ -178,10 +185,11 @@ async def reconcile(service: Service, story: Story | None = None) -> None:
         events = [msgspec.json.decode(each.data) | {"type": each.type} for each in records]
         engine_ids |= {each["intent"]["engine_id"] for each in events if "intent" in each}
         _told_once(events)
-        if story is not None:
-            _as_it_ran(stream.removeprefix("sandbox-"), events, story)
+        name = stream.removeprefix("sandbox-")
+        if story is not None and name.startswith(story.prefix):
+            _as_it_ran(name, events, story)
     assert await service.client.sandboxes() == []
-    await _nothing_left(engine_ids, await service.worker_pid())
+    await _nothing_left(engine_ids, service)
 
 
 def _settled(state: Sandbox) -> None:
@@ -211,18 +219,27 @@ def _as_it_ran(name: str, events: list[dict[str, Any]], story: Story) -> None:
             assert types & {"container.exited", "container.lost"}
 
 
-async def _nothing_left(engine_ids: set[str], worker: int) -> None:
+async def _nothing_left(engine_ids: set[str], service: Service) -> None:
     """No process, no cgroup, no mount; what goes a moment after its word is waited for."""
+    left = ["it was not looked"]
     with anyio.move_on_after(ENDS_S):
-        while _left(engine_ids, worker):
+        while left := _left(engine_ids, await service.worker_pid()):
             await anyio.sleep(POLL_S)
-    assert _left(engine_ids, worker) == []
+    assert not left, left
 
 
 def _left(engine_ids: set[str], worker: int) -> list[str]:
-    found = [path for path in Path("/sys/fs/cgroup").glob("**/*/") if path.name in engine_ids]
-    left = [str(path) for path in found]
-    mounts = Path(f"/proc/{worker}/mountinfo").read_text()
+    left = [str(path) for path in cgroups(engine_ids)]
+    try:
+        mounts = Path(f"/proc/{worker}/mountinfo").read_text()
+    except OSError:
+        return ["a worker that was killed and is not replaced yet"]
     left += [f"mount {each}" for each in engine_ids if each in mounts]
-    commands = subprocess.run(["ps", "-eo", "args"], stdout=subprocess.PIPE, check=True).stdout
+    commands = b"".join(_command_lines())
     return left + [f"process {each}" for each in engine_ids if each.encode() in commands]
+
+
+def _command_lines() -> Iterator[bytes]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            yield path.read_bytes()

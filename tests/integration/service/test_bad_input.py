@@ -9,7 +9,9 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
+from manager import Donation, Layer
 from manager.application.errors import CallRefused
 from tests.integration.service.conftest import Donor, Service, sh
 
@@ -198,6 +200,24 @@ WRONG_KINDS: list[tuple[str, Callable[[], int], str]] = [
         "importing fds: stdin must be open for reading, but its access mode is w",
     ),
     (
+        "a device",
+        lambda: os.open("/dev/zero", os.O_RDONLY),
+        "importing fds: stdin must be a pipe, a connected socket, a terminal, /dev/null or a "
+        "regular file, but is a character device",
+    ),
+    (
+        "a socket that nobody is connected to",
+        lambda: socket.socket(socket.AF_UNIX).detach(),
+        "importing fds: stdin must be a pipe, a connected socket, a terminal, /dev/null or a "
+        "regular file, but is an unconnected socket",
+    ),
+    (
+        "a file of the kernel's",
+        lambda: os.open("/proc/self/maps", os.O_RDONLY),
+        "importing fds: stdin must be a pipe, a connected socket, a terminal, /dev/null or a "
+        "regular file, but is a file of a pseudo filesystem",
+    ),
+    (
         "an O_PATH descriptor",
         lambda: os.open(os.devnull, os.O_PATH),
         "importing fds: stdin must be a pipe, a connected socket, a terminal, /dev/null or a "
@@ -223,4 +243,48 @@ async def test_the_wrong_kind_of_stdin_is_refused(
     records = await service.records("sandbox-sb")
     assert [record.type for record in records] == ["sandbox.create_rejected"]
     assert refused.value.text in json.loads(records[0].data)["error"]
+    assert await service.fd_counts() == before
+
+
+WRONG_TREES: list[tuple[str, int, str]] = [
+    ("/proc", os.O_RDONLY, "a file of a pseudo filesystem"),
+    ("/proc/self/fd", os.O_PATH, "a file of a pseudo filesystem"),
+    ("/sys", os.O_PATH, "a file of a pseudo filesystem"),
+    ("/proc/self/exe", os.O_PATH | os.O_NOFOLLOW, "a symbolic link"),
+    ("/proc/self/ns/mnt", os.O_RDONLY, "a namespace"),
+    ("/dev/zero", os.O_PATH, "a character device"),
+]
+ROLES: list[tuple[str, Callable[[int, Layer], dict[str, Any]]]] = [
+    ("the rootfs", lambda fd, _: {"rootfs": Layer(source=fd)}),
+    ('"/data"', lambda fd, root: {"rootfs": root, "mounts": [Layer(source=fd)]}),
+    (
+        "filestore of the rootfs",
+        lambda fd, root: {"rootfs": replace(root, upper="filestore", filestore=fd)},
+    ),
+    ("/dev", lambda fd, root: {"rootfs": root, "dev": fd}),
+    (
+        "rootfs upper tar",
+        lambda fd, root: {"rootfs": replace(root, upper="memory"), "upper_tar": fd},
+    ),
+]
+
+
+@pytest.mark.parametrize("service", ["crun"], indirect=True)
+async def test_the_wrong_kind_of_tree_is_refused(service: Service, donor: Donor) -> None:
+    before = await service.fd_counts()
+    root = Layer(source=donor.rootfs)
+    stdio = (donor.null_in, donor.null_out, donor.null_out)
+    bind = {"destination": "/data", "type": "bind", "source": "/x", "options": []}
+    for path, flags, kind in WRONG_TREES:
+        fd = os.open(path, flags)
+        for role, parts in ROLES:
+            spec = sh("true")
+            spec["mounts"] += [bind] if role == '"/data"' else []
+            donation = Donation(stdio=stdio, **parts(fd, root))
+            with pytest.raises(CallRefused) as refused:
+                await service.client.create_sandbox("sb", spec, donation)
+            assert f"{role} must be a" in refused.value.text
+            assert refused.value.text.endswith(f"but is {kind}"), (path, role)
+        os.close(fd)
+    assert await service.client.sandboxes() == []
     assert await service.fd_counts() == before

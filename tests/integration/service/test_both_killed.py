@@ -1,5 +1,6 @@
 """Manager and worker are killed: what a container's end was is still on record afterwards."""
 
+import contextlib
 import os
 import signal
 
@@ -117,5 +118,8 @@ async def test_a_keeper_that_is_killed_is_replaced(service: Service, donor: Dono
 
 
 def pidfds(pid: int) -> list[str]:
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    return [link for link in links if "pidfd" in link]
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # it opens and closes others meanwhile
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return [link for link in found if "pidfd" in link]

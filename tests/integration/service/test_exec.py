@@ -11,7 +11,7 @@ from manager.application.errors import CallRefused
 from manager.domain.exit_status import Exited, Signaled
 from tests.integration.service.conftest import ENGINES, Donor, Service, pipe, read_all, sh
 
-pytestmark = pytest.mark.parametrize("service", ENGINES, indirect=True)
+pytestmark = [pytest.mark.runtime, pytest.mark.parametrize("service", ENGINES, indirect=True)]
 
 SLEEP = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done"
 

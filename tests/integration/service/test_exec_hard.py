@@ -197,6 +197,8 @@ async def test_an_executed_process_survives_its_makers(
             service.start()
         assert await sandbox.wait_process("sb", pid) == Exited(code=42)
         assert await sandbox.wait_process("sb", pid) == Exited(code=42)
+        pid = await sandbox.execute("sb", ["/bin/sh", "-c", "exit 5"], {})
+        assert await sandbox.wait_process("sb", pid) == Exited(code=5)
 
 
 @every_engine

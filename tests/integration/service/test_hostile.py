@@ -12,7 +12,7 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
-from manager import CallRefused
+from manager import CallRefused, Layer
 from tests.integration.service.conftest import Donor, Service, pipe, sh, wait_for_end
 
 pytestmark = pytest.mark.runtime
@@ -165,3 +165,74 @@ os.write(1, sock.recv(100) or b"closed")
     finally:
         for path, mode in modes.items():
             path.chmod(mode)
+
+
+async def test_a_stranger_at_an_address_without_a_file_is_no_peer(
+    tmp_path: Path, rootfs: Path, donor: Donor
+) -> None:
+    """The sockets for gVisor's own command have no mode that could keep anybody out."""
+    service = Service(tmp_path / "state")
+    service.options = ("--runsc-root", str(tmp_path / "runsc"))
+    service.start()
+    name = f"abstract-{os.getpid()}"
+    sandbox = await service.client.create_sandbox(name, sh("sleep 600"), donor.donation())
+    await sandbox.start_root()
+    script = f"""
+import os, socket, sys
+if sys.argv[1] == "nobody":
+    os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+sock = socket.socket(socket.AF_UNIX)
+sock.connect("\\0runsc-sandbox.{name}\\0")
+try:
+    sock.send(b'{{"method":"containerManager.Wait","arg":"no"}}')
+    os.write(1, sock.recv(1000) or b"closed")
+except ConnectionError:
+    os.write(1, b"closed")
+"""
+    for who, answer in (("root", b"not found"), ("nobody", b"closed")):
+        command = [sys.executable, "-c", script, who]
+        done = await anyio.run_process(command, check=False, stderr=None)
+        assert answer in done.stdout
+    await service.end()
+
+
+async def test_streams_that_block_hold_up_nobody_but_their_container(
+    service: Service, donor: Donor, tmp_path: Path
+) -> None:
+    """A FIFO that nobody writes to, and a pipe that nobody reads."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    silent = os.open(fifo, os.O_RDWR)
+    sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+    await sandbox.start_root()
+    script = sh("(while :; do echo flood; done) & read line")
+    with pipe() as (_, flooded):
+        await sandbox.create_subcontainer("blocked")
+        donation = replace(donor.donation(out=flooded), stdio=(silent, flooded, flooded))
+        await sandbox.start_subcontainer("blocked", script, donation)
+        await sandbox.create_subcontainer("other")
+        await sandbox.start_subcontainer("other", sh("exit 3"), donor.donation())
+        assert (await sandbox.wait("other")).code == 3
+        assert (await sandbox.state())["containers"]["blocked"]["status"] == "running"
+        await sandbox.destroy("blocked")
+    os.close(silent)
+    spec = {**sh("true"), "mounts": [{"destination": "/data", "type": "bind", "source": "/x"}]}
+    fd = os.open(fifo, os.O_PATH)
+    bound = replace(donor.donation(), mounts=[Layer(source=fd)])
+    await sandbox.create_subcontainer("bound")
+    with pytest.raises(CallRefused, match='"/data" must be a directory or regular file'):
+        await sandbox.start_subcontainer("bound", spec, bound)
+    os.close(fd)
+
+
+@pytest.mark.parametrize("service", ["crun", "runc"], indirect=True)
+async def test_a_setting_of_the_kernel_is_not_a_containers(service: Service, donor: Donor) -> None:
+    name = "vm.swappiness"
+    path = Path("/proc/sys") / name.replace(".", "/")
+    before = path.read_text().strip()
+    sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+    await sandbox.start_root()
+    await sandbox.create_subcontainer("c")
+    spec = _with_linux(sysctl={name: before})
+    with pytest.raises(CallRefused, match=name):
+        await sandbox.start_subcontainer("c", spec, donor.donation())

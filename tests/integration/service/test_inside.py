@@ -100,6 +100,32 @@ async def test_private_and_shared_pid_namespaces(service: Service, donor: Donor)
 
 
 @host_kernel
+async def test_a_pid_namespace_that_is_named_by_a_path(service: Service, donor: Donor) -> None:
+    """Those who name the same one share it; one that nobody has named before is a new one."""
+    sandbox = await running_sandbox(service, donor)
+
+    async def namespace(cid: str, path: str) -> str:
+        spec = sh("sleep 1000")
+        for each in spec["linux"]["namespaces"]:
+            if each["type"] == "pid":
+                each["path"] = path
+        await sandbox.create_subcontainer(cid)
+        await sandbox.start_subcontainer(cid, spec, donor.donation())
+        init = (await sandbox.state())["containers"][cid]["launched"]["pid"]
+        return os.readlink(f"/proc/{init}/ns/pid")
+
+    first = await namespace("c1", "/proc/4711/ns/pid")
+    assert await namespace("c2", "/proc/4711/ns/pid") == first
+    other = await namespace("c3", "/proc/4712/ns/pid")
+    root = (await sandbox.state())["containers"]["sb"]["launched"]["pid"]
+    assert len({first, other, os.readlink(f"/proc/{root}/ns/pid")}) == 3
+    assert len(await sandbox.processes("c1")) == 1, "each has a list of its own"
+    pid = (await sandbox.processes("c2"))[0]["pid"]
+    with pytest.raises(CallRefused, match=f'process {pid} belongs to a different container: "c2"'):
+        await sandbox.signal(signal.SIGKILL, "c1", pid=pid)
+
+
+@host_kernel
 async def test_everyone_ends_with_init_and_by_a_signal_for_all(
     service: Service, donor: Donor
 ) -> None:

@@ -18,19 +18,11 @@ from manager.kernel.fail_points import (
     WORKER_POINTS,
     fail_point,
 )
-from tests.integration.service.conftest import Donor, Service
+from tests.integration.service.conftest import Donor
 from tests.integration.service.killing import Killed, Story, answered, reconcile
 from tests.integration.service.test_restore import Counted, counter, save
 
 pytestmark = pytest.mark.runtime
-
-
-@pytest.fixture(scope="session")
-def probed(tmp_path_factory: pytest.TempPathFactory, rootfs: Path) -> Path:
-    """What a worker has found out about the engines of this machine."""
-    service = Service(tmp_path_factory.mktemp("probed") / "state").start()
-    service.stop()
-    return service.root / "worker" / "engines.json"
 
 
 def test_every_place_is_somewhere() -> None:

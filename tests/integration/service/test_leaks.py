@@ -6,16 +6,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.integration.service.conftest import Donor, Service, sh
+from tests.integration.service.conftest import Donor, Service, cgroups, sh
 
 pytestmark = [pytest.mark.runtime, pytest.mark.timeout(300)]
 
 STARTS = 1000
-
-
-def cgroups(engine_ids: set[str]) -> list[Path]:
-    found = Path("/sys/fs/cgroup").glob("**/*/")
-    return sorted(path for path in found if path.name in engine_ids)
 
 
 def children(pid: int) -> list[str]:
@@ -33,6 +28,7 @@ def footprint(manager: int, worker: int, state: Path) -> dict[str, object]:
             for path in state.rglob("*")
             if path.is_dir() and "sandboxes" not in path.parts
         ),
+        "sockets": sorted(str(each.relative_to(state)) for each in state.rglob("*.sock")),
         "stage": stage_entries(worker),
     }
 

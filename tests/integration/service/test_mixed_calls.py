@@ -13,6 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from manager.adapters.client import SandboxClient
+from manager.adapters.compatibility import OF_GVISOR
 from manager.application.errors import ManagerError
 from manager.domain.evolve import fold
 from manager.schema.events import decode_event
@@ -23,7 +24,14 @@ CALLS = int(os.environ.get("SANDTRAIL_MIXED_CALLS", "1200"))
 SEED = int(os.environ.get("SANDTRAIL_MIXED_SEED", "1"))
 CLIENTS = 8
 CIDS = [f"c{number}" for number in range(12)]
-WRONG_CIDS = ["nobody", "..", "a/b", "x" * 200, "\n"]
+STRANGER = "nobody"
+WRONG_CIDS = [STRANGER, "..", "a/b", "x" * 200, "\n"]
+METHODS = [each for each in OF_GVISOR if not each.endswith(".Pause")]
+"""Any of them, with any argument; a sandbox that is paused for long would refuse most others."""
+
+ANSWER_SECONDS = 0.05
+"""How long to wait for an answer that may never come."""
+
 GARBAGE = [
     b"{",
     b"[]",
@@ -58,6 +66,7 @@ class Client:
             self.runtime_state,
             self.pause,
             self.execute,
+            *[self.anything] * 4,
         ]
 
     async def run(self, count: int) -> None:
@@ -94,7 +103,7 @@ class Client:
         await self.sandbox.destroy(self.cid())
 
     async def wait(self) -> None:
-        with anyio.move_on_after(0.05):
+        with anyio.move_on_after(ANSWER_SECONDS):
             await self.sandbox.wait(self.cid())
 
     async def processes(self) -> None:
@@ -114,6 +123,14 @@ class Client:
         arg = {"argv": ["/bin/true"], "ContainerID": self.cid(), "GuestFDs": [0, 1, 2]}
         request = {"method": "containerManager.ExecuteAsync", "arg": arg}
         await self.send(json.dumps(request).encode(), files=3)
+
+    async def anything(self) -> None:
+        cid, pid = self.cid(), self.random.choice([-1, 0, 1, 2, 1 << 31])
+        forms: list[object] = [None, {}, [], 7, cid, {"CID": cid}, {"CID": 7}]
+        forms.append({"CID": cid, "PID": pid, "Signo": 0, "Mode": self.random.randrange(-1, 5)})
+        method, arg = self.random.choice(METHODS), self.random.choice(forms)
+        with anyio.move_on_after(ANSWER_SECONDS):
+            await self.sandbox._transport.call("sb", method, arg, again=False)
 
     async def garbage(self) -> None:
         await self.send(self.random.choice(GARBAGE), files=self.random.choice([0, 1, 128]))
@@ -139,9 +156,10 @@ async def test_nothing_is_left_but_the_log(service: Service, donor: Donor) -> No
     async with anyio.create_task_group() as tasks:
         for client in clients:
             tasks.start_soon(client.run, CALLS // CLIENTS)
+    await service.fd_counts()  # at rest: what was hung up on has been done as well
     with contextlib.suppress(ManagerError):
         await sandbox.resume()
-    for cid in CIDS:
+    for cid in (*CIDS, STRANGER):
         with contextlib.suppress(ManagerError):
             await sandbox.destroy(cid)
     assert await service.fd_counts() == descriptors

@@ -120,6 +120,31 @@ async def test_processes_and_statistics(service: Service, donor: Donor) -> None:
     assert len(await service.records()) == before  # to look leaves nothing
 
 
+@every_engine
+async def test_who_is_busy_uses_more_than_who_is_idle(service: Service, donor: Donor) -> None:
+    sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+    await sandbox.start_root()
+    for cid, script in (("busy", "while true; do :; done"), ("idle", "sleep 600")):
+        await sandbox.create_subcontainer(cid)
+        await sandbox.start_subcontainer(cid, sh(script), donor.donation())
+    first = await sandbox.stats("busy")
+    assert (first["event"]["type"], first["event"]["id"]) == ("stats", "busy")
+
+    async def used(cid: str) -> int:
+        return int((await sandbox.stats("sb"))["containerUsage"][cid])
+
+    before = await used("busy")
+    with anyio.fail_after(30):
+        while await used("busy") <= max(before, await used("idle")) + 50_000_000:
+            await anyio.sleep(0.02)
+    await sandbox.signal(signal.SIGKILL, "idle")
+    await sandbox.wait("idle")
+    await sandbox.destroy("idle")
+    with pytest.raises(CallRefused, match='container "idle" not found'):
+        await sandbox.stats("idle")
+    assert "idle" not in (await sandbox.stats("sb"))["containerUsage"]
+
+
 async def test_the_other_objects_of_gvisors_socket(service: Service, donor: Donor) -> None:
     sandbox = await service.client.create_sandbox("sb", sh("exec sleep 600"), donor.donation())
     await sandbox.start_root()

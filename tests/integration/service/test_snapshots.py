@@ -1,11 +1,15 @@
 """A real service that begins with a snapshot goes on as if it had folded its whole log."""
 
+import pytest
+
 from eventstore import open_log
 from manager.adapters.client import SandboxClient
 from manager.domain.exit_status import Exited, Signaled
 from manager.schema.node_fold import FoldedSandbox
 from manager.schema.node_snapshot import node_snapshots, open_fold, verify_snapshots
 from tests.integration.service.conftest import Donor, Service, sh
+
+pytestmark = pytest.mark.runtime
 
 
 async def with_two_containers(service: Service, donor: Donor) -> SandboxClient:

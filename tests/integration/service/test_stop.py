@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
+from manager.adapters.worker_client import WorkerProcess
 from manager.cli.serve import command as serve_command
 from manager.domain.exit_status import Exited, Signaled
 from tests.integration.service.conftest import Donor, Service, pipe, sh, wait_for_end
@@ -48,6 +49,32 @@ async def test_containers_end_with_a_service_that_is_told_so(
     assert await again.wait("polite") == Exited(code=5)
     assert await again.wait() == Signaled(signal=signal.SIGKILL)
     await service.end()
+
+
+@pytest.mark.runtime
+async def test_the_worker_of_a_service_that_was_stopped_stays_with_the_next(
+    service: Service, donor: Donor
+) -> None:
+    sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+    await sandbox.start_root()
+    worker = await service.worker_pid()
+    assert await anyio.to_thread.run_sync(service.stop) == 0
+    service.start()
+    await sandbox.delete(force=True)
+    again = await service.client.create_sandbox("again", sh("exit 7"), donor.donation())
+    await again.start_root()
+    assert await again.wait() == Exited(code=7)
+    assert await service.worker_pid() == worker
+    assert "worker.lost" not in [each.type for each in await service.records("node")]
+
+
+async def test_a_worker_whose_manager_gives_up_while_it_starts_leaves(tmp_path: Path) -> None:
+    workers = WorkerProcess(tmp_path)
+    with anyio.move_on_after(0.001):  # it is started at once, and cannot be ready by then
+        await workers.connect()
+    child = workers._child
+    assert child is not None
+    await wait_for_end(child)
 
 
 def test_the_unit_starts_a_service_that_this_program_can_be() -> None:

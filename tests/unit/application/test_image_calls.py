@@ -46,11 +46,11 @@ async def saved(calls: Calls, donate: Donate, image: Path, **how: Any) -> None:
     await images.checkpoint("old", file, calls.origin(None), **how)
 
 
-async def begun(calls: Calls, donate: Donate, image: Path) -> ImageCalls:
+async def begun(calls: Calls, donate: Donate, image: Path, **how: Any) -> ImageCalls:
     """A sandbox that waits for `job`."""
     await create(calls, donate, "new")
     images = ImageCalls(calls)
-    await images.restore("new", opened(image), calls.origin(None), "begin")
+    await images.restore("new", opened(image), calls.origin(None), "begin", **how)
     await calls.create_subcontainer("new", "k", FdBundle(), calls.origin(None))
     return images
 
@@ -170,6 +170,21 @@ async def test_a_kernel_that_does_not_load(world: World, donate: Donate, tmp_pat
         await calls.delete("new", calls.origin(None), force=True)
         assert not world.worker.running
         assert not world.worker.held
+
+
+async def test_a_restore_in_the_background(world: World, donate: Donate, tmp_path: Path) -> None:
+    async with world.manager() as (_, calls):
+        await saved(calls, donate, tmp_path / "image")
+        images = await begun(calls, donate, tmp_path / "image", background=True)
+        world.worker.silent = True
+        await images.restore_subcontainer(
+            "new", arguments("k", "job", "last"), donate(), calls.origin(None)
+        )
+        assert calls.state("new").phase == "restoringStarted"
+        for launch in world.worker.launched[2:]:
+            world.worker.start(launch.launch_id)
+        await images.wait_restore("new")
+        assert calls.state("new").phase == "restored"
 
 
 async def test_a_manager_that_dies_between(world: World, donate: Donate, tmp_path: Path) -> None:

@@ -30,6 +30,17 @@ def test_worker_messages(decode: Callable[[bytes], object], body: bytes) -> None
         decode(body)
 
 
+def test_a_field_of_a_report_that_is_no_text() -> None:
+    report = w.Killed(seq=1, kill_id="K")
+    assert w.decode_from_worker(w.encode(report)) == report
+    with pytest.raises(msgspec.DecodeError):
+        w.decode_from_worker(w.encode(report).replace(b"kill_id", b"\x80ill_id"))
+
+
+def test_a_command_reads_back_as_it_was() -> None:
+    assert w.encode(w.decode_to_worker(KILL)) == KILL
+
+
 @pytest.mark.parametrize(
     "metadata", [b'{"sandtrail":"\xee"}', b'{"x":' + b"[" * 100_000, b'"\\ud800"', b"[]"]
 )
