@@ -29,7 +29,8 @@ from eventstore import SealPolicy, Snapshot, load_signer, open_log
 from manager.adapters.descriptors import KernelDescriptors
 from manager.adapters.identity import RandomIds
 from manager.application.live_sandbox import LiveSandbox
-from manager.application.node import NodePorts, open_node
+from manager.application.node import open_node
+from manager.application.ports import NodePorts
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.domain.evolve import evolve
 from manager.domain.state import ABSENT, Sandbox

@@ -24,7 +24,8 @@ from manager.adapters.transport import EmbeddedTransport
 from manager.adapters.worker_client import WorkerProcess
 from manager.application.calls import Calls
 from manager.application.engines import AUTO
-from manager.application.node import Node, NodePorts, open_node
+from manager.application.node import Node, open_node
+from manager.application.ports import NodePorts
 from manager.application.program import program_version
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.application.stopping import stop_containers

@@ -109,6 +109,8 @@ def _short_detail(data: dict[str, Any]) -> str:
             return program
         case {"signo": signo}:
             return f"signal {signo}"
+        case {"name": str(name), "at": int(at), "message": message}:
+            return " ".join(filter(None, (name, f"at #{at}" if at else "", str(message))))
         case {"reason": reason}:
             return str(reason)
         case {"version": version, "kernel": kernel}:

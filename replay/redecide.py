@@ -19,6 +19,7 @@ from manager.domain import restore_events as r
 from manager.domain.decide import decide
 from manager.domain.events import Event
 from manager.domain.evolve import fold as fold_events
+from manager.domain.mark import MarkAdded, MarkEvent, MarkRejected
 from manager.domain.state import ABSENT, Sandbox
 from manager.schema.node_events import decode_node_event
 from manager.schema.node_fold import STREAM_PREFIX, NodeFold, decode_record
@@ -26,6 +27,7 @@ from manager.schema.node_snapshot import node_snapshots, open_fold, recall
 from replay.commands import commands_of
 from replay.difference import Difference, differences
 from replay.facts import FactMissing, FactReader, Facts
+from replay.redecide_marks import MarksAgain
 from replay.rule_place import place_of
 from replay.selection import container_of, payload
 from replay.settings import Settings, apply_settings
@@ -34,6 +36,7 @@ from replay.trail import Trail, Window
 Verdict: TypeAlias = Literal[
     "same", "narrowed", "widened", "reason", "different", "moot", "unreplayable"
 ]
+Decided: TypeAlias = Event | MarkEvent
 LOOK_AHEAD_FIRST: Final = 8
 """How many events are looked at first: most decisions have fewer."""
 LOOK_AHEAD_EVENTS: Final = 1024
@@ -158,6 +161,7 @@ class _Walk:
         self._settings = settings
         self._cascade = cascade
         self._facts = FactReader(trail.log)
+        self._marks = MarksAgain()
         self._fold = NodeFold()
         self._instead: dict[str, Sandbox] = {}
 
@@ -165,6 +169,7 @@ class _Walk:
         snapshots = node_snapshots(self._trail.path.parent)
         self._fold = await open_fold(self._trail.log, snapshots, until=window.first - 1)
         await self._facts.catch_up(window.first - 1)
+        await self._marks.catch_up(self._trail.log, window.first - 1)
 
     async def take(self, ahead: _Ahead) -> Redecision | None:
         """Take the next decision again; ``None`` for what was not decided."""
@@ -175,10 +180,25 @@ class _Walk:
         self._facts.learn(record)
         event = decode_node_event(record.type, record.data)
         self._fold.apply(record)
+        if isinstance(event, MarkAdded | MarkRejected):
+            return self._mark(record, event)
         if not isinstance(event, e.SandboxCreateRejected):
             return None
         group = await self._group(ABSENT, event.sandbox, [record], (event,))
         return self._judge(group, ABSENT, event.sandbox)
+
+    def _mark(self, record: RecordedEvent, recorded: MarkEvent) -> Redecision:
+        now, place = self._marks.decide(recorded, record)
+        found = Redecision(
+            position=record.position,
+            sandbox="",
+            container="",
+            type=record.type,
+            asked=True,
+            verdict="same",
+            recorded=refusal_of((recorded,)),
+        )
+        return _differing(found, (recorded,), () if now is None else (now,), place)
 
     async def _take_sandbox(self, ahead: _Ahead, first: RecordedEvent) -> Redecision:
         sandbox_id = first.stream.removeprefix(STREAM_PREFIX)
@@ -275,31 +295,40 @@ class _Walk:
         now: tuple[Event, ...],
         decision: tuple[Sandbox, c.Command],
     ) -> Redecision:
+        text = refusal_of(now)
         if now == group.events:
             return found
-        text = refusal_of(now)
-        if not now:
-            return replace(found, verdict="moot")
-        if bool(text) != bool(found.recorded):
-            verdict: Verdict = "narrowed" if text else "widened"
-        elif text != found.recorded:
-            verdict = "reason"
-        elif self._settings.changes_anything:
+        if now and text == found.recorded and self._settings.changes_anything:
             return found  # what differs are facts of the setting, not the answer
-        else:
-            verdict = "different"
         place = place_of(text, lambda: decide(*decision)) if text else ""
-        fields = differences(_shown(group.events), _shown(now))
-        return replace(
-            found,
-            verdict=verdict,
-            now=text,
-            rule=place,
-            fields=tuple(each for each, _ in zip(fields, range(DIFFERENCES_MAX), strict=False)),
-        )
+        return _differing(found, group.events, now, place)
 
 
-def refusal_of(events: Iterable[Event]) -> str:
+def _differing(
+    found: Redecision, then: Sequence[Decided], now: Sequence[Decided], place: str
+) -> Redecision:
+    """How a decision differs from what was recorded, if it does."""
+    if tuple(now) == tuple(then):
+        return found
+    if not now:
+        return replace(found, verdict="moot")
+    text = refusal_of(now)
+    verdict: Verdict = "different"
+    if bool(text) != bool(found.recorded):
+        verdict = "narrowed" if text else "widened"
+    elif text != found.recorded:
+        verdict = "reason"
+    fields = differences(_shown(then), _shown(now))
+    return replace(
+        found,
+        verdict=verdict,
+        now=text,
+        rule=place,
+        fields=tuple(each for each, _ in zip(fields, range(DIFFERENCES_MAX), strict=False)),
+    )
+
+
+def refusal_of(events: Iterable[Decided]) -> str:
     """The text by which a decision refuses or fails a call; empty if it does not."""
     for event in events:
         match event:
@@ -318,6 +347,7 @@ def refusal_of(events: Iterable[Event]) -> str:
                 | e.RestoreRejected(error=error)
                 | e.ContainerRestoreRejected(error=error)
                 | r.SandboxCheckpointRejected(error=error)
+                | MarkRejected(error=error)
             ):
                 return error or "refused"
     return ""
@@ -352,6 +382,6 @@ def _with_search_path(now: Event, then: Event | None) -> Event:
     return now
 
 
-def _shown(events: Iterable[Event]) -> list[dict[str, Any]]:
+def _shown(events: Iterable[Decided]) -> list[dict[str, Any]]:
     shown: list[dict[str, Any]] = to_builtins(list(events))
     return shown

@@ -69,6 +69,26 @@ class ManagerClient:
         found = await self._transport.call(None, "sandboxManager.List", None, again=True)
         return list(found)
 
+    async def mark(
+        self, name: str, *, at: int = 0, message: str = "", request_id: str | None = None
+    ) -> int:
+        """Give a point of the log a name, found as ``mark:NAME``; returns its position.
+
+        Args:
+            name: Like an id; a name is given once.
+            at: The position; 0 for the mark's own.
+            message: What for.
+            request_id: Same id, same call: acted upon once. A new one if absent.
+
+        Raises:
+            CallRefused: The text says why; it is in the log.
+            ServiceUnavailable: No answer.
+        """
+        asked = {"Name": name, "Position": at, "Message": message}
+        arg = {**asked, "RequestID": request_id or new_event_id()}
+        found = await self._transport.call(None, "sandboxManager.Mark", arg, again=True)
+        return int(found["Position"])
+
     async def version(self) -> dict[str, Any]:
         """What runs there: program, log format, engine, process."""
         return dict(await self._transport.call(None, "sandboxManager.Version", None, again=True))

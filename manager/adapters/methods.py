@@ -17,6 +17,7 @@ from manager.application.exec_arguments import from_wire as exec_from_wire
 from manager.application.exec_calls import ExecCalls
 from manager.application.image_calls import ImageCalls
 from manager.application.inspection import Inspection
+from manager.application.marks import Marker
 from manager.schema.node_fold import Origin
 from manager.schema.summary import inspection, summary
 from manager.urpc.errors import UnknownMethod, UrpcError
@@ -24,6 +25,7 @@ from manager.urpc.gojson import Shape
 from manager.urpc.gotypes import (
     CREATE_ARGS,
     EXEC_ARGS,
+    MARK_ARGS,
     MEMORY_USAGE_OPTS,
     NO_ARGUMENT,
     PAUSE_ARGS,
@@ -87,6 +89,7 @@ class Methods:
 
 def node_methods(calls: Calls, version: dict[str, Any]) -> Methods:
     """``sandboxManager``, on the node's socket."""
+    marker = Marker(calls.node)
 
     async def create(argument: Any, request: Request, origin: Origin) -> Any:
         arguments = from_wire(argument, argument["CID"])
@@ -107,6 +110,16 @@ def node_methods(calls: Calls, version: dict[str, Any]) -> Methods:
         )
         return EMPTY
 
+    async def mark(argument: Any, _: Request, origin: Origin) -> Any:
+        position = await marker.add(
+            argument["Name"],
+            origin,
+            at=argument["Position"],
+            message=argument["Message"],
+            request_id=argument["RequestID"],
+        )
+        return {"Position": position}
+
     async def tell_version(_: Any, __: Request, ___: Origin) -> Any:
         return version
 
@@ -115,6 +128,7 @@ def node_methods(calls: Calls, version: dict[str, Any]) -> Methods:
         "List": (NO_ARGUMENT, list_sandboxes),
         "State": (STRING, state),
         "Delete": (SANDBOX_DELETE_ARGS, delete),
+        "Mark": (MARK_ARGS, mark),
         "Version": (NO_ARGUMENT, tell_version),
     }
     return Methods(calls, {f"sandboxManager.{name}": method for name, method in table.items()})

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from eventstore import Document
 from manager.application.arguments import StartArguments
 from manager.application.effects import Luggage
-from manager.application.node import NodePorts
+from manager.application.ports import NodePorts
 from manager.application.spec_body import effective_spec, encode_spec, masked_document
 from manager.domain.process_rules import SPEC_BYTES_MAX
 from manager.domain.request import FdFact, StartRequest

@@ -1,20 +1,26 @@
 """The manager of one node, without its doors: the log, the live sandboxes, the worker."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Final
 
 import anyio
-from msgspec import Struct
 
-from eventstore import ANY, Document, EventLog, EventStoreError, NewEvent, SnapshotFiles
+from eventstore import (
+    ANY,
+    Document,
+    EventStoreError,
+    ExpectedVersion,
+    NewEvent,
+    RecordedEvent,
+)
 from manager.application.effects import EffectRunner, Luggage
 from manager.application.engines import AUTO, Engines
 from manager.application.errors import NotRecorded
 from manager.application.live_sandbox import LiveSandbox
-from manager.application.ports import Descriptors, Ids, Workers
+from manager.application.ports import NodePorts
 from manager.application.recording import Recording
 from manager.application.registry import Registry
 from manager.application.reports import to_report
@@ -30,7 +36,6 @@ from manager.schema import worker as w
 from manager.schema.node_fold import Origin
 from manager.urpc.fds import FdBundle
 
-NODE_STREAM: Final = "node"
 logger = logging.getLogger(__name__)
 
 OUTCOME_KEYS: Final = ("launch_id", "kill_id", "pause_id", "checkpoint_id")
@@ -38,28 +43,6 @@ OUTCOME_KEYS: Final = ("launch_id", "kill_id", "pause_id", "checkpoint_id")
 
 SandboxListener = Callable[[str, bool], Awaitable[None]]
 """Told a sandbox's id and whether it lives (true) or is gone (false)."""
-
-
-def _nothing_to_sweep(alive: Collection[str]) -> tuple[str, ...]:  # noqa: ARG001 - no doors
-    """A node without doors leaves nothing that outlives it."""
-    return ()
-
-
-class NodePorts(Struct, frozen=True, kw_only=True):
-    """What a node stands on.
-
-    ``ignore_namespace_paths`` as in :class:`manager.domain.request.StartRequest`. ``sweep`` is
-    told the ids of the sandboxes that live, removes what the doors of others left, and names it.
-    """
-
-    log: EventLog
-    workers: Workers
-    descriptors: Descriptors
-    ids: Ids
-    env_key: bytes
-    snapshots: SnapshotFiles | None = None
-    ignore_namespace_paths: bool = False
-    sweep: Callable[[Collection[str]], Sequence[str]] = _nothing_to_sweep
 
 
 class Node:
@@ -119,8 +102,13 @@ class Node:
             self.registry.drop_if_gone(sandbox.state.id)
 
     async def record(
-        self, tag: str, data: bytes, origin: Origin, documents: Sequence[Document] = ()
-    ) -> None:
+        self,
+        tag: str,
+        data: bytes,
+        origin: Origin,
+        documents: Sequence[Document] = (),
+        expected: ExpectedVersion = ANY,
+    ) -> RecordedEvent:
         """Append one event to the node's own stream.
 
         Raises:
@@ -136,11 +124,11 @@ class Node:
         )
         try:
             with anyio.CancelScope(shield=True):
-                records = await self.ports.log.append(NODE_STREAM, [new], expected=ANY)
+                (record,) = await self.ports.log.append(n.NODE_STREAM, [new], expected=expected)
         except EventStoreError as error:
             raise NotRecorded(str(error)) from error
-        for record in records:
-            self.registry.frontier.note(record)
+        self.registry.frontier.note(record)
+        return record
 
     async def note(self, event: n.NodeEvent) -> None:
         """Record a fact about the node itself.
@@ -377,23 +365,15 @@ async def open_node(
             tasks.cancel_scope.cancel()
 
 
-@asynccontextmanager
-async def _snapshots_kept(node: Node, events: int) -> AsyncIterator[None]:
-    """Write snapshots while this lasts, and the last one when nothing is appended any more."""
+def _snapshots_kept(node: Node, events: int) -> AbstractAsyncContextManager[None]:
+    """Write snapshots while this lasts, if there is a place for them."""
     if node.ports.snapshots is None:
-        yield
-        return
+        return nullcontext()
     registry = node.registry
-    keeper = SnapshotKeeper(
+    return SnapshotKeeper(
         node.ports.snapshots,
         events,
         registry.frontier,
         registry.folded,
         registry.snapshot_position,
-    )
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(keeper.run)
-        yield
-        tasks.cancel_scope.cancel()
-    with anyio.CancelScope(shield=True):
-        await keeper.stop()
+    ).running()

@@ -1,8 +1,11 @@
 """What the application needs from the world, one small protocol each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
+from msgspec import Struct
+
+from eventstore import EventLog, SnapshotFiles
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import FdFact
 from manager.schema import worker as w
@@ -104,3 +107,25 @@ class Workers(Protocol):
             WorkerGone: It cannot be started; the text says why.
         """
         ...
+
+
+def _nothing_to_sweep(alive: Collection[str]) -> tuple[str, ...]:  # noqa: ARG001 - no doors
+    """A node without doors leaves nothing that outlives it."""
+    return ()
+
+
+class NodePorts(Struct, frozen=True, kw_only=True):
+    """What a node stands on.
+
+    ``ignore_namespace_paths`` as in :class:`manager.domain.request.StartRequest`. ``sweep`` is
+    told the ids of the sandboxes that live, removes what the doors of others left, and names it.
+    """
+
+    log: EventLog
+    workers: Workers
+    descriptors: Descriptors
+    ids: Ids
+    env_key: bytes
+    snapshots: SnapshotFiles | None = None
+    ignore_namespace_paths: bool = False
+    sweep: Callable[[Collection[str]], Sequence[str]] = _nothing_to_sweep

@@ -5,7 +5,8 @@ are exactly what the log says up to one position; the rest happens in a thread.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
@@ -76,6 +77,16 @@ class SnapshotKeeper:
         self._frontier = frontier
         self._live = live
         self._saved = saved
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Write snapshots while this lasts, and the last one when nothing is appended any more."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.run)
+            yield
+            tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await self.stop()
 
     async def run(self) -> None:
         """Write snapshots until cancelled; one that is under way is brought to its end."""

@@ -38,6 +38,7 @@ COMMANDS: Final = {
         "replay.cli.replay",
         "Ask for states of the past, why they are so, and what would have been.",
     ),
+    "mark": ("manager.cli.mark", "Give points of the log names."),
     "audit": ("replay.cli.audit", "Show that the log is what was sealed, and what it says."),
     "doctor": ("manager.cli.doctor", "Try every engine on this machine."),
     "completion": (
@@ -53,7 +54,7 @@ SECTIONS: Final = {
         "restore", "rm",
     ),
     "What there is, and was": ("ps", "inspect", "top", "stats"),
-    "The log": ("log", "replay", "audit"),
+    "The log": ("log", "replay", "mark", "audit"),
     "Help": ("help", "completion"),
 }  # fmt: skip
 """How its help groups them."""

@@ -4,16 +4,19 @@ A clock may be set back. Then several positions can claim a time: ``at`` takes t
 was recorded by then, a window begins with the first one that was not recorded before.
 """
 
+from difflib import get_close_matches
 from typing import Final
 
 from eventstore import EventLog, RecordedEvent
-from manager.schema.when import EventId, Head, Instant, Position, When, WhenError
+from manager.schema.marks import read_marks
+from manager.schema.when import EventId, Head, Instant, MarkName, Position, When, WhenError
 
 CLOCK_STEP_NS: Final = 3600 * 1_000_000_000
 """How far a clock may have been set back for the beginning of a window still to be found exactly.
 
 What is older by more than that is not looked through.
 """
+NAMES_TOLD_MAX: Final = 3
 
 
 class WhenOutside(WhenError):  # noqa: N818 - nothing is broken
@@ -24,8 +27,10 @@ async def position_at(log: EventLog, when: When, *, now_ns: int) -> int:
     """The last position that belongs to a point; 0 is the empty log.
 
     Raises:
-        WhenOutside: It lies beyond the log, before its first event or in the future.
+        WhenOutside: It lies beyond the log, before its first event or in the future, or nobody
+            has made such a mark.
         EventStoreError: The log cannot be read.
+        EventFormatError: A mark is damaged; the text names it.
     """
     head = await log.head()
     match when:
@@ -35,6 +40,8 @@ async def position_at(log: EventLog, when: When, *, now_ns: int) -> int:
             return head - back
         case EventId(event_id=event_id):
             return await _find_event(log, event_id)
+        case MarkName(name=name):
+            return await _find_mark(log, name)
         case Instant(at_ns=at_ns) if at_ns > now_ns:
             raise WhenOutside(f"that time is still to come; {await bounds(log)}")
         case Instant(at_ns=at_ns, day=day):
@@ -86,3 +93,18 @@ async def _find_event(log: EventLog, event_id: str) -> int:
         if record.event_id == event_id:
             return record.position
     raise WhenOutside(f"no event has the id {event_id!r}; {await bounds(log)}")
+
+
+async def _find_mark(log: EventLog, name: str) -> int:
+    marks = await read_marks(log)
+    if name in marks:
+        return marks[name].at
+    near = get_close_matches(name, marks, n=NAMES_TOLD_MAX)
+    if near:
+        hint = f"did you mean {' or '.join(f'mark:{each}' for each in near)}?"
+    elif marks:
+        newest = ", ".join([*marks][-NAMES_TOLD_MAX:])
+        hint = f"the log has {len(marks)}, the newest: {newest}"
+    else:
+        hint = "the log has none; `sandtrail mark add` makes one"
+    raise WhenOutside(f"there is no mark {name!r}: {hint}")

@@ -1,6 +1,6 @@
 """Facts about the node itself: the stream ``node`` of the log.
 
-It also holds the refusals of creates whose id could not name a stream of its own.
+It also holds the marks, and the refusals of creates whose id could not name a stream of its own.
 """
 
 from collections.abc import Mapping
@@ -9,8 +9,11 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from manager.domain.events import SandboxCreateRejected
+from manager.domain.mark import MarkAdded, MarkRejected
 from manager.schema.codec import EventCodec
 from manager.schema.worker import EngineReport, PidIdentity
+
+NODE_STREAM: Final = "node"
 
 
 class ManagerStarted(Struct, frozen=True, kw_only=True, tag="manager.started"):
@@ -68,6 +71,8 @@ NodeEvent: TypeAlias = (
     | WorkerStarted
     | WorkerLost
     | RecoveryCompleted
+    | MarkAdded
+    | MarkRejected
     | SandboxCreateRejected
 )
 """Everything that the node's stream may hold."""

@@ -43,6 +43,13 @@ async def fold_log_at(log: EventLog, path: Path, when: str) -> tuple[NodeFold, A
     return fold, await as_of(log, position)
 
 
+async def position_in(path: Path, when: str) -> int:
+    """The position of a point in a log's file; raises as :func:`fold_at`, but for events."""
+    now_ns = time.time_ns()
+    async with open_log(path, read_only=True) as log:
+        return await position_at(log, parse_when(when, now_ns=now_ns), now_ns=now_ns)
+
+
 async def lived_until(log: EventLog, sandbox_id: str, before: int) -> int:
     """The last position at which a sandbox was there, 0 if it never was.
 

@@ -4,6 +4,7 @@
 
     #1234  1234          a position
     head  head~10        the last event, or some before it
+    mark:NAME            a point that was given this name: `sandtrail mark`
     evt:ID               an event by its id
     now  today  yesterday
     14:05  14:05:09      today at that time
@@ -27,7 +28,7 @@ from msgspec import Struct
 NS_PER_S: Final = 1_000_000_000
 POSITION_DIGITS_MAX: Final = 18
 HELP: Final = (
-    "want a position (#1234, head~10), an event (evt:ID) or a time "
+    "want a position (#1234, head~10), a mark (mark:NAME), an event (evt:ID) or a time "
     "(2026-11-23T14:05Z, 14:05, yesterday, 2h30m ago, @1763900000)"
 )
 UNITS_NS: Final = {
@@ -86,6 +87,12 @@ class EventId(Struct, frozen=True):
     event_id: str
 
 
+class MarkName(Struct, frozen=True):
+    """The point that was given that name."""
+
+    name: str
+
+
 class Instant(Struct, frozen=True):
     """A time, in nanoseconds since 1970; ``day`` if it was given as a day, which is its beginning.
 
@@ -96,7 +103,7 @@ class Instant(Struct, frozen=True):
     day: bool = False
 
 
-When: TypeAlias = Position | Head | EventId | Instant
+When: TypeAlias = Position | Head | EventId | MarkName | Instant
 
 
 def parse_when(text: str, *, now_ns: int, zone: tzinfo | None = None) -> When:
@@ -118,8 +125,8 @@ def parse_when(text: str, *, now_ns: int, zone: tzinfo | None = None) -> When:
         return Head(int(found[1] or 0))
     if given.startswith("evt:") and len(given) > len("evt:"):
         return EventId(given.removeprefix("evt:"))
-    if given.startswith("mark:"):
-        raise WhenError(f"{text!r}: a log has no marks yet; {HELP}")
+    if given.startswith("mark:") and len(given) > len("mark:"):
+        return MarkName(given.removeprefix("mark:"))
     if found := EPOCH.fullmatch(given):
         return Instant(int(found[1]) * NS_PER_S + _fraction(found[2]))
     instant = _time(given, now_ns, zone)

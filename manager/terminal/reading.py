@@ -58,7 +58,8 @@ def read_log(call: Callable[[], Awaitable[T]]) -> T:
     except BrokenPipeError:
         leave_pipe()
     except WhenError as error:
-        fail(str(error), EXIT_UNREADABLE if isinstance(error, WhenOutside) else EXIT_USAGE)
+        outside = isinstance(error, WhenOutside)
+        fail(printable(str(error)), EXIT_UNREADABLE if outside else EXIT_USAGE)
     except (LogTooNew, UnknownEventType) as error:
         fail(printable(str(error)), EXIT_TOO_NEW)
     except LogCorrupt as error:

@@ -184,3 +184,14 @@ SANDBOX_DELETE_ARGS: Final = GoStringOr(
     ),
 )
 """sandboxManager.Delete: an id, or an object with it."""
+
+MARK_ARGS: Final = GoStruct(
+    "sandtrail.MarkArgs",
+    [
+        field("Name", GoString()),
+        field("Position", _INT),
+        field("Message", GoString()),
+        _REQUEST_ID,
+    ],
+)
+"""sandboxManager.Mark: a name for a position of the log, 0 for the call's own."""

@@ -15,6 +15,7 @@ from manager.domain import restore_events as r
 from manager.domain.checkpoint import ImageEntry, ImageFacts, Mismatch
 from manager.domain.execution import CapabilityMasks, ExecRequest
 from manager.domain.exit_status import Exited, Signaled, Unknown
+from manager.domain.mark import MarkAdded, MarkRejected
 from manager.domain.payload import LaunchPlan, LayerPlan, MountPlan
 from manager.domain.request import EngineFacts, GoferMountConf, StartRequest
 from manager.domain.state import Failure, LaunchIntent
@@ -263,6 +264,15 @@ NODE_EVENTS = (
     RecoveryCompleted(adopted=("L-1",), interrupted=("L-2",), lost=("L-3",)),
     WorkerLost(reason="its connection ended"),
     ManagerStopped(reason="asked to stop"),
+    MarkAdded(name="deploy", at=3, message="v2 goes out", request_id="r"),
+    MarkRejected(
+        name="deploy",
+        error='mark "deploy" already exists, at #3',
+        head=9,
+        at=4,
+        message="again",
+        request_id="s",
+    ),
     SANDBOX_EVENTS[0],
 )
 

@@ -49,6 +49,7 @@ CALLS = [
     ("replay", "bisect", "--bad", "any(phase == restoreFailed)"),
     ("replay", "bisect", "--bad", "any(phase == nothing)"),
     ("audit", "show", "#15"),
+    ("mark", "ls"),
 ]
 
 

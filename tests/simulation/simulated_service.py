@@ -22,7 +22,8 @@ from eventstore import (
 )
 from manager.application.calls import Calls
 from manager.application.errors import NotRecorded, WorkerGone
-from manager.application.node import Node, NodePorts, open_node
+from manager.application.node import Node, open_node
+from manager.application.ports import NodePorts
 from manager.domain.evolve import evolve
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import FdFact

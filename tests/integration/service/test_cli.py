@@ -208,3 +208,23 @@ async def test_exec_on_a_terminal(service: Service, rootfs: Path) -> None:
             seen += os.read(master, 1000)
         assert process.wait(30) == 4
     os.close(master)
+
+
+async def test_a_mark_is_made_by_the_service_and_found_by_its_name(service: Service) -> None:
+    made = cli(service, "mark", "add", "deploy", "-m", "v2 goes out")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.startswith("mark:deploy is #")
+    early = cli(service, "mark", "add", "start", "#1", "--json")
+    assert json.loads(early.stdout) == {
+        "schema": "sandtrail.mark/v1", "name": "start", "position": 1,
+    }  # fmt: skip
+    again = cli(service, "mark", "add", "deploy")
+    assert (again.returncode, again.stderr.count('"deploy" already exists')) == (1, 1)
+    assert cli(service, "mark", "add", "nothing", "#0").returncode == 5
+    assert cli(service, "mark", "add", "never", "mark:strat").returncode == 5
+    listed = json.loads(cli(service, "mark", "ls", "--json").stdout)["items"]
+    assert [each["name"] for each in listed] == ["deploy", "start"]
+    assert listed[0]["message"] == "v2 goes out"
+    assert listed[0]["actor"]["uid"] == os.getuid()
+    shown = cli(service, "ps", "--at", "mark:start", "--json")
+    assert json.loads(shown.stdout)["as_of"]["position"] == 1

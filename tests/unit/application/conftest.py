@@ -11,7 +11,8 @@ from eventstore import EventLog, SnapshotFiles, memory_log
 from manager.adapters.descriptors import KernelDescriptors
 from manager.adapters.identity import RandomIds
 from manager.application.calls import Calls
-from manager.application.node import Node, NodePorts, open_node
+from manager.application.node import Node, open_node
+from manager.application.ports import NodePorts
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import FdFact

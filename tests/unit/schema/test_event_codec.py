@@ -197,6 +197,8 @@ def test_the_node_keeps_refusals_of_ids_that_name_no_stream() -> None:
         "worker.started",
         "worker.lost",
         "recovery.completed",
+        "mark.added",
+        "mark.rejected",
     }
     assert set(NODE_EVENT_TYPES) & set(EVENT_TYPES) == {"sandbox.create_rejected"}
     with pytest.raises(UnknownEventType):
