@@ -50,7 +50,7 @@ def _end_reports(state: Sandbox, event: Event) -> Iterator[c.Report]:
                 oom=event.oom,
             )
         case e.ContainerLost():
-            yield c.ReportLost(launch_id=event.launch_id, reason=event.reason)
+            yield c.ReportLost(launch_id=event.launch_id, reason=event.reason, ran=True)
         case e.ContainerSignalSent():
             yield c.ReportKilled(kill_id=event.kill_id)
         case e.ContainerSignalRejected(kill_id=kill_id) if kill_id:

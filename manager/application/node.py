@@ -29,7 +29,7 @@ from manager.application.worker_link import SentLaunches, WorkerLink
 from manager.domain import commands as c
 from manager.domain.events import Event
 from manager.domain.react import Resumption, holds, resume
-from manager.domain.state import ALIVE, Sandbox
+from manager.domain.state import Sandbox
 from manager.kernel.fail_points import reached
 from manager.schema import node_events as n
 from manager.schema import worker as w
@@ -199,8 +199,14 @@ class Node:
 
         def plan(state: Sandbox) -> Resumption:
             known = told | sent.ids
-            why = "the worker that knew it is gone"
-            return resume(state, launches=known, held=held, why=why, executions=known, saves=known)
+            return resume(
+                state,
+                launches=known,
+                held=held,
+                boot_id=welcome.worker.boot_id,
+                executions=known,
+                saves=known,
+            )
 
         async with anyio.create_task_group() as tasks:
             for sandbox in self.registry.all().values():
@@ -290,23 +296,7 @@ class Node:
 
     def living(self) -> frozenset[int]:
         """Pids of the containers and executed processes whose end is not on record."""
-        containers = [
-            container
-            for sandbox in self.registry.all().values()
-            for container in sandbox.state.containers.values()
-        ]
-        inits = (
-            container.launched.pid
-            for container in containers
-            if container.launched is not None and container.status in ALIVE
-        )
-        executed = (
-            execution.host_pid
-            for container in containers
-            for execution in container.executions.values()
-            if execution.status == "running"
-        )
-        return frozenset((*inits, *executed))
+        return self.registry.living()
 
     def _reap(self, sandbox: LiveSandbox, report: c.Report) -> None:
         if isinstance(report, c.ReportExited):

@@ -8,6 +8,7 @@ from eventstore import EventLog, RecordedEvent, SnapshotFiles
 from manager.application.live_sandbox import LiveSandbox
 from manager.application.ports import Ids
 from manager.application.snapshot_keeper import Frontier
+from manager.domain.state import ALIVE
 from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, FoldedSandbox
 from manager.schema.node_snapshot import open_fold
 
@@ -85,6 +86,26 @@ class Registry:
     def owner(self, key: str) -> LiveSandbox | None:
         """The sandbox that a launch id or kill id belongs to."""
         return self._live.get(self._owners.get(key, ""))
+
+    def living(self) -> frozenset[int]:
+        """Pids of the containers and executed processes whose end is not on record."""
+        containers = [
+            container
+            for sandbox in self.all().values()
+            for container in sandbox.state.containers.values()
+        ]
+        inits = (
+            container.launched.pid
+            for container in containers
+            if container.launched is not None and container.status in ALIVE
+        )
+        executed = (
+            execution.host_pid
+            for container in containers
+            for execution in container.executions.values()
+            if execution.status == "running"
+        )
+        return frozenset((*inits, *executed))
 
     def _new(self, sandbox_id: str, folded: FoldedSandbox = UNKNOWN) -> LiveSandbox:
         def note(record: RecordedEvent, key: str) -> None:

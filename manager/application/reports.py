@@ -1,9 +1,14 @@
 """What the worker says, in the words of the domain."""
 
+from typing import Final
+
 from manager.domain import commands as c
-from manager.domain.exit_status import ExitStatus, Unknown, from_wait_status
+from manager.domain.exit_status import from_wait_status
 from manager.domain.state import Launched
 from manager.schema import worker as w
+
+UNTOLD: Final = "the kernel could not tell any more"
+"""Why an exit of an older worker has no status."""
 
 
 def to_report(  # noqa: C901 - one arm an outcome
@@ -25,13 +30,7 @@ def to_report(  # noqa: C901 - one arm an outcome
                 errno=outcome.errno,
             )
         case w.Exited():
-            return c.ReportExited(
-                launch_id=outcome.launch_id,
-                exit=_exit_status(outcome),
-                source=outcome.source,
-                exited_at_ns=outcome.exited_at_ns,
-                oom=outcome.oom,
-            )
+            return _ended(outcome)
         case w.Killed():
             return c.ReportKilled(
                 kill_id=outcome.kill_id, errno=outcome.errno, why=outcome.why, owner=outcome.owner
@@ -75,12 +74,31 @@ def _of_execution(outcome: w.Executed | w.ExecFailed | w.ProcessExited) -> c.Rep
                 errno=outcome.errno,
             )
         case w.ProcessExited():
-            return c.ReportProcessExited(
-                exec_id=outcome.exec_id,
-                exit=_exit_status(outcome),
-                source=outcome.source,
-                exited_at_ns=outcome.exited_at_ns,
-            )
+            return _process_ended(outcome)
+
+
+def _ended(outcome: w.Exited) -> c.Report:
+    if outcome.status is None:
+        reason = outcome.loss or UNTOLD
+        return c.ReportLost(launch_id=outcome.launch_id, reason=reason, ran=True)
+    return c.ReportExited(
+        launch_id=outcome.launch_id,
+        exit=from_wait_status(outcome.status),
+        source=outcome.source,
+        exited_at_ns=outcome.exited_at_ns,
+        oom=outcome.oom,
+    )
+
+
+def _process_ended(outcome: w.ProcessExited) -> c.Report:
+    if outcome.status is None:
+        return c.ReportProcessLost(exec_id=outcome.exec_id, reason=outcome.loss or UNTOLD)
+    return c.ReportProcessExited(
+        exec_id=outcome.exec_id,
+        exit=from_wait_status(outcome.status),
+        source=outcome.source,
+        exited_at_ns=outcome.exited_at_ns,
+    )
 
 
 def _revived(outcome: w.Saved | w.SaveFailed) -> dict[str, Launched]:
@@ -99,9 +117,3 @@ def _launched(outcome: w.Started | w.Executed | w.Revived) -> Launched:
         started_at_ns=outcome.started_at_ns,
         cpu_ns=outcome.cpu_ns if isinstance(outcome, w.Started) else 0,
     )
-
-
-def _exit_status(outcome: w.Exited | w.ProcessExited) -> ExitStatus:
-    if outcome.status is None:
-        return Unknown(reason="the kernel could not tell any more")
-    return from_wait_status(outcome.status)

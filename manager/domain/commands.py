@@ -260,10 +260,14 @@ class ReportDestroyed(Struct, frozen=True, kw_only=True):
 
 
 class ReportLost(Struct, frozen=True, kw_only=True):
-    """Nobody can tell any more what became of a launch."""
+    """Nobody can tell any more what became of a launch.
+
+    ``ran``: its process was there once, whether its start is on record or not.
+    """
 
     launch_id: str
     reason: str
+    ran: bool = False
 
 
 class ReportHoldLost(Struct, frozen=True, kw_only=True):

@@ -253,13 +253,21 @@ def _lost(state: Sandbox, report: c.ReportLost) -> tuple[Event, ...]:
     found = state.by_launch(report.launch_id)
     if found is None or found.status not in ALIVE:
         return ()
-    if found.status == "starting":
+    if found.status == "starting" and not report.ran:
         interrupted = c.ReportStartFailed(
             launch_id=report.launch_id, stage="interrupted", reason=report.reason
         )
         return _start_failed(state, interrupted)
     lost = e.ContainerLost(container=found.cid, launch_id=report.launch_id, reason=report.reason)
-    return (lost, *_ends_sandbox(state, found, "its root container was lost"))
+    ended = _ends_sandbox(state, found, "its root container was lost")
+    return (lost, *(ended or _lost_amid_restore(state, found, report)))
+
+
+def _lost_amid_restore(state: Sandbox, found: Container, report: c.ReportLost) -> tuple[Event, ...]:
+    """A restore of which one container's start is not on record cannot be said to have come out."""
+    if found.status != "starting":
+        return ()
+    return after_failure(state, f"container {quote(found.cid)} is lost: {report.reason}")
 
 
 def _hold_lost(state: Sandbox, report: c.ReportHoldLost) -> tuple[Event, ...]:

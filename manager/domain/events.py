@@ -141,7 +141,7 @@ class ContainerStarted(Struct, frozen=True, kw_only=True, tag="container.started
 
 
 class ContainerStartFailed(Struct, frozen=True, kw_only=True, tag="container.start_failed"):
-    """The container's own code never ran."""
+    """The container's own code never ran; if ``interrupted``, it is ended whatever it had begun."""
 
     container: str
     launch_id: str
@@ -264,7 +264,7 @@ class ContainerDestroyed(Struct, frozen=True, kw_only=True, tag="container.destr
 
 
 class ContainerLost(Struct, frozen=True, kw_only=True, tag="container.lost"):
-    """Nobody can tell any more what became of the container."""
+    """Nobody can tell any more what became of the container: it ran, and ``reason`` is why."""
 
     container: str
     launch_id: str

@@ -98,8 +98,8 @@ def evolve(state: Sandbox, event: Event) -> Sandbox:  # noqa: C901, PLR0912 - on
             return answer(state, event.request_id, "DestroySubcontainer", cid, error)
         case e.ContainerDestroyed():
             return _destroyed(state, event)
-        case e.ContainerLost(container=cid):
-            return update_container(state, cid, status="lost")
+        case e.ContainerLost():
+            return _lost(state, event)
         case e.ContainerHoldLost(container=cid):
             return update_container(state, cid, tty_hold=None, fds_hold=None)
         case e.ProcessExecAccepted(container=cid, request=request):
@@ -216,6 +216,16 @@ def _exited(state: Sandbox, event: e.ContainerExited) -> Sandbox:
     return settle(exited, found.start_request_id if found is not None else "")
 
 
+def _lost(state: Sandbox, event: e.ContainerLost) -> Sandbox:
+    """One that is lost had run, whether anybody said so or not."""
+    cid = event.container
+    found = state.containers.get(cid)
+    lost = update_container(
+        state, cid, status="lost", loss=event.reason, tty_hold=None, fds_hold=None
+    )
+    return settle(lost, found.start_request_id if found is not None else "")
+
+
 def _pause_requested(state: Sandbox, event: e.SandboxPauseRequested) -> Sandbox:
     intent = PauseIntent(pause_id=event.pause_id, paused=event.paused, request_id=event.request_id)
     asked = ask(state, event.request_id, "Pause" if event.paused else "Resume")
@@ -277,8 +287,8 @@ def _executed(
             changes = {"status": "failed", "error": error}
         case e.ProcessExited(exit=exit_status, exited_at_ns=at_ns):
             changes = {"status": "exited", "exit": exit_status, "exited_at_ns": at_ns}
-        case _:
-            changes = {"status": "lost"}
+        case e.ProcessLost(reason=reason):
+            changes = {"status": "lost", "loss": reason}
     cid, exec_id = event.container, event.exec_id
     request_id = evolve_exec.request_of(state, cid, exec_id)
     return settle(evolve_exec.update(state, cid, exec_id, **changes), request_id, error)

@@ -60,7 +60,8 @@ class Execution(Struct, frozen=True, kw_only=True):
     """One executed process.
 
     ``pid`` is its number in the container's PID namespace and ``host_pid`` in the worker's, 0
-    before it runs; ``error`` is the text that the caller got if it never ran.
+    before it runs; ``error`` is the text that the caller got if it never ran, ``loss`` why nobody
+    can tell how it ended.
     """
 
     exec_id: str
@@ -73,3 +74,4 @@ class Execution(Struct, frozen=True, kw_only=True):
     exit: ExitStatus | None = None
     exited_at_ns: int | None = None
     error: str = ""
+    loss: str = ""

@@ -22,7 +22,7 @@ class Signaled(Struct, frozen=True, kw_only=True, tag="signaled"):
 
 
 class Unknown(Struct, frozen=True, kw_only=True, tag="unknown"):
-    """The process is gone and nobody can tell any more how."""
+    """The process is gone and nobody can tell how: an older version's ``container.lost``."""
 
     reason: str
 

@@ -51,8 +51,8 @@ def wait_answer(state: Sandbox, cid: str) -> WaitAnswer:
         return Refused(f"container {quote(cid)} not found")
     if found.status in ALIVE:
         return PENDING
-    if found.launched is not None:
-        return Refused(f"container {quote(cid)} is lost: nobody saw its exit status")
+    if found.loss:
+        return Refused(f"container {quote(cid)} is lost: {found.loss}")
     if found.status == "destroyed":
         return Refused(f"container {quote(cid)} not found")
     if state.phase in {"restoringStarted", "restored"} and found.status == "creating":

@@ -36,7 +36,7 @@ def execution_end(execution: Execution) -> WaitAnswer:
         return PENDING
     if isinstance(execution.exit, Exited | Signaled):
         return Ended(to_wait_status(execution.exit))
-    reason = "nobody saw its end" if execution.exit is None else execution.exit.reason
+    reason = execution.loss if execution.exit is None else execution.exit.reason
     return Refused(f"exit status of process {execution.pid} is lost: {reason}")
 
 

@@ -26,6 +26,13 @@ from manager.domain.events import Event
 from manager.domain.state import ALIVE, Container, Sandbox, SignalIntent
 
 SIGKILL: Final = 9
+REBOOTED: Final = "the machine was rebooted"
+
+UNKNOWN_TO_WORKER: Final = "the worker knows nothing of it"
+"""It never heard of it; or its files are gone; or the log is a copy older than what it knew."""
+
+KEEPER_GONE: Final = "the worker that kept the donated descriptors is gone"
+"""Descriptors are in a process, and end with it."""
 ENDED: Final = frozenset({"stopped", "restoreFailed"})
 """Phases in which nothing may run: what still starts is ended as soon as it has."""
 
@@ -90,7 +97,7 @@ def resume(
     *,
     launches: frozenset[str],
     held: frozenset[str],
-    why: str,
+    boot_id: str,
     executions: frozenset[str] = frozenset(),
     saves: frozenset[str] = frozenset(),
 ) -> Resumption:
@@ -100,11 +107,11 @@ def resume(
         state: The sandbox as the log tells it.
         launches: Launch ids that the worker knows; it will report their outcomes itself.
         held: Hold ids that the worker still keeps.
-        why: What happened to the rest, in words for a person.
+        boot_id: Of the machine as it runs now: what was launched under another one ended with it.
         executions: Exec ids that the worker knows; it will report their outcomes itself.
         saves: Checkpoint ids of which the worker will tell what became.
     """
-    reports: list[c.Report] = list(_resume_images(state, held, saves, why))
+    reports: list[c.Report] = list(_resume_images(state, held, saves))
     effects: list[Effect] = []
     for found in state.containers.values():
         launch_id = found.intent.launch_id if found.intent is not None else ""
@@ -112,16 +119,16 @@ def resume(
         if _can_begin_again(state, found, held) and not known:
             effects += _launch_again(state, found)
         elif found.status in ALIVE and not known:
-            reports.append(_cut_short(found, launch_id, why))
+            reports.append(_cut_short(found, launch_id, boot_id))
         if found.status == "creating" and _missing(found, held):
-            reports.append(c.ReportHoldLost(cid=found.cid, reason=why))
+            reports.append(c.ReportHoldLost(cid=found.cid, reason=KEEPER_GONE))
         # What was executed in it may have ended in a way that is yet to be told: that comes first.
         owed = not executions.isdisjoint(found.executions)
         if found.destroying and (known or owed):
             effects.append(DestroyLaunch(launch_id=launch_id))
         elif found.destroying:
             reports.append(c.ReportDestroyed(launch_id=launch_id))
-        reports += _resume_executions(found, executions, why)
+        reports += _resume_executions(found, executions, boot_id)
     if state.phase == "stopped":
         effects += [effect for effect in _end_others(state) if effect.launch_id in launches]
     if state.pausing is not None:
@@ -144,7 +151,8 @@ def _resume_signals(
     return reports, effects
 
 
-def _resume_executions(found: Container, known: frozenset[str], why: str) -> list[c.Report]:
+def _resume_executions(found: Container, known: frozenset[str], boot_id: str) -> list[c.Report]:
+    why = _why_lost(found, boot_id)
     reports: list[c.Report] = []
     for exec_id, execution in found.executions.items():
         if exec_id in known:
@@ -157,7 +165,14 @@ def _resume_executions(found: Container, known: frozenset[str], why: str) -> lis
     return reports
 
 
-def _cut_short(found: Container, launch_id: str, why: str) -> c.Report:
+def _why_lost(found: Container, boot_id: str) -> str:
+    if found.launched is not None and found.launched.boot_id != boot_id:
+        return REBOOTED
+    return UNKNOWN_TO_WORKER
+
+
+def _cut_short(found: Container, launch_id: str, boot_id: str) -> c.Report:
+    why = _why_lost(found, boot_id)
     if found.status == "starting":
         return c.ReportStartFailed(launch_id=launch_id, stage="interrupted", reason=why)
     return c.ReportLost(launch_id=launch_id, reason=why)
@@ -191,16 +206,16 @@ def _launch_again(state: Sandbox, found: Container) -> tuple[Effect, ...]:
 
 
 def _resume_images(
-    state: Sandbox, held: frozenset[str], saves: frozenset[str], why: str
+    state: Sandbox, held: frozenset[str], saves: frozenset[str]
 ) -> Iterator[c.Report]:
     intent, progress = state.checkpointing, state.restore
     if intent is not None and intent.checkpoint_id not in saves:
         yield c.ReportSaveFailed(
-            checkpoint_id=intent.checkpoint_id, stage="interrupted", reason=why
+            checkpoint_id=intent.checkpoint_id, stage="interrupted", reason=UNKNOWN_TO_WORKER
         )
     under_way = state.phase in {"restoringUnstarted", "restoringStarted"}
     if progress is not None and under_way and progress.hold_id not in held:
-        yield c.ReportImageLost(restore_id=progress.restore_id, reason=why)
+        yield c.ReportImageLost(restore_id=progress.restore_id, reason=KEEPER_GONE)
 
 
 def _missing(found: Container, held: frozenset[str]) -> bool:

@@ -97,7 +97,8 @@ class Container(Struct, frozen=True, kw_only=True):
 
     ``tty_hold`` and ``fds_hold`` name descriptors that wait in the worker for the start.
     ``executions`` maps exec ids to the processes that were executed in it, oldest first.
-    ``checkpoint_id`` names the image for which it was ended.
+    ``checkpoint_id`` names the image for which it was ended; ``loss`` is why nobody can tell what
+    became of it.
     """
 
     cid: str
@@ -111,6 +112,7 @@ class Container(Struct, frozen=True, kw_only=True):
     exit_source: str = ""
     oom: bool = False
     failure: Failure | None = None
+    loss: str = ""
     destroying: bool = False
     start_request_id: str = ""
     checkpoint_id: str = ""

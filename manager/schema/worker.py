@@ -241,9 +241,7 @@ class StartFailed(Struct, frozen=True, kw_only=True, tag="start_failed"):
 
     seq: int
     launch_id: str
-    stage: Literal[
-        "hold", "namespaces", "mounts", "tar", "cgroup", "create", "exec", "restore", "aborted"
-    ]
+    stage: worker_facts.FailedStage
     reason: str
     errno: int | None = None
 
@@ -252,8 +250,8 @@ class Exited(Struct, frozen=True, kw_only=True, tag="exited"):
     """The container's init is gone.
 
     ``status`` is the raw wait status (wait(2)): 768 for ``exit(3)``, 9 for SIGKILL; ``None`` where
-    the kernel could not tell any more. ``source`` says who told. ``oom`` is true when the memory
-    cgroup counted a kill.
+    nobody can tell any more, and ``loss`` then says why. ``source`` says who told. ``oom`` is true
+    when the memory cgroup counted a kill.
     """
 
     seq: int
@@ -262,6 +260,7 @@ class Exited(Struct, frozen=True, kw_only=True, tag="exited"):
     source: Literal["waitid", "pidfd-info", "proc-stat", "engine", "unknown"]
     exited_at_ns: int
     oom: bool = False
+    loss: str = ""
 
 
 class Killed(Struct, frozen=True, kw_only=True, tag="killed"):
@@ -303,7 +302,7 @@ class ExecFailed(Struct, frozen=True, kw_only=True, tag="exec_failed"):
 
 
 class ProcessExited(Struct, frozen=True, kw_only=True, tag="process_exited"):
-    """An executed process is gone; ``status`` and ``source`` as in :class:`Exited`."""
+    """An executed process is gone; ``status``, ``source``, ``loss`` as in :class:`Exited`."""
 
     seq: int
     exec_id: str
@@ -311,6 +310,7 @@ class ProcessExited(Struct, frozen=True, kw_only=True, tag="process_exited"):
     status: int | None
     source: Literal["waitid", "pidfd-info", "proc-stat", "engine", "unknown"]
     exited_at_ns: int
+    loss: str = ""
 
 
 class Frozen(Struct, frozen=True, kw_only=True, tag="frozen"):

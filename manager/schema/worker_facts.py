@@ -1,6 +1,22 @@
 """What messages between the manager and the worker are made of."""
 
+from typing import Literal, TypeAlias
+
 from msgspec import Struct
+
+FailedStage: TypeAlias = Literal[
+    "hold",
+    "namespaces",
+    "mounts",
+    "tar",
+    "cgroup",
+    "create",
+    "exec",
+    "restore",
+    "aborted",
+    "interrupted",
+]
+"""Which part of a launch has failed."""
 
 
 class PidIdentity(Struct, frozen=True, kw_only=True):

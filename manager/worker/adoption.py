@@ -10,6 +10,7 @@ import os
 import signal
 
 from manager.domain.payload import LaunchPlan, LayerPlan
+from manager.domain.react import REBOOTED
 from manager.kernel import pidfd
 from manager.schema import worker as w
 from manager.urpc.fds import OwnedFd
@@ -43,8 +44,8 @@ def remaining_life(
         machine: This one.
         kept: The container's init beyond doubt, dead or alive, if it was kept; owned here.
 
-    A record of an earlier boot of the machine is cleaned up after like any other; its container's
-    end is known to be unknown.
+    A record of an earlier boot of the machine is cleaned up after like any other; its container
+    is lost.
     """
     engine = machine.engines.get(record.engine)
     if record.identity is None:
@@ -52,18 +53,28 @@ def remaining_life(
             kept.close()
         kill_engine_processes(record.engine_id)
         reason = "the worker was killed while it was starting this container"
-        return launch.abandoned_life(engine, LaunchFailed("aborted", reason))
+        if record.boot_id != machine.boot_id:
+            reason = f"{REBOOTED} while this container was being started"
+        return launch.abandoned_life(engine, LaunchFailed("interrupted", reason))
     handle = kept or open_same_process(record.identity, machine.boot_id)
-    if handle is None or engine is None:
-        if handle is not None:
-            handle.close()
-        return launch.ended_life(engine)
+    if handle is None:
+        return launch.lost_life(engine, why_lost(record.identity, machine.boot_id))
+    if engine is None:
+        handle.close()
+        return launch.lost_life(None, f"{record.engine} does not work any more: it was ended")
     cgroup = machine.cgroups.of_launch(record.engine_id)
     running = observe(record.engine_id, record.identity.pid, handle, cgroup)
     running.start_ticks = record.identity.start_ticks
     running.maybe_paused = True
     engine.adopt(running)
     return launch.adopted_life(running, engine)
+
+
+def why_lost(identity: w.PidIdentity, boot_id: str) -> str:
+    """Why nobody can tell how a process ended that is not there any more."""
+    if identity.boot_id != boot_id:
+        return REBOOTED
+    return "it ended while neither manager nor worker lived, and nobody else knows how"
 
 
 def open_same_process(identity: w.PidIdentity, boot_id: str) -> OwnedFd | None:

@@ -30,7 +30,6 @@ from manager.worker.cgroups import Cgroup
 from manager.worker.completing import complete
 from manager.worker.delivery import Delivery, Target
 from manager.worker.engine import (
-    ExitReport,
     Host,
     Job,
     Running,
@@ -44,6 +43,7 @@ from manager.worker.engine import (
 from manager.worker.engine_messages import explain
 from manager.worker.errors import LaunchFailed
 from manager.worker.exec_order import ExecOrder
+from manager.worker.exit_report import ExitReport, nobody_knows
 from manager.worker.loop import Child, Pause, Steps
 from manager.worker.processes import STOP_SECONDS, Processes
 from manager.worker.program import check_program
@@ -174,7 +174,7 @@ class BwrapEngine:
         yield Pause(child=running.init, seconds=STOP_SECONDS)
         self._host.processes.forget(running.init)
         if running.init.status is None:
-            return ExitReport(status=None, source="unknown", at_ns=at_ns)
+            return nobody_knows("bubblewrap was killed before it could tell", at_ns)
         return ExitReport(
             status=running.init.status, source="waitid", at_ns=running.init.reaped_at_ns
         )

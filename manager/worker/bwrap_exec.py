@@ -11,10 +11,11 @@ import msgspec
 from manager.domain.capability_numbers import mask_of
 from manager.kernel import mount
 from manager.schema import worker as w
+from manager.schema.worker_facts import FailedStage
 from manager.urpc.fds import OwnedFd
 from manager.worker import commands
 from manager.worker.engine import OPEN_FILES, Host, Running
-from manager.worker.errors import LaunchFailed, Stage
+from manager.worker.errors import LaunchFailed
 from manager.worker.exec_order import ExecOrder
 from manager.worker.loop import Pause, Steps
 from manager.worker.oci_exec import EXEC_SECONDS, OPEN, take_orphan
@@ -37,7 +38,7 @@ class Report(msgspec.Struct, frozen=True):
     """One line of what `enter` says."""
 
     pid: int = 0
-    stage: Stage | None = None
+    stage: FailedStage | None = None
     reason: str = ""
     errno: int | None = None
 

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -28,6 +28,7 @@ from manager.worker.delivery import (
     send,
 )
 from manager.worker.exec_order import ExecOrder
+from manager.worker.exit_report import ExitReport, nobody_knows
 from manager.worker.loop import Child, Pause, Steps
 from manager.worker.phases import Phases
 from manager.worker.process_facts import facts_of
@@ -54,8 +55,6 @@ ZOMBIE_ROUNDS_MAX: Final = 5
 
 RELAY_SECONDS: Final = 1.0
 """Longest wait for a terminal's last bytes, where somebody else still has it open."""
-
-ExitSource: TypeAlias = Literal["waitid", "pidfd-info", "proc-stat", "engine", "unknown"]
 
 
 class Job(Struct, kw_only=True):
@@ -123,14 +122,6 @@ class Host(Struct, frozen=True, kw_only=True):
             return given
         soft, hard = self.open_files
         return (*given, Rlimit(type=OPEN_FILES, soft=soft, hard=hard))
-
-
-class ExitReport(Struct, frozen=True, kw_only=True):
-    """How a container's init ended; `status` is a raw wait status."""
-
-    status: int | None
-    source: ExitSource
-    at_ns: int
 
 
 class Running(Struct, kw_only=True):
@@ -386,7 +377,7 @@ def wait_as_a_stranger(running: Running, *, by_pidfd: bool) -> Steps[ExitReport]
         yield Pause(seconds=REAPED_POLL_SECONDS)
     if as_zombie is not None:
         return ExitReport(status=as_zombie, source="proc-stat", at_ns=at_ns)
-    return ExitReport(status=None, source="unknown", at_ns=at_ns)
+    return nobody_knows("its parent kept its exit status, and this kernel does not tell it", at_ns)
 
 
 def wait_as_a_parent(running: Running, processes: Processes) -> Steps[ExitReport]:

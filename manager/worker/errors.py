@@ -12,11 +12,9 @@
 
 import errno as errno_codes
 import os
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
-Stage: TypeAlias = Literal[
-    "hold", "namespaces", "mounts", "tar", "cgroup", "create", "exec", "restore", "aborted"
-]
+from manager.schema.worker_facts import FailedStage
 
 REASON_CHARS_MAX: Final = 1000
 """Longest reason of a failure; an engine's message is cut to it."""
@@ -35,14 +33,14 @@ class LaunchFailed(WorkerError):  # noqa: N818 - named as the outcome that it be
         errno: The kernel's number, where one is the cause.
     """
 
-    def __init__(self, stage: Stage, reason: str, errno: int | None = None) -> None:
-        self.stage: Stage = stage
+    def __init__(self, stage: FailedStage, reason: str, errno: int | None = None) -> None:
+        self.stage: FailedStage = stage
         self.reason = one_line(reason)
         self.errno = errno
         super().__init__(f"{stage}: {self.reason}")
 
     @classmethod
-    def from_os(cls, stage: Stage, doing: str, error: OSError) -> "LaunchFailed":
+    def from_os(cls, stage: FailedStage, doing: str, error: OSError) -> "LaunchFailed":
         """Say what was being done, and what the kernel said to it."""
         number = error.errno or errno_codes.EIO
         return cls(stage, f"{doing}: {error.strerror or os.strerror(number)}", number)

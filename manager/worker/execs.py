@@ -13,11 +13,12 @@ from manager.kernel import pidfd
 from manager.kernel.fail_points import reached
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
-from manager.worker.adoption import kill_processes_with, open_same_process
-from manager.worker.engine import Engine, ExitReport, Running
+from manager.worker.adoption import kill_processes_with, open_same_process, why_lost
+from manager.worker.engine import Engine, Running
 from manager.worker.errors import LaunchFailed
 from manager.worker.exec_order import ExecOrder
 from manager.worker.exec_records import ExecRecord
+from manager.worker.exit_report import nobody_knows
 from manager.worker.launch import Launch
 from manager.worker.loop import Loop, Steps
 from manager.worker.machine import Machine
@@ -240,11 +241,12 @@ class Execs:
             yield
         handle = kept or open_same_process(record.identity, self._machine.boot_id)
         if handle is None or launch is None or launch.inside is None:
+            why = "its container is gone"
             if handle is not None:
                 handle.close()
-            at_ns = time.time_ns()
-            report = ExitReport(status=None, source="unknown", at_ns=at_ns)
-            self._reports.process_exited(record, report)
+            else:
+                why = why_lost(record.identity, self._machine.boot_id)
+            self._reports.process_exited(record, nobody_knows(why))
             return
         engine, inside = launch.inside
         running = Running(

@@ -16,8 +16,9 @@ from manager.schema.observation import ProcessFacts, UsageFacts
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker import emptying
 from manager.worker.delivery import GROUP, Delivery, Inhabitants, Target, to_the_dead
-from manager.worker.engine import Engine, ExitReport, Running, SavingEngine
+from manager.worker.engine import Engine, Running, SavingEngine
 from manager.worker.errors import EngineIdTaken, LaunchFailed
+from manager.worker.exit_report import ExitReport, nobody_knows
 from manager.worker.loop import Pause, Steps
 from manager.worker.machine import Machine
 from manager.worker.phases import Phases
@@ -100,11 +101,11 @@ class Launch:
             logger.warning("worker.no_stage launch_id=%s %s", self.launch_id, error)
         yield from self._live(running, Phases())
 
-    def ended_life(self, engine: Engine | None) -> Steps[None]:
-        """Report and clean up a container that ended while no worker was there to see it."""
+    def lost_life(self, engine: Engine | None, why: str) -> Steps[None]:
+        """Report and clean up a container of which nobody can tell any more how it ended."""
         self._engine = engine
         self.phase = "exited"
-        report = ExitReport(status=None, source="unknown", at_ns=time.time_ns())
+        report = nobody_knows(why)
         self._reports.exited(self.launch_id, report, oom=self._cgroup.ran_out_of_memory())
         yield from self._finish()
 

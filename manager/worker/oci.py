@@ -22,7 +22,6 @@ from manager.worker.cgroups import Cgroup
 from manager.worker.console import ConsoleSocket, start_relay
 from manager.worker.delivery import Delivery, Target
 from manager.worker.engine import (
-    ExitReport,
     Host,
     Job,
     Running,
@@ -36,6 +35,7 @@ from manager.worker.engine import (
 from manager.worker.engine_messages import explain
 from manager.worker.errors import LaunchFailed, one_line
 from manager.worker.exec_order import ExecOrder
+from manager.worker.exit_report import ExitReport
 from manager.worker.loop import Child, Steps
 from manager.worker.oci_config import Changes, build_config
 from manager.worker.oci_exec import ExecDialect, execute

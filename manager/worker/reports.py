@@ -4,9 +4,10 @@ import time
 
 from manager.schema import worker as w
 from manager.worker.delivery import Delivery
-from manager.worker.engine import Engine, ExitReport
+from manager.worker.engine import Engine
 from manager.worker.errors import LaunchFailed
 from manager.worker.exec_records import ExecRecord
+from manager.worker.exit_report import ExitReport
 from manager.worker.outbox import Outbox
 from manager.worker.phases import Phases
 
@@ -66,6 +67,7 @@ class Reports:
                 source=report.source,
                 exited_at_ns=report.at_ns,
                 oom=oom,
+                loss=report.loss,
             )
         )
 
@@ -132,6 +134,7 @@ class Reports:
                 status=report.status,
                 source=report.source,
                 exited_at_ns=report.at_ns,
+                loss=report.loss,
             )
         )
 

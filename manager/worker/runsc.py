@@ -24,8 +24,9 @@ from manager.urpc.fds import FdBundle
 from manager.worker import commands
 from manager.worker.cgroups import Cgroup
 from manager.worker.delivery import DELIVERED, GROUP, Delivery, Target
-from manager.worker.engine import ExitReport, Job, Running
+from manager.worker.engine import Job, Running
 from manager.worker.errors import LaunchFailed, one_line
+from manager.worker.exit_report import ExitReport
 from manager.worker.loop import Pause, Steps
 from manager.worker.oci import Dialect, OciEngine, write_private
 from manager.worker.oci_exec import ExecDialect

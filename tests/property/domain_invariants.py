@@ -29,8 +29,10 @@ def check_invariants(state: Sandbox) -> None:
 
 
 def _check_container(found: Container) -> None:
-    if found.status in {"running", "paused", "lost"}:
+    if found.status in {"running", "paused"}:
         assert found.launched is not None
+    if found.status == "lost":
+        assert found.loss
     if found.status in ALIVE | {"stopped", "failed", "lost"}:
         assert found.intent is not None
     if found.status == "failed":

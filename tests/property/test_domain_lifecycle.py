@@ -159,7 +159,7 @@ class Lifecycle(RuleBasedStateMachine):
             self.state,
             launches=frozenset(self.worker.launches),
             held=frozenset(self.worker.holds),
-            why="it is gone",
+            boot_id="b",
         )
         for report in plan.reports:
             self.handle(report)

@@ -119,7 +119,9 @@ def commands(draw: st.DrawFn) -> c.Command:
             pause_id=draw(KILLS), error=draw(st.sampled_from(["", "why"]))
         ),
         c.ReportDestroyed: lambda: c.ReportDestroyed(launch_id=launch_id),
-        c.ReportLost: lambda: c.ReportLost(launch_id=launch_id, reason="why"),
+        c.ReportLost: lambda: c.ReportLost(
+            launch_id=launch_id, reason="why", ran=draw(st.booleans())
+        ),
         c.ReportHoldLost: lambda: c.ReportHoldLost(cid=cid, reason="why"),
     }
     found: c.Command = made[kind]()
@@ -212,7 +214,7 @@ def test_fold_takes_any_events_in_any_order(events: list[e.Event]) -> None:
     assert msgspec.json.decode(msgspec.json.encode(state), type=Sandbox) == state
     for event in events:
         react(state, event)
-    resume(state, launches=frozenset({"L-1"}), held=frozenset({"H-1"}), why="x")
+    resume(state, launches=frozenset({"L-1"}), held=frozenset({"H-1"}), boot_id="b")
     for cid in ("s1", "c1", "c2"):
         wait_answer(state, cid)
         runtime_state(state, cid)
@@ -276,7 +278,7 @@ def test_every_state_can_be_left_after_the_worker_is_gone(
     """Settle with a worker that knows nothing, then delete: nothing may be left open."""
     state = play(*history, state=b.history(*grown))
     held = frozenset(data.draw(st.sets(st.sampled_from(sorted(holds(state)) or ["none"]))))
-    plan = resume(state, launches=frozenset(), held=held, why="gone")
+    plan = resume(state, launches=frozenset(), held=held, boot_id="b")
     state = b.history(*plan.reports, state=state)
     check_invariants(state)
     assert state.signals == {}
@@ -286,7 +288,7 @@ def test_every_state_can_be_left_after_the_worker_is_gone(
     assert not statuses & {"starting", "running", "paused"}
     assert not any(found.destroying for found in state.containers.values())
     state = b.history(c.DeleteSandbox(force=True), state=state)
-    plan = resume(state, launches=frozenset(), held=frozenset(), why="gone")
+    plan = resume(state, launches=frozenset(), held=frozenset(), boot_id="b")
     state = b.history(*plan.reports, state=state)
     check_invariants(state)
     assert state.phase in {"deleted", "absent"}

@@ -288,7 +288,7 @@ class Worker:
             process = machine.processes.pop(name, None)
             if process is not None:
                 machine.forgotten.add(name)
-            self._failed(launched, "aborted", "the worker was killed while it was starting this")
+            self._failed(launched, "interrupted", "the worker was killed")
         elif record.boot != machine.boot:
             self._exited(launched, None, "unknown")
         else:

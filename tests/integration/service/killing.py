@@ -213,7 +213,7 @@ def _as_it_ran(name: str, events: list[dict[str, Any]], story: Story) -> None:
         if ran and "container.start_failed" in types:
             [failed] = [each for each in events if each["type"] == "container.start_failed"]
             # The worker that was killed over it could not tell any more that it had begun.
-            assert failed["failure"]["stage"] == "aborted"
+            assert failed["failure"]["stage"] == "interrupted"
         if "container.started" in types:
             assert ran == 1, f"{cid} is said to have run"
             assert types & {"container.exited", "container.lost"}

@@ -1,6 +1,7 @@
 """The machine has been rebooted: what ran is gone, and nobody guesses how it ended."""
 
 import os
+import shutil
 import signal
 import sys
 import uuid
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 
 from manager import CallRefused
+from manager.domain.react import REBOOTED
 from tests.integration.service.conftest import Donor, Service, keepers, sh, wait_for_end
 
 pytestmark = pytest.mark.runtime
@@ -26,7 +28,10 @@ def rebooted(place: Path) -> tuple[str, ...]:
     return ("unshare", "--mount", "sh", "-c", script, "sh", sys.executable)
 
 
-async def test_every_container_is_lost(service: Service, donor: Donor, tmp_path: Path) -> None:
+@pytest.mark.parametrize("directory", ["kept", "gone"])
+async def test_every_container_is_lost(
+    service: Service, donor: Donor, tmp_path: Path, directory: str
+) -> None:
     sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
     await sandbox.start_root()
     await sandbox.create_subcontainer("c")
@@ -34,14 +39,27 @@ async def test_every_container_is_lost(service: Service, donor: Donor, tmp_path:
     containers = (await sandbox.state())["containers"]
     dying = [await service.worker_pid(), *keepers(service)]
     dying += [each["launched"]["pid"] for each in containers.values()]
+    answers: list[str] = []
+
+    async def wait() -> None:
+        """As a client that asks again whenever its answer is lost."""
+        with pytest.raises(CallRefused) as caught:
+            await sandbox.wait("c")
+        answers.append(str(caught.value))
+
     await anyio.to_thread.run_sync(service.kill)
     for pid in dying:
         os.kill(pid, signal.SIGKILL)
         await wait_for_end(pid)
+    if directory == "gone":
+        await anyio.to_thread.run_sync(shutil.rmtree, service.root / "worker")
     service.command = rebooted(tmp_path)
-    await anyio.to_thread.run_sync(service.start)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await anyio.to_thread.run_sync(service.start)
+    assert answers == [f'container "c" is lost: {REBOOTED}']
     for cid in ("c", "sb"):
-        with pytest.raises(CallRefused, match="is lost"):
+        with pytest.raises(CallRefused, match=f'container "{cid}" is lost: {REBOOTED}'):
             await sandbox.wait(cid)
     records = await service.records()
     boots = [
@@ -50,6 +68,8 @@ async def test_every_container_is_lost(service: Service, donor: Donor, tmp_path:
         if each.type == "manager.started"
     ]
     assert boots[0] != boots[-1] == (tmp_path / "boot_id").read_text().strip()
-    ends = [msgspec.json.decode(each.data) for each in records if each.type == "container.exited"]
-    assert [each["exit"]["type"] for each in ends] == ["unknown", "unknown"]
+    lost = [msgspec.json.decode(each.data) for each in records if each.type == "container.lost"]
+    assert sorted(each["container"] for each in lost) == ["c", "sb"]
+    assert {each["reason"] for each in lost} == {REBOOTED}
+    assert "container.exited" not in {each.type for each in records}
     await sandbox.delete(force=True)

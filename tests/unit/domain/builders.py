@@ -128,8 +128,8 @@ def reports_destroyed(cid: str = "c1") -> c.ReportDestroyed:
     return c.ReportDestroyed(launch_id=f"L-{cid}")
 
 
-def reports_lost(cid: str = "c1") -> c.ReportLost:
-    return c.ReportLost(launch_id=f"L-{cid}", reason="reboot")
+def reports_lost(cid: str = "c1", *, ran: bool = False) -> c.ReportLost:
+    return c.ReportLost(launch_id=f"L-{cid}", reason="reboot", ran=ran)
 
 
 def kill(cid: str = "c1", signo: int = 15, **members: Any) -> c.Signal:

@@ -11,7 +11,7 @@ from manager.domain.decide import decide
 from manager.domain.effects import SaveLaunches
 from manager.domain.evolve import fold
 from manager.domain.query import PENDING, Refused, checkpoint_answer
-from manager.domain.react import react, resume
+from manager.domain.react import UNKNOWN_TO_WORKER, react, resume
 from manager.domain.request import EngineFacts
 from tests.unit.domain import builders as b
 
@@ -179,10 +179,14 @@ def test_after_a_crash() -> None:
     state = b.history(*b.SAVING)
     none = frozenset[str]()
     known = resume(
-        state, launches=frozenset({"L-root", "L-c1"}), held=none, why="x", saves=frozenset({"C-1"})
+        state,
+        launches=frozenset({"L-root", "L-c1"}),
+        held=none,
+        boot_id="b",
+        saves=frozenset({"C-1"}),
     )
     assert known.reports == ()
-    plan = resume(state, launches=frozenset({"L-root", "L-c1"}), held=none, why="gone")
+    plan = resume(state, launches=frozenset({"L-root", "L-c1"}), held=none, boot_id="b")
     assert plan.reports == (
-        c.ReportSaveFailed(checkpoint_id="C-1", stage="interrupted", reason="gone"),
+        c.ReportSaveFailed(checkpoint_id="C-1", stage="interrupted", reason=UNKNOWN_TO_WORKER),
     )

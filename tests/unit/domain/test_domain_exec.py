@@ -15,7 +15,7 @@ from manager.domain.execution import EXECUTIONS_ALIVE_MAX, EXECUTIONS_REMEMBERED
 from manager.domain.exit_status import Unknown
 from manager.domain.query import PENDING, Ended, Refused
 from manager.domain.query_exec import exec_answer, requested_execution, wait_pid_answer
-from manager.domain.react import react, resume
+from manager.domain.react import UNKNOWN_TO_WORKER, react, resume
 from manager.domain.request import EngineFacts
 from manager.domain.state import Sandbox
 from tests.unit.domain import builders as b
@@ -198,7 +198,7 @@ def test_failures_have_texts(report: c.ReportExecFailed, text: str) -> None:
         (b.STARTED, 7, 'waiting for PID 7: container "c1" not found'),
         (b.WAITING, 7, 'waiting for PID 7: container "c1" not started'),
         (b.RUNNING, 7, "waiting for PID 7: no such process"),
-        (LOST, 7, "exit status of process 7 is lost: nobody saw its end"),
+        (LOST, 7, "exit status of process 7 is lost: reboot"),
         (
             (
                 *b.EXECUTED,
@@ -260,13 +260,13 @@ def test_a_crash_is_settled() -> None:
     state = b.history(*b.EXECUTED, b.execute(exec_id="E-2"), b.execute(exec_id="E-3"))
     launches = frozenset({"L-c1", "L-root"})
     executions = frozenset({"E-3"})
-    plan = resume(state, launches=launches, held=frozenset(), why="why", executions=executions)
+    plan = resume(state, launches=launches, held=frozenset(), boot_id="b", executions=executions)
     assert plan.reports == (
-        c.ReportProcessLost(exec_id="E-1", reason="why"),
-        c.ReportExecFailed(exec_id="E-2", stage="interrupted", reason="why"),
+        c.ReportProcessLost(exec_id="E-1", reason=UNKNOWN_TO_WORKER),
+        c.ReportExecFailed(exec_id="E-2", stage="interrupted", reason=UNKNOWN_TO_WORKER),
     )
     ended = fold(decide(state, b.reports_exec_failed("E-2")), state)
-    assert len(resume(ended, launches=launches, held=frozenset(), why="why").reports) == 2
+    assert len(resume(ended, launches=launches, held=frozenset(), boot_id="b").reports) == 2
 
 
 def test_a_repeated_call_finds_its_process() -> None:

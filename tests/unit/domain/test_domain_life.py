@@ -11,6 +11,7 @@ from manager.domain.decide import decide
 from manager.domain.decide_report import decide_report
 from manager.domain.evolve import fold
 from manager.domain.exit_status import Exited, Signaled
+from manager.domain.query import start_answer
 from manager.domain.state import Failure, Sandbox
 from tests.unit.domain.builders import (
     CREATED,
@@ -797,6 +798,22 @@ def test_what_is_lost_while_it_starts_has_failed(cid: str) -> None:
     (event,) = decide(state, reports_lost(cid))
     assert isinstance(event, (e.ContainerStartFailed, e.SandboxStartFailed))
     assert event.failure.stage == "interrupted"
+
+
+@pytest.mark.parametrize("cid", ["c1", "root"])
+def test_what_ran_and_is_lost_before_that_was_told_has_not_failed(cid: str) -> None:
+    before = history(*CREATED, c.StartRoot(request_id="r"))
+    if cid == "c1":
+        before = history(*STARTED, new(), start(request_id="r"))
+    lost, *stopped = decide(before, reports_lost(cid, ran=True))
+    name = SANDBOX if cid == "root" else cid
+    assert lost == e.ContainerLost(container=name, launch_id=f"L-{cid}", reason="reboot")
+    assert [type(each) for each in stopped] == ([e.SandboxStopped] if cid == "root" else [])
+    after = fold((lost, *stopped), before)
+    assert start_answer(after, f"L-{cid}") is None
+    assert after.requests["r"].done
+    found = after.containers[name]
+    assert (found.status, found.loss, found.fds_hold) == ("lost", "reboot", None)
 
 
 def test_a_lost_hold() -> None:

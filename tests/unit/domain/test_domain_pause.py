@@ -126,7 +126,7 @@ def test_a_pause_is_answered_by_the_end_of_its_sandbox() -> None:
 
 def test_a_pause_that_a_crash_cut_short_is_asked_for_again() -> None:
     resumption = resume(
-        then(RUNNING, PAUSE), launches=frozenset({"L-root"}), held=frozenset(), why="crash"
+        then(RUNNING, PAUSE), launches=frozenset({"L-root"}), held=frozenset(), boot_id="b"
     )
     effect = FreezeLaunches(pause_id="P", launch_ids=("L-root",), frozen=True)
     assert resumption.effects == (effect,)

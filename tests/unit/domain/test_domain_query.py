@@ -43,6 +43,7 @@ from tests.unit.domain.builders import (
     new,
     reports_destroyed,
     reports_exited,
+    reports_lost,
     start,
 )
 
@@ -65,11 +66,12 @@ UNKNOWN = reports_exited(exit_status=Unknown(reason="reboot"))
         ((*RUNNING, reports_exited(exit_status=Signaled(signal=9))), Ended(9)),
         ((*RUNNING, reports_exited(exit_status=Signaled(signal=11, core=True))), Ended(139)),
         ((*RUNNING, UNKNOWN), Refused('exit status of container "c1" is lost: reboot')),
-        (LOST, Refused('container "c1" is lost: nobody saw its exit status')),
+        (LOST, Refused('container "c1" is lost: reboot')),
+        ((*STARTING, reports_lost(ran=True)), Refused('container "c1" is lost: reboot')),
         (DESTROYED, Ended(768)),
         (
             (*LOST, c.DestroySubcontainer(cid="c1"), reports_destroyed()),
-            Refused('container "c1" is lost: nobody saw its exit status'),
+            Refused('container "c1" is lost: reboot'),
         ),
         ((*WAITING, c.DestroySubcontainer(cid="c1")), NOT_FOUND),
         ((*DESTROYED, new()), NOT_STARTED),

@@ -10,13 +10,14 @@ from manager.domain import events as e
 from manager.domain.decide import decide
 from manager.domain.effects import DestroyLaunch, Effect, Launch, ReleaseHold, SendSignal
 from manager.domain.evolve import evolve
-from manager.domain.react import Resumption, holds, react, resume
+from manager.domain.react import KEEPER_GONE, UNKNOWN_TO_WORKER, Resumption, holds, react, resume
 from manager.domain.state import ABSENT
 from tests.unit.domain.builders import (
     CREATED,
     DESTROYED,
     DESTROYING,
     DIRECTORY,
+    EXECUTED,
     FAILED,
     LOST,
     ROOT_EXITED,
@@ -174,7 +175,7 @@ def test_a_launch_of_a_container_that_nobody_created() -> None:
 # --- resume --------------------------------------------------------------------------------------
 
 NOBODY = frozenset[str]()
-WHY = "reboot"
+WHY = UNKNOWN_TO_WORKER
 
 
 def interrupted(launch_id: str) -> c.Report:
@@ -190,8 +191,8 @@ def lost(launch_id: str) -> c.Report:
     [
         ((), "", "", (), ()),
         (CREATED, "", "H-root", (), ()),
-        (CREATED, "", "", (c.ReportHoldLost(cid=SANDBOX, reason=WHY),), ()),
-        (TTY_ROOT, "", "H-root", (c.ReportHoldLost(cid=SANDBOX, reason=WHY),), ()),
+        (CREATED, "", "", (c.ReportHoldLost(cid=SANDBOX, reason=KEEPER_GONE),), ()),
+        (TTY_ROOT, "", "H-root", (c.ReportHoldLost(cid=SANDBOX, reason=KEEPER_GONE),), ()),
         (TTY_ROOT, "", "H-root T-root", (), ()),
         ((*CREATED, c.StartRoot()), "L-root", "", (), ()),
         ((*CREATED, c.StartRoot()), "", "", (interrupted("L-root"),), ()),
@@ -206,7 +207,7 @@ def lost(launch_id: str) -> c.Report:
         (LOST, "L-root", "", (), ()),
         (DESTROYED, "L-root", "", (), ()),
         (WAITING, "L-root", "", (), ()),
-        (TTY_WAITING, "L-root", "", (c.ReportHoldLost(cid="c1", reason=WHY),), ()),
+        (TTY_WAITING, "L-root", "", (c.ReportHoldLost(cid="c1", reason=KEEPER_GONE),), ()),
         (TTY_WAITING, "L-root", "T-c1", (), ()),
         (DESTROYING, "L-root L-c1", "", (), (DestroyLaunch(launch_id="L-c1"),)),
         (DESTROYING, "L-root", "", (lost("L-c1"), reports_destroyed()), ()),
@@ -234,7 +235,7 @@ def lost(launch_id: str) -> c.Report:
 def test_resume(given: Any, launches: str, held: str, reports: Any, effects: Any) -> None:
     state = history(*given)
     known, kept = frozenset(launches.split()), frozenset(held.split())
-    plan = resume(state, launches=known, held=kept, why=WHY)
+    plan = resume(state, launches=known, held=kept, boot_id="b")
     assert plan == Resumption(reports=reports, effects=effects)
 
 
@@ -247,16 +248,27 @@ def test_a_root_whose_start_got_no_further_than_the_log_is_launched(
     assert intent is not None
     again = Launch(intent=intent, held_fds="H-root", held_tty=tty)
     held = frozenset({"H-root", "T-root"})
-    plan = resume(state, launches=NOBODY, held=held, why=WHY)
+    plan = resume(state, launches=NOBODY, held=held, boot_id="b")
     assert plan == Resumption(reports=(), effects=(again,))
     if tty is not None:
-        plan = resume(state, launches=NOBODY, held=frozenset({"H-root"}), why=WHY)
+        plan = resume(state, launches=NOBODY, held=frozenset({"H-root"}), boot_id="b")
         assert plan == Resumption(reports=(interrupted("L-root"),), effects=())
+
+
+def test_what_ran_before_a_reboot_is_lost_by_it() -> None:
+    state = history(*EXECUTED)
+    plan = resume(state, launches=NOBODY, held=NOBODY, boot_id="another")
+    reason = "the machine was rebooted"
+    assert plan.reports == (
+        c.ReportLost(launch_id="L-root", reason=reason),
+        c.ReportLost(launch_id="L-c1", reason=reason),
+        c.ReportProcessLost(exec_id="E-1", reason=reason),
+    )
 
 
 def test_a_root_on_its_way_out_is_not_launched() -> None:
     state = history(*CREATED, c.StartRoot(), c.DeleteSandbox(force=True))
-    plan = resume(state, launches=NOBODY, held=frozenset({"H-root"}), why=WHY)
+    plan = resume(state, launches=NOBODY, held=frozenset({"H-root"}), boot_id="b")
     assert plan.effects == ()
     assert history(*plan.reports, state=state).phase == "deleted"
 
@@ -270,10 +282,10 @@ def test_an_end_that_is_owed_comes_before_the_destroy() -> None:
         reports_exited(),
         c.DestroySubcontainer(cid="c1"),
     )
-    told = resume(state, launches=NOBODY, held=NOBODY, why=WHY, executions=frozenset({"E-1"}))
+    told = resume(state, launches=NOBODY, held=NOBODY, boot_id="b", executions=frozenset({"E-1"}))
     assert told.effects == (DestroyLaunch(launch_id="L-c1"),)
     assert not any(isinstance(report, c.ReportDestroyed) for report in told.reports)
-    forgotten = resume(state, launches=NOBODY, held=NOBODY, why=WHY)
+    forgotten = resume(state, launches=NOBODY, held=NOBODY, boot_id="b")
     assert c.ReportDestroyed(launch_id="L-c1") in forgotten.reports
 
 
@@ -281,7 +293,7 @@ def test_a_signal_to_a_container_that_is_gone() -> None:
     state = history(*RUNNING, kill())
     gone = replace(state.containers["c1"], status="destroyed")
     state = replace(state, containers={**state.containers, "c1": gone})
-    plan = resume(state, launches=frozenset({"L-root", "L-c1"}), held=NOBODY, why=WHY)
+    plan = resume(state, launches=frozenset({"L-root", "L-c1"}), held=NOBODY, boot_id="b")
     assert plan.reports == (c.ReportKilled(kill_id="K-1", errno=3),)
 
 

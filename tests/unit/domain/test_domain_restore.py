@@ -20,7 +20,7 @@ from manager.domain.query import (
     runtime_state,
     wait_answer,
 )
-from manager.domain.react import holds, react, resume
+from manager.domain.react import KEEPER_GONE, holds, react, resume
 from manager.domain.request import EngineFacts, GoferMountConf
 from manager.domain.state import Sandbox
 from tests.unit.domain import builders as b
@@ -414,6 +414,9 @@ def test_one_that_cannot_be_launched_ends_all() -> None:
     assert after.phase == "restoreFailed"
     effects = react(before, events[1])
     assert [each.launch_id for each in effects if isinstance(each, SendSignal)] == ["L-root"]
+    lost = decide(state, b.reports_lost("c1", ran=True))
+    assert tags(lost) == [e.ContainerLost, r.SandboxRestoreFailed]
+    assert errors(lost) == ['container "c1" is lost: reboot']
     assert ReleaseHold(hold_id="I-1") in effects
     # The third one starts nevertheless, and is ended.
     (started,) = decide(after, b.reports_started("c2"))
@@ -440,7 +443,7 @@ HELD = frozenset({"H-root", "H-c1", "H-c2", "I-1"})
 
 
 def settled(state: Sandbox, held: frozenset[str], launches: frozenset[str] = frozenset()) -> Any:
-    plan = resume(state, launches=launches, held=held, why="gone")
+    plan = resume(state, launches=launches, held=held, boot_id="boot")
     return plan, b.history(*plan.reports, state=state)
 
 
@@ -453,20 +456,20 @@ def test_what_waits_goes_on_waiting_if_all_is_still_held() -> None:
 @pytest.mark.parametrize(
     ("lost", "text"),
     [
-        ("I-1", "RestoreSubcontainer failed: the image is lost: gone"),
+        ("I-1", "RestoreSubcontainer failed: the image is lost"),
         (
             "H-c1",
-            'RestoreSubcontainer failed: the files donated for container "c1" are lost: gone',
+            'RestoreSubcontainer failed: the files donated for container "c1" are lost',
         ),
         (
             "H-root",
-            'RestoreSubcontainer failed: the files donated for container "s1" are lost: gone',
+            'RestoreSubcontainer failed: the files donated for container "s1" are lost',
         ),
     ],
 )
 def test_what_is_lost_ends_the_restore(lost: str, text: str) -> None:
     _, after = settled(b.history(*b.PARKED), HELD - {lost})
-    assert (after.phase, restore_failure(after)) == ("restoreFailed", text)
+    assert (after.phase, restore_failure(after)) == ("restoreFailed", f"{text}: {KEEPER_GONE}")
 
 
 def test_files_of_one_that_was_not_registered_yet() -> None:
