@@ -15,6 +15,7 @@ from manager.cli.exec_terminal import ExecTerminal
 from manager.cli.session import run_async, sandbox_of, target_argument
 from manager.domain.exit_status import Exited, Signaled, to_shell_code
 from manager.terminal.ending import EXIT_NOT_STARTED
+from manager.terminal.output import json_option, print_json
 from manager.terminal.place import root_option
 
 FORWARDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -23,6 +24,7 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
 @root_option
+@json_option
 @click.option("-i", "--interactive", is_flag=True, help="Pass standard input on.")
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal of its own.")
 @click.option("-u", "--user", default="0", metavar="UID[:GID]", help="Its user and group.")
@@ -32,11 +34,13 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 )
 @target_argument
 @click.argument("argv", metavar="COMMAND [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
-def command(root: Path, target: str, argv: tuple[str, ...], **described: Any) -> None:
+def command(
+    root: Path, as_json: bool, target: str, argv: tuple[str, ...], **described: Any
+) -> None:
     """Run one more COMMAND in a container that runs, with this command's own stdio.
 
     Exits with its status (128 plus the signal's number if a signal ended it). SIGTERM, SIGINT,
-    SIGHUP and SIGQUIT are passed on to it.
+    SIGHUP and SIGQUIT are passed on to it. With --json how it ended follows what it printed.
     """
     sandbox, cid = sandbox_of(root, target)
     tty, interactive = described["tty"], described["interactive"]
@@ -57,7 +61,10 @@ def command(root: Path, target: str, argv: tuple[str, ...], **described: Any) ->
                 sandbox, cid, argv, options, signals, interactive=interactive
             )
 
-    sys.exit(to_shell_code(run_async(call, refused=EXIT_NOT_STARTED)))
+    ended = run_async(call, refused=EXIT_NOT_STARTED)
+    if as_json:
+        print_json("exec", container=target, exit=ended)
+    sys.exit(to_shell_code(ended))
 
 
 def parse_user(text: str) -> tuple[int, int]:

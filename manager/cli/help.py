@@ -3,25 +3,26 @@
 import click
 
 from manager.terminal.ending import EXIT_CODES
+from manager.terminal.output import json_option, print_json
 from manager.terminal.reading import unknown
 
 TOPICS = ("exit-codes", "when", "events", "expressions")
 
 
 @click.command("help")
+@json_option
 @click.argument("topic", required=False, metavar="[TOPIC]")
 @click.pass_context
-def command(ctx: click.Context, topic: str | None) -> None:
+def command(ctx: click.Context, as_json: bool, topic: str | None) -> None:
     """Explain a topic: exit-codes, when, events or expressions; or a command."""
     if topic is None:
-        parent = ctx.parent or ctx
-        click.echo(parent.get_help())
-        click.echo(f"\nTopics: {', '.join(TOPICS)}.")
-        return
-    text = topic_text(topic)
-    if text is None:
-        text = _command_help(ctx, topic)
-    click.echo(text)
+        text = f"{(ctx.parent or ctx).get_help()}\n\nTopics: {', '.join(TOPICS)}."
+    else:
+        text = topic_text(topic) or _command_help(ctx, topic)
+    if as_json:
+        print_json("help", topic=topic or "", text=text)
+    else:
+        click.echo(text)
 
 
 def topic_text(topic: str) -> str | None:

@@ -32,18 +32,22 @@ from replay.lanes import LaneTracker
 from replay.selection import Matcher, Selection
 from replay.trail import Trail, Window
 
-FORMATS: Final = ("jsonl", "csv", "cloudevents", "otlp", "perfetto", "bundle")
+JSON_LINES: Final = "jsonl"
+FORMATS: Final = (JSON_LINES, "csv", "cloudevents", "otlp", "perfetto", "bundle")
 
 
 @click.command("export")
 @root_option
 @log_option
-@click.option("-o", "--output", type=click.Choice(FORMATS), default="jsonl", show_default=True,
+@click.option("-o", "--output", type=click.Choice(FORMATS), show_default="jsonl",
               help="The format.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="As -o jsonl.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
               help="A new file, instead of stdout; a bundle needs one.")  # fmt: skip
 @filter_options
-def command(root: Path, log: Path | None, output: str, out: Path | None, **how: Any) -> None:
+def command(
+    root: Path, log: Path | None, output: str | None, as_json: bool, out: Path | None, **how: Any
+) -> None:
     """Write events in a format of other tools.
 
     \b
@@ -54,6 +58,9 @@ def command(root: Path, log: Path | None, output: str, out: Path | None, **how: 
     perfetto     a trace for ui.perfetto.dev, a track a container
     bundle       events, their proof and a verifier, up to the newest seal
     """
+    if as_json and output not in {None, JSON_LINES}:
+        raise click.UsageError(f"--json is -o {JSON_LINES}: not with -o {output}")
+    output = output or JSON_LINES
     path = log_path(root, log)
     filters = filters_from(how)
     if output == "bundle":

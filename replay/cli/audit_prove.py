@@ -32,6 +32,7 @@ from replay.trail import Trail
     metavar="NOTE",
     help="A checkpoint kept elsewhere: also show that the newest one extends it.",
 )
+@click.option("--json", is_flag=True, expose_value=False, help="As without it: a proof is JSON.")
 @click.option("--documents", is_flag=True, help="With the documents that the events name.")
 def command(events: str, root: Path, log: Path | None, since: Path | None, documents: bool) -> None:
     """Print a proof that an event, or a range of events, is in the log.

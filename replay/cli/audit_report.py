@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from manager.terminal.manners import say
+from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
 from manager.terminal.progress import progress
 from manager.terminal.reading import log_path, read_log
@@ -25,6 +26,7 @@ FILTER_NAMES = ("since", "until", "sandbox", "container", "types", "outcome", "a
 @click.command("report")
 @root_option
 @log_option
+@json_option
 @keys_option
 @click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE",
               help="A checkpoint kept elsewhere, which the log must extend.")  # fmt: skip
@@ -35,6 +37,7 @@ FILTER_NAMES = ("since", "until", "sandbox", "container", "types", "outcome", "a
 def command(
     root: Path,
     log: Path | None,
+    as_json: bool,
     keys: tuple[Path, ...],
     checkpoint: Path | None,
     title: str,
@@ -68,6 +71,10 @@ def command(
     )
     with evidence_errors(), new_file(out) as write:
         write(page(heading, data, report))
+    if as_json:
+        told = {"events": data.stats.events, "verdict": report.verdict.value}
+        print_json("audit-report", log=str(path), report=str(out), **told)
+        return
     say(f"{out}: {data.stats.events} events, {report.verdict.value}")
 
 

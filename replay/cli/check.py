@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,7 +88,7 @@ def command(
         )
     else:
         for each in found:
-            print_finding(each)
+            click.echo("\n".join(finding_lines(each)))
         for bad in wrong:
             click.echo(f"snapshot #{bad.position}: {printable(bad.problem)}")
         _conclude(window, counts, len(snapshots), len(wrong))
@@ -112,20 +113,20 @@ def _conclude(window: Window, counts: "Counter[str]", snapshots: int, wrong: int
     )
 
 
-def print_finding(found: Redecision) -> None:
-    """Show how a decision differs, RECORDED and NOW."""
+def finding_lines(found: Redecision) -> Iterator[str]:
+    """How a decision differs, RECORDED and NOW, for people."""
     place = f"{found.sandbox}/{found.container}" if found.container else found.sandbox
-    click.echo(f"#{found.position} {found.type}  {printable(place)}: {found.verdict}")
+    yield f"#{found.position} {found.type}  {printable(place)}: {found.verdict}"
     if found.verdict == "unreplayable":
-        click.echo(f"  not in the log: {printable(found.now)}")
+        yield f"  not in the log: {printable(found.now)}"
         return
-    click.echo(f"  RECORDED  {_answer(found.recorded)}")
-    click.echo(f"  NOW       {_answer(found.now)}" + (f"  [{found.rule}]" if found.rule else ""))
+    yield f"  RECORDED  {_answer(found.recorded)}"
+    yield f"  NOW       {_answer(found.now)}" + (f"  [{found.rule}]" if found.rule else "")
     if found.verdict == "different":
         for field in found.fields:
-            click.echo(f"  {printable('.'.join(field.path))}")
-            click.echo(f"    RECORDED  {_value(field, field.before)}")
-            click.echo(f"    NOW       {_value(field, field.after)}")
+            yield f"  {printable('.'.join(field.path))}"
+            yield f"    RECORDED  {_value(field, field.before)}"
+            yield f"    NOW       {_value(field, field.after)}"
 
 
 def _value(field: Difference, value: Any) -> str:

@@ -73,7 +73,7 @@ def command(
     else:
         say(f"from {_point(from_)} to {_point(to)}")
         for each in found:
-            click.echo(_line(each))
+            click.echo(difference_line(each))
         if not found:
             say("no difference")
         if events:
@@ -101,7 +101,8 @@ def _point(moment: AsOf) -> str:
     return f"#{moment.position}" + (f" {full_time(moment.time_ns)}" if moment.time_ns else "")
 
 
-def _line(found: Difference) -> str:
+def difference_line(found: Difference) -> str:
+    """A difference for people, long values cut."""
     path = printable(".".join(found.path))
     match found.kind:
         case "added":

@@ -1,150 +1,162 @@
 """``sandtrail replay step``: through a log, event by event, in the terminal."""
 
+import codecs
 import os
+import re
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import click
+import msgspec
 
-from eventstore import RecordedEvent
-from manager.domain.state import Sandbox
+from eventstore import EventStoreError, RecordedEvent
+from manager.schema.codec import EventFormatError
+from manager.schema.marks import read_marks
 from manager.schema.node_snapshot import node_snapshots, open_fold, recall
 from manager.schema.summary import summary
-from manager.terminal.ending import EXIT_NO, EXIT_USAGE, fail
+from manager.terminal.ending import EXIT_NO, EXIT_USAGE, fail, run
+from manager.terminal.output import json_option
 from manager.terminal.place import complete_target_lazily, log_option, root_option
 from manager.terminal.reading import log_path, read_log
-from manager.terminal.sandboxes import COLUMNS, rows_of
-from manager.terminal.table import full_time, plain_table, printable
-from replay.describe import detail, where
-from replay.outcome import FAIL, fits, outcome_of
-from replay.selection import Selection, payload
+from manager.terminal.table import printable
+from replay.cli.scrubber import Scrubber, State
+from replay.cli.step_answers import whatif_lines, why_lines
+from replay.describe import event_object
+from replay.explanation import WhyError
+from replay.selection import Selection
+from replay.settings import SettingError
 from replay.trail import Trail, Window
 
 STEPS_MAX: Final = 20_000
 """Longer stretches have to be narrowed: every state of one is kept in memory."""
-KEYS: Final = {
-    "\x1b[C": "next", "l": "next", "n": "next", " ": "next",
-    "\x1b[D": "back", "h": "back", "p": "back",
-    "\x1b[H": "first", "g": "first", "\x1b[F": "last", "G": "last",
-    "f": "failure", "q": "quit", "\x03": "quit", "\x04": "quit",
-}  # fmt: skip
-HELP: Final = "<- -> event   g G first, last   f next failure   q quit"
-ESCAPE_BYTES_MAX: Final = 8
-
-State = dict[str, Sandbox]
-
-
-class Scrubber:
-    """A stretch of a log with the states after each of its events; where one stands in it."""
-
-    def __init__(self, records: list[RecordedEvent], states: list[State]) -> None:
-        self.records = records
-        self.states = states
-        self.at = 0
-
-    def press(self, key: str) -> bool:
-        """Act upon a key; whether to go on."""
-        match KEYS.get(key):
-            case "next":
-                self.at = min(self.at + 1, len(self.records) - 1)
-            case "back":
-                self.at = max(self.at - 1, 0)
-            case "first":
-                self.at = 0
-            case "last":
-                self.at = len(self.records) - 1
-            case "failure":
-                self.at = next(self._failures(), self.at)
-            case "quit":
-                return False
-        return True
-
-    def _failures(self) -> Iterator[int]:
-        for number in range(self.at + 1, len(self.records)):
-            record = self.records[number]
-            if fits(outcome_of(record.type, payload(record)), FAIL):
-                yield number
-
-    def lines(self, columns: int, rows: int) -> list[str]:
-        """What a screen of that size shows."""
-        record = self.records[self.at]
-        items = [summary(state) for state in self.states[self.at].values()]
-        head = [
-            f"{self.at + 1} of {len(self.records)}   #{record.position}   "
-            f"{full_time(record.recorded_at_ns)}",
-            f"{printable(record.type)}   {printable(where(record))}",
-            printable(detail(payload(record))),
-            "",
-        ]
-        shown = [*head, *plain_table(COLUMNS, rows_of(items))]
-        room = max(1, rows - 1)
-        if len(shown) > room:
-            shown = [*shown[: room - 1], f"... {len(shown) - room + 1} more"]
-        padding = [""] * (room - len(shown))
-        return [line[:columns] for line in (*shown, *padding, HELP)]
+KEY: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|\x1bO[A-Z]|.", re.DOTALL)
+READ_BYTES: Final = 1024
 
 
 @click.command("step")
 @root_option
 @log_option
+@json_option
 @click.option("--since", metavar="WHEN", help="Begin there; see `sandtrail help when`.")
 @click.option("--until", metavar="WHEN", help="End there.")
 @click.argument("sandbox", required=False, default="", shell_complete=complete_target_lazily)
 def command(
-    root: Path, log: Path | None, since: str | None, until: str | None, sandbox: str
+    root: Path, log: Path | None, as_json: bool, since: str | None, until: str | None, sandbox: str
 ) -> None:
-    """Go through the events of a sandbox, or of all, and see the state after each."""
-    path = log_path(root, log)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        fail("step needs a terminal; `sandtrail replay show --at` prints one state", EXIT_USAGE)
+    """Go through the events of a sandbox, or of all, and see the state after each.
 
-    async def call() -> Scrubber:
+    \b
+    Keys: left, right (h l)  the event before, the next one
+          g G                the first, the last
+          f                  the next failure
+          [ ]                the mark before, the next one
+          /                  the next event with a text in it; / Enter: again
+          d                  what the event changed, instead of the state
+          y                  why the container's status is what it is
+          w                  would it be decided so under KEY=VALUE
+          q                  quit
+
+    With --json, which needs no terminal, each event with the state after it, one a line.
+    """
+    path = log_path(root, log)
+    if not as_json and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        fail(
+            "step needs a terminal, or --json; `sandtrail replay show --at` prints one state",
+            EXIT_USAGE,
+        )
+
+    async def call() -> Scrubber | None:
         async with Trail.open(path) as trail:
             window = await trail.window(since, until)
-            return await gather(trail, window, sandbox)
+            if not as_json:
+                return await gather(trail, window, sandbox)
+            async for record, state in walk(trail, window, sandbox):
+                click.echo(_line(record, state))
+            return None
 
     scrubber = read_log(call)
-    if not scrubber.records:
-        fail("no event is in that window", EXIT_NO)
+    if scrubber is not None:
+        _scrub(scrubber, path)
+
+
+def _line(record: RecordedEvent, state: State) -> str:
+    items = [summary(each) for each in state.values()]
+    body = {"schema": "sandtrail.step/v1", "event": event_object(record), "items": items}
+    return msgspec.json.encode(body).decode()
+
+
+def _scrub(scrubber: Scrubber, path: Path) -> None:
     with _screen() as keys:
-        going = True
-        while going:
+        wish = ""
+        while wish != "quit":
+            if wish == "why":
+                scrubber.answer(_asked(why_lines(path, scrubber)))
+            elif wish == "what if":
+                scrubber.answer(_asked(whatif_lines(path, scrubber)))
             size = os.get_terminal_size()
             text = "\x1b[H\x1b[2J" + "\r\n".join(scrubber.lines(size.columns, size.lines))
             sys.stdout.write(text)
             sys.stdout.flush()
-            going = scrubber.press(next(keys, "q"))
+            wish = scrubber.press(next(keys, "q"))
 
 
-async def gather(trail: Trail, window: Window, sandbox: str) -> Scrubber:
-    """Read a stretch; ends the process if it is too long.
+def _asked(answer: Awaitable[list[str]]) -> list[str]:
+    """An answer of the log; that there is none is one, too."""
+
+    async def call() -> list[str]:
+        return await answer
+
+    try:
+        return run(call)
+    except (WhyError, SettingError, EventStoreError, EventFormatError, OSError) as error:
+        return [printable(str(error))]
+
+
+async def walk(
+    trail: Trail, window: Window, sandbox: str
+) -> AsyncIterator[tuple[RecordedEvent, State]]:
+    """The events of a window, each with the sandboxes after it; of one sandbox if it is named.
 
     Raises:
         EventStoreError: The log cannot be read.
         EventFormatError: An event is of a newer program, or damaged; the text names it.
     """
     fold = await open_fold(trail.log, node_snapshots(trail.path.parent), until=window.first - 1)
-    records: list[RecordedEvent] = []
-    states: list[State] = []
     async for record in trail.events(Selection(sandbox=sandbox), window):
-        if len(records) == STEPS_MAX:
-            fail(f"more than {STEPS_MAX} events: narrow it with --since and --until", EXIT_USAGE)
         await recall(fold, trail.log, record)
         fold.apply(record)
-        records.append(record)
-        states.append(
+        yield (
+            record,
             {
                 name: folded.state
                 for name, folded in fold.live.items()
                 if not sandbox or name == sandbox
-            }
+            },
         )
-    return Scrubber(records, states)
+
+
+async def gather(trail: Trail, window: Window, sandbox: str) -> Scrubber:
+    """Read a stretch; ends the process if there is nothing in it, or too much; raises as walk."""
+    records: list[RecordedEvent] = []
+    states: list[State] = []
+    fold = await open_fold(trail.log, node_snapshots(trail.path.parent), until=window.first - 1)
+    before = {
+        name: folded.state for name, folded in fold.live.items() if not sandbox or name == sandbox
+    }
+    async for record, state in walk(trail, window, sandbox):
+        if len(records) == STEPS_MAX:
+            fail(f"more than {STEPS_MAX} events: narrow it with --since and --until", EXIT_USAGE)
+        records.append(record)
+        states.append(state)
+    if not records:
+        fail("no event is in that window", EXIT_NO)
+    marks = {name: mark.at for name, mark in (await read_marks(trail.log)).items()}
+    return Scrubber(records, states, before, marks)
 
 
 @contextmanager
@@ -163,6 +175,7 @@ def _screen() -> Iterator[Iterator[str]]:
 
 
 def _keys(fd: int) -> Iterator[str]:
-    """A key a read: a terminal sends the bytes of one together."""
-    while raw := os.read(fd, ESCAPE_BYTES_MAX):
-        yield raw.decode(errors="replace")
+    """One key after the other: a terminal sends the bytes of one together, but not only these."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    while raw := os.read(fd, READ_BYTES):
+        yield from KEY.findall(decoder.decode(raw))

@@ -1,5 +1,6 @@
 """``sandtrail replay why``."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,11 @@ def command(
         return
     say_as_of(moment)
     if isinstance(found, Absence):
-        _print_absence(found)
+        lines = _absence(found)
     else:
-        _print_explanation(found, everything=everything)
+        lines = explanation_lines(found, everything=everything)
+    for line in lines:
+        click.echo(line)
 
 
 async def _while_there(trail: Trail, target: str, position: int) -> int:
@@ -125,48 +128,48 @@ def _split(text: str, known: list[str]) -> tuple[str, tuple[str, ...]]:
     return found, tuple(step for step in field.split(".") if step)
 
 
-def _print_explanation(found: Explanation, *, everything: bool) -> None:
+def explanation_lines(found: Explanation, *, everything: bool = False) -> Iterator[str]:
+    """An explanation for people: the tree of causes, then what alone is needed."""
     name = printable(f"{found.sandbox}.{'.'.join(found.path)}")
     if found.since is None:
-        click.echo(f"{name} is {scalar(found.value)}, as it was from the beginning")
+        yield f"{name} is {scalar(found.value)}, as it was from the beginning"
         return
     top = found.causes[0].record
-    click.echo(f"{name} is {scalar(found.value)} since #{found.since}  {_when(top)}")
+    yield f"{name} is {scalar(found.value)} since #{found.since}  {_when(top)}"
     for depth, step in enumerate(found.causes):
-        click.echo(f"{'   ' * depth}└─ {_line(step)}")
+        yield f"{'   ' * depth}└─ {_line(step)}"
         for each in payload(step.record).get("mismatches") or ():
-            click.echo(f"{'   ' * depth}     {printable(each['error'])}")
+            yield f"{'   ' * depth}     {printable(each['error'])}"
     for step in found.likely:
-        click.echo(f"   likely by: {_line(step)}")
-    click.echo("Needed for it, oldest first:")
+        yield f"   likely by: {_line(step)}"
+    yield "Needed for it, oldest first:"
     for step in found.essential:
         left = f"  -> {scalar(step.value)}" if step.wrote else ""
-        click.echo(f"   {_line(step)}{printable(left)}")
-    click.echo(
+        yield f"   {_line(step)}{printable(left)}"
+    yield (
         f"Shown: {len(found.essential)} of {found.history} events of the sandbox. Checked: these "
         "alone give the same value, and none can be left out."
     )
-    click.echo(
-        f"All: sandtrail log -s {found.sandbox}   Before: sandtrail inspect {found.sandbox} "
-        f"--at '#{found.since - 1}'"
-        if everything
-        else f"Before it: sandtrail inspect {found.sandbox} --at '#{found.since - 1}'"
-    )
+    before = f"sandtrail inspect {found.sandbox} --at '#{found.since - 1}'"
+    if everything:
+        yield f"All: sandtrail log -s {found.sandbox}   Before: {before}"
+    else:
+        yield f"Before it: {before}"
 
 
-def _print_absence(found: Absence) -> None:
+def _absence(found: Absence) -> Iterator[str]:
     name = printable(f"{found.sandbox}.{'.'.join(found.path)}")
     wanted = printable(found.wanted)
     if found.had_until is not None:
         step = found.had_until
-        click.echo(f"{name} is not {wanted} any more since #{step.record.position}:")
-        click.echo(f"└─ {_line(step)}  -> {scalar(step.value)}")
+        yield f"{name} is not {wanted} any more since #{step.record.position}:"
+        yield f"└─ {_line(step)}  -> {scalar(step.value)}"
         return
-    click.echo(f"{name} is {scalar(found.value)} and never was {wanted}")
+    yield f"{name} is {scalar(found.value)} and never was {wanted}"
     for step in found.reasons:
-        click.echo(f"├─ {_line(step)}")
+        yield f"├─ {_line(step)}"
     if not found.reasons:
-        click.echo(f"└─ nothing was refused and nothing failed in {found.history} events")
+        yield f"└─ nothing was refused and nothing failed in {found.history} events"
 
 
 def _line(step: Step) -> str:

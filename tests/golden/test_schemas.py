@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
+import click
 import jsonschema
 import pytest
 from click.testing import CliRunner
@@ -49,8 +51,43 @@ CALLS = [
     ("replay", "bisect", "--bad", "any(phase == restoreFailed)"),
     ("replay", "bisect", "--bad", "any(phase == nothing)"),
     ("audit", "show", "#15"),
+    ("--version",),
+    ("help",),
+    ("help", "exit-codes"),
+    ("completion", "fish"),
     ("mark", "ls"),
 ]
+
+
+PRINTS = {
+    **{name: (name,) for name in (
+        "create", "start", "run", "exec", "wait", "kill", "pause", "resume", "checkpoint",
+        "restore", "rm", "ps", "inspect", "top", "stats", "doctor", "help", "completion",
+    )},
+    "serve": ("ready",),
+    "log": ("event",),
+    "mark add": ("mark",),
+    "mark ls": ("marks",),
+    "replay show": ("ps", "inspect"),
+    "replay diff": ("diff",),
+    "replay step": ("step",),
+    "replay why": ("why", "why_not"),
+    "replay check": ("check",),
+    "replay whatif": ("whatif",),
+    "replay bisect": ("bisect",),
+    "audit log": ("event",),
+    "audit show": ("show",),
+    "audit verify": ("verification",),
+    "audit checkpoint": ("checkpoint-note",),
+    "audit snapshot": ("snapshot",),
+    "audit prove": ("proof",),
+    "audit check-proof": ("check-proof",),
+    "audit stats": ("audit-stats",),
+    "audit export": ("event",),
+    "audit report": ("audit-report",),
+    "audit reconcile": ("audit-reconcile",),
+}  # fmt: skip
+"""Which schemas the JSON of each command has."""
 
 
 @pytest.mark.parametrize("args", CALLS, ids=" ".join)
@@ -67,6 +104,36 @@ def test_every_line_of_a_log(root: Path, tmp_path: Path) -> None:
         for line in done.stdout.splitlines():
             told = json.loads(line)
             jsonschema.validate(told, schema_of(told))
+
+
+def test_every_line_of_others(root: Path) -> None:
+    env = {"SANDTRAIL_ROOT": str(root)}
+    for args in (("replay", "step"), ("audit", "export")):
+        lines = CliRunner().invoke(cli, [*args, "--json"], env=env).stdout.splitlines()
+        assert len(lines) > 20
+        for line in lines:
+            told = json.loads(line)
+            jsonschema.validate(told, schema_of(told))
+
+
+def commands(group: click.Group, *above: str) -> Iterator[tuple[str, click.Command]]:
+    for name in group.list_commands(click.Context(group)):
+        found = group.get_command(click.Context(group), name)
+        if isinstance(found, click.Group):
+            yield from commands(found, *above, name)
+        elif found is not None:
+            yield " ".join((*above, name)), found
+
+
+def test_every_command_has_json_of_a_published_schema() -> None:
+    options = {
+        name: {each for param in found.params for each in param.opts}
+        for name, found in commands(cli)
+    }
+    assert [name for name in options if "--json" not in options[name]] == []
+    assert options.keys() == PRINTS.keys()
+    published = {path.name.removesuffix(".v1.json") for path in SCHEMAS.iterdir()}
+    assert published == {name for names in PRINTS.values() for name in names} | {"version"}
 
 
 def test_a_schema_refuses_what_is_not_in_it(root: Path) -> None:

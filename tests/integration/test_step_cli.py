@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import shutil
 import struct
 import subprocess
@@ -16,7 +17,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from manager.cli import cli
+from manager.domain.mark import MarkAdded
 from manager.schema.layout import LOG_FILE
+from tests.integration.decided_log import Historian, write_story
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "logs" / "log_v1.db"
 
@@ -102,6 +105,123 @@ def test_states_are_those_of_the_event(root: Path) -> None:
         assert opened.process.wait(timeout=30) == 0
     finally:
         opened.close()
+
+
+def test_looking_for_a_text(terminal: Terminal) -> None:
+    terminal.see("q quit")
+    terminal.press("/Sandbox.STARTED")
+    terminal.see("/Sandbox.STARTED")
+    terminal.press("x\x7f\r")
+    assert "sandbox.started" in terminal.see("   #6   ")
+    terminal.press("/\r")  # the same again
+    terminal.see("   #11   ")
+    terminal.press("/nowhere to be \u00fcber\r")
+    terminal.see("no event after this one has 'nowhere to be \u00fcber'")
+    terminal.press("/\x1b")  # thought better of it
+    assert "   #11   " in terminal.see("q quit")
+    terminal.press("q")
+    assert terminal.process.wait(timeout=30) == 0
+
+
+def test_what_an_event_changed_and_why(root: Path) -> None:
+    opened = Terminal(root, "--since", "25", "--until", "31")
+    try:
+        opened.see("q quit")
+        opened.press("Gd")
+        screen = opened.see("stopped\r\n")
+        assert "~ web.containers.side.status: running -> stopped" in screen
+        opened.press("hhh")
+        opened.see("this event changed no state")
+        opened.press("Gy")
+        screen = opened.see("none can be left out")
+        assert "web.containers.side.status is stopped since #31" in screen
+        assert all(len(line) <= 80 for line in re.split(r"\r\n|\x1b\[H\x1b\[2J", screen))
+        opened.press("x")
+        opened.see("~ web.containers.side.status")
+        opened.press("d")
+        opened.see("side       stopped (signal 9)")
+    finally:
+        opened.close()
+
+
+def test_the_last_event_of_a_sandbox_and_one_of_none(root: Path) -> None:
+    opened = Terminal(root, "--since", "20")
+    try:
+        opened.see("q quit")
+        opened.press("/deleted\r")
+        opened.see("sandbox.deleted")
+        opened.press("y")
+        opened.see("Needed for it")
+    finally:
+        opened.close()
+    first = Terminal(root, "--until", "2")
+    try:
+        first.see("q quit")
+        first.press("y")
+        first.see("this event is about no sandbox that was there")
+        first.press("wengine=crun\r")
+        first.see("this event was not decided: it tells of the node")
+    finally:
+        first.close()
+
+
+async def test_marks(tmp_path: Path) -> None:
+    await write_story(tmp_path)
+    async with Historian(tmp_path) as to:
+        for name, at in (("two", 22), ("one", 9), ("too", 9), ("now", 0)):
+            await to.note(MarkAdded(name=name, at=at))
+    opened = Terminal(tmp_path)
+    try:
+        opened.see("q quit")
+        for key, position, names in (
+            ("]", "#9", "   mark:one   mark:too"), ("]", "#22", "   mark:two"),
+            ("]", "#33", "   mark:now"), ("[", "#22", "   mark:two"), ("[", "#9", "   mark:one"),
+        ):  # fmt: skip
+            opened.press(key)
+            head = opened.see("q quit").split("\r\n")[0]
+            assert f"   {position}   " in head
+            assert names in head
+        opened.press("[")
+        opened.see("no mark")
+    finally:
+        opened.close()
+    one = Terminal(tmp_path, "lenient")  # the event of a mark may be left out
+    try:
+        one.see("q quit")
+        one.press("]]")
+        seen = one.see("mark:two\r\nsandbox.restored")
+        assert re.search(r"#10   \S+   mark:two\r\nsandbox.restored", seen)
+    finally:
+        one.close()
+
+
+async def test_what_if(tmp_path: Path) -> None:
+    await write_story(tmp_path)
+    opened = Terminal(tmp_path, "strict", "--until", "16")
+    try:
+        opened.see("q quit")
+        opened.press("Gw")
+        opened.see("what if ")
+        opened.press("restore-spec-validation=ignore\r")
+        screen = opened.see("NOW")
+        assert "strict/web: widened" in screen
+        assert "RECORDED  refused: failed to" in screen
+        opened.press("wcolour=red\r")
+        opened.see("'colour=red' is no setting: want restore-spec-validation=ignore")
+        opened.press("wengine=runsc\r")
+        opened.see(": same")
+    finally:
+        opened.close()
+
+
+def test_without_a_terminal_all_of_it_as_json(root: Path) -> None:
+    done = call(root, "replay", "step", "web", "--since", "25", "--until", "31", "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["event"]["position"] for each in lines] == [25, 26, 27, 29, 30, 31]
+    for each in lines:
+        at = f"#{each['event']['position']}"
+        shown = json.loads(call(root, "ps", "--at", at, "--json").stdout)["items"]
+        assert each["items"] == [item for item in shown if item["ID"] == "web"]
 
 
 def call(root: Path, *args: str) -> Result:

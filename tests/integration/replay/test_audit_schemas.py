@@ -30,7 +30,7 @@ def validate(text: str) -> Any:
         (("verify", "--json"), 0),
         (("verify", "--json", "--log", LOG_FILE), 4),
         (("checkpoint", "--json"), 0),
-        (("prove", "#3..#9"), 0),
+        (("prove", "#3..#9", "--json"), 0),
         (("prove", "#3", "--documents"), 0),
         (("stats", "--json"), 0),
         (("stats", "--json", "--since", "#9", "--until", "#2"), 0),
@@ -46,6 +46,12 @@ def test_commands(audit: Run, root: Path, args: tuple[str, ...], code: int) -> N
 def test_a_snapshot(audit: Run, tmp_path: Path) -> None:
     done = audit("snapshot", str(tmp_path / "copy.db"), "--json")
     assert validate(done.stdout)["verdict"] == "intact"
+
+
+def test_a_report(audit: Run, tmp_path: Path) -> None:
+    out = tmp_path / "r.html"
+    told = validate(audit("report", "--out", str(out), "--json").stdout)
+    assert (told["report"], told["verdict"]) == (str(out), "intact")
 
 
 def test_proofs_checked(audit: Run, root: Path, tmp_path: Path) -> None:
