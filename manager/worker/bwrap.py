@@ -37,8 +37,6 @@ from manager.worker.engine import (
     observe,
     processes_of,
     signal_running,
-    wait_as_a_parent,
-    wait_as_a_stranger,
 )
 from manager.worker.engine_messages import explain
 from manager.worker.errors import LaunchFailed
@@ -47,6 +45,7 @@ from manager.worker.exit_report import ExitReport, nobody_knows
 from manager.worker.loop import Child, Pause, Steps
 from manager.worker.processes import STOP_SECONDS, Processes
 from manager.worker.program import check_program
+from manager.worker.waiting import wait_as_a_parent, wait_as_a_stranger
 
 SETUP_SECONDS: Final = 20.0
 """Longest time from bubblewrap's start until its sandbox stands."""
@@ -182,6 +181,10 @@ class BwrapEngine:
     def execute(self, order: ExecOrder) -> Steps[tuple[Running, int]]:
         """See :class:`manager.worker.engine.Engine`."""
         return (yield from execute(self._host, order))
+
+    def wait_executed(self, running: Running, number: int, place: Path) -> Steps[ExitReport]:  # noqa: ARG002 - the kernel tells
+        """See :class:`manager.worker.engine.Engine`."""
+        return (yield from self.wait(running))
 
     def signal(self, running: Running, signo: int, target: Target) -> Steps[Delivery]:
         """See :class:`manager.worker.engine.Engine`."""

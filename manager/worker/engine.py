@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
@@ -28,7 +27,7 @@ from manager.worker.delivery import (
     send,
 )
 from manager.worker.exec_order import ExecOrder
-from manager.worker.exit_report import ExitReport, nobody_knows
+from manager.worker.exit_report import ExitReport
 from manager.worker.loop import Child, Pause, Steps
 from manager.worker.phases import Phases
 from manager.worker.process_facts import facts_of
@@ -42,19 +41,9 @@ SHARED_NAMESPACES: Final = ("net", "ipc", "uts", "pid")
 
 OPEN_FILES: Final = "RLIMIT_NOFILE"
 
-REAPED_POLL_SECONDS: Final = 0.02
-REAPED_ROUNDS_MAX: Final = 250
-"""How often, and how many times, to ask whether init's new parent has reaped it."""
-
 FROZEN_POLL_SECONDS: Final = 0.005
 FROZEN_ROUNDS_MAX: Final = 1000
 """How often, and how many times, to ask whether the freezer is done."""
-
-ZOMBIE_ROUNDS_MAX: Final = 5
-"""The same for one whose status stands in /proc already: its parent may never reap it."""
-
-RELAY_SECONDS: Final = 1.0
-"""Longest wait for a terminal's last bytes, where somebody else still has it open."""
 
 
 class Job(Struct, kw_only=True):
@@ -258,6 +247,10 @@ class Engine(Protocol):
         """Wait, for as long as it takes, until init is gone."""
         ...
 
+    def wait_executed(self, running: Running, number: int, place: Path) -> Steps[ExitReport]:
+        """Wait for the end of what `execute` has made: under this number, at its order's place."""
+        ...
+
     def signal(self, running: Running, signo: int, target: Target) -> Steps[Delivery]:
         """Signal one process of the container, all of them, or a process group."""
         ...
@@ -266,7 +259,7 @@ class Engine(Protocol):
         """Execute one more process in a container that runs.
 
         Returns:
-            The process, for `wait`, and its number in the container's PID namespace.
+            The process, for `wait_executed`, and its number in the container's PID namespace.
 
         Raises:
             LaunchFailed: Stage `create`, `exec` or `cgroup`: it did not run.
@@ -356,36 +349,3 @@ def freeze_running(running: Running, *, frozen: bool) -> Steps[str]:
         yield Pause(seconds=FROZEN_POLL_SECONDS)
     running.cgroup.freeze(not frozen)
     return "the kernel did not stop every process in time"
-
-
-def wait_as_a_stranger(running: Running, *, by_pidfd: bool) -> Steps[ExitReport]:
-    """Wait for an init that somebody else reaps: its parent is not this process.
-
-    Args:
-        running: Has a pidfd that was opened while init lived.
-        by_pidfd: Whether the kernel tells the status of what somebody else has reaped.
-    """
-    assert running.pidfd is not None
-    yield Pause(fd=running.pidfd.number)
-    at_ns = time.time_ns()
-    as_zombie = pidfd.zombie_status(running.pid, running.start_ticks)
-    rounds = REAPED_ROUNDS_MAX if as_zombie is None else ZOMBIE_ROUNDS_MAX
-    for _ in range(rounds if by_pidfd else 0):
-        status = pidfd.exit_status(running.pidfd.number)
-        if status is not None:
-            return ExitReport(status=status, source="pidfd-info", at_ns=at_ns)
-        yield Pause(seconds=REAPED_POLL_SECONDS)
-    if as_zombie is not None:
-        return ExitReport(status=as_zombie, source="proc-stat", at_ns=at_ns)
-    return nobody_knows("its parent kept its exit status, and this kernel does not tell it", at_ns)
-
-
-def wait_as_a_parent(running: Running, processes: Processes) -> Steps[ExitReport]:
-    """Wait for a child of this process, and for the last bytes of its terminal."""
-    assert running.init is not None
-    yield Pause(child=running.init)
-    if running.relay is not None:
-        # So that the last words are there when the end is told.
-        yield Pause(child=running.relay, seconds=RELAY_SECONDS)
-        processes.forget(running.relay)
-    return ExitReport(status=running.init.status, source="waitid", at_ns=running.init.reaped_at_ns)

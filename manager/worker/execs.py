@@ -220,7 +220,8 @@ class Execs:
             self._machine.keeping.keep(record.exec_id, running.pidfd)
         launch.executing += 1
         try:
-            report = yield from engine.wait(running)
+            place = self._machine.exec_records.place(record.exec_id)
+            report = yield from engine.wait_executed(running, record.pid, place)
         finally:
             launch.executing -= 1
             running.close()

@@ -29,8 +29,6 @@ from manager.worker.engine import (
     observe,
     processes_of,
     signal_running,
-    wait_as_a_parent,
-    wait_as_a_stranger,
 )
 from manager.worker.engine_messages import explain
 from manager.worker.errors import LaunchFailed, one_line
@@ -39,6 +37,7 @@ from manager.worker.exit_report import ExitReport
 from manager.worker.loop import Child, Steps
 from manager.worker.oci_config import Changes, build_config
 from manager.worker.oci_exec import ExecDialect, execute
+from manager.worker.waiting import wait_as_a_parent, wait_as_a_stranger
 
 CREATE_SECONDS: Final = 20.0
 START_SECONDS: Final = 20.0
@@ -180,6 +179,10 @@ class OciEngine:
     def execute(self, order: ExecOrder) -> Steps[tuple[Running, int]]:
         """See :class:`manager.worker.engine.Engine`."""
         return (yield from execute(self._host, order, self._command("exec"), self._dialect.exec))
+
+    def wait_executed(self, running: Running, number: int, place: Path) -> Steps[ExitReport]:  # noqa: ARG002 - the kernel tells
+        """See :class:`manager.worker.engine.Engine`."""
+        return (yield from self.wait(running))
 
     def signal(self, running: Running, signo: int, target: Target) -> Steps[Delivery]:
         """See :class:`manager.worker.engine.Engine`."""

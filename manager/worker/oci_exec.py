@@ -7,6 +7,7 @@ cgroup; it detaches, the process becomes an orphan and, this process being a sub
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,13 +22,16 @@ from manager.worker.engine import OPEN_FILES, Host, Running
 from manager.worker.engine_messages import explain
 from manager.worker.errors import LaunchFailed
 from manager.worker.exec_order import STREAMS, ExecOrder
-from manager.worker.loop import Steps
+from manager.worker.loop import Child, Steps
+from manager.worker.runsc_log import told_status
 
 EXEC_SECONDS: Final = 20.0
 """Longest time for an engine's `exec`; after it the engine is killed."""
 
 GATE: Final = Path(__file__).with_name("gate.py")
 OPEN: Final = b"\n"
+TOLD: Final = "told"
+"""File, in an order's place, in which a runtime tells how the process ended."""
 
 
 class ExecDialect(Struct, frozen=True, kw_only=True):
@@ -35,12 +39,12 @@ class ExecDialect(Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: Its name.
-        tells_own_number: Whether the process has a kernel of its own, and its number there must be
-            asked for.
+        own_kernel: Whether the process has a kernel of its own: its number there must be asked for,
+            and how it ended stands in the runtime's log (`TOLD`).
     """
 
     name: str = ""
-    tells_own_number: bool = False
+    own_kernel: bool = False
 
 
 def execute(
@@ -64,19 +68,19 @@ def execute(
         argv = list(command)
         argv += ["--detach", "--process", f"/proc/{os.getpid()}/fd/{body.number}"]
         argv += ["--pid-file", str(place / "pid")]
-        if dialect.tells_own_number:
+        if dialect.own_kernel:
             argv += ["--internal-pid-file", str(own_number)]
         if console is not None:
             argv += ["--console-socket", console.path]
         extra = order.extra()
         if extra:
             argv += ["--preserve-fds", str(_check_row(dialect.name, extra))]
-        yield from _run(host, order, [*argv, "--", order.engine_id], dialect.name)
-        running, numbers = _take_process(host, order)
+        yield from _run(host, order, [*argv, "--", order.engine_id], dialect)
+        running, numbers = _take_process(host, order, dialect)
         if console is not None:
             with console.receive() as master:
                 running.relay = start_relay(host.processes, order.files[0], master.number)
-    if dialect.tells_own_number:
+    if dialect.own_kernel:
         return running, int(own_number.read_text(encoding="ascii"))
     return running, numbers[-1] if numbers else 0
 
@@ -122,12 +126,15 @@ def _check_row(engine: str, extra: Mapping[int, int]) -> int:
     return len(extra)
 
 
-def _run(host: Host, order: ExecOrder, argv: Sequence[str], engine: str) -> Steps[None]:
+def _run(host: Host, order: ExecOrder, argv: Sequence[str], dialect: ExecDialect) -> Steps[None]:
     nothing = host.nothing.number
     stdio = (nothing,) * 3 if order.process.terminal else order.stdio(nothing)
     log = order.place / "log"
     # The runtime's complaints go to its log: its standard error is the process's.
-    argv = [argv[0], "--log", str(log), "--log-format", "json", *argv[1:]]
+    logs = ["--log", str(log), "--log-format", "json"]
+    if dialect.own_kernel:
+        logs += ["--debug-log", str(order.place / TOLD)]
+    argv = [argv[0], *logs, *argv[1:]]
     gate_read, gate_write = map(OwnedFd, os.pipe2(os.O_CLOEXEC))
     with gate_read, gate_write:
         extra = order.extra()
@@ -142,15 +149,52 @@ def _run(host: Host, order: ExecOrder, argv: Sequence[str], engine: str) -> Step
         os.write(gate_write.number, OPEN)
     ended = yield from commands.finish(child, seconds=EXEC_SECONDS)
     if not ended:
-        raise LaunchFailed("create", f"{engine} exec took too long and was killed")
-    if child.status:
+        raise LaunchFailed("create", f"{dialect.name} exec took too long and was killed")
+    if child.status and not (dialect.own_kernel and _is_over(order)):
         output = log.read_text(errors="replace") if log.exists() else ""
-        raise explain(engine, "exec", output, order.program)
+        raise explain(dialect.name, "exec", output, order.program)
 
 
-def _take_process(host: Host, order: ExecOrder) -> tuple[Running, tuple[int, ...]]:
-    pid = int((order.place / "pid").read_text(encoding="ascii"))
-    return take_orphan(host, order, pid)
+def read_told(place: Path, pid: int) -> int | None:
+    """How the process ended, as that runtime process told; `None` if it told nothing."""
+    try:
+        return told_status((place / TOLD).read_text(errors="replace"), pid)
+    except FileNotFoundError:
+        return None
+
+
+def _is_over(order: ExecOrder) -> bool:
+    """Whether the process has ended.
+
+    A runtime that detaches looks whether the process is there and, if not, whether it has failed.
+    One that came and ended between the two looks has not.
+    """
+    try:
+        return read_told(order.place, _read_pid(order)) is not None
+    except (OSError, ValueError):
+        return False
+
+
+def _take_process(
+    host: Host, order: ExecOrder, dialect: ExecDialect
+) -> tuple[Running, tuple[int, ...]]:
+    pid = _read_pid(order)
+    try:
+        return take_orphan(host, order, pid)
+    except LaunchFailed:
+        told = read_told(order.place, pid) if dialect.own_kernel else None
+        if told is None:
+            raise
+    # The runtime that looked for it has reaped it.
+    child = Child(pid)
+    child.settle(told, time.time_ns())
+    running = Running(engine_id=order.engine_id, pid=pid, pidfd=None, cgroup=order.cgroup)
+    running.init = child
+    return running, ()
+
+
+def _read_pid(order: ExecOrder) -> int:
+    return int((order.place / "pid").read_text(encoding="ascii"))
 
 
 def take_orphan(host: Host, order: ExecOrder, pid: int) -> tuple[Running, tuple[int, ...]]:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import signal
 import stat
+import time
 from pathlib import Path
 from typing import Final
 
@@ -26,15 +27,16 @@ from manager.worker.cgroups import Cgroup
 from manager.worker.delivery import DELIVERED, GROUP, Delivery, Target
 from manager.worker.engine import Job, Running
 from manager.worker.errors import LaunchFailed, one_line
-from manager.worker.exit_report import ExitReport
+from manager.worker.exit_report import ExitReport, nobody_knows
 from manager.worker.loop import Pause, Steps
 from manager.worker.oci import Dialect, OciEngine, write_private
-from manager.worker.oci_exec import ExecDialect
+from manager.worker.oci_exec import ExecDialect, read_told
 from manager.worker.runsc_socket import (
     KernelSilent,
     connect_kernel,
     signal_by_socket,
     wait_by_socket,
+    wait_process_by_socket,
 )
 from manager.worker.runsc_table import parse_table
 from manager.worker.stage import LaunchStage
@@ -58,7 +60,7 @@ SIGNAL_MAX: Final = 64
 
 RUNSC: Final = Dialect(
     name="runsc",
-    exec=ExecDialect(name="runsc", tells_own_number=True),
+    exec=ExecDialect(name="runsc", own_kernel=True),
     global_options=("--platform=ptrace", "--network=none", "--ignore-cgroups"),
     serves_files=True,
     lacks=frozenset(
@@ -194,6 +196,22 @@ class RunscEngine(OciEngine):
         signo = code - SIGNAL_CODE_BASE
         status = signo if 0 < signo <= SIGNAL_MAX else report.status
         return ExitReport(status=status, source="engine", at_ns=report.at_ns)
+
+    @override
+    def wait_executed(self, running: Running, number: int, place: Path) -> Steps[ExitReport]:
+        report = yield from super().wait(running)
+        told = read_told(place, running.pid)
+        if told is not None:
+            return ExitReport(status=told, source="engine", at_ns=report.at_ns)
+        try:  # whoever was to tell was killed; the process may go on
+            told = yield from wait_process_by_socket(running.engine_id, number)
+        except KernelSilent:
+            if report.status is not None and os.WIFSIGNALED(report.status):
+                return report  # all that was in the container
+            return nobody_knows("its gVisor kernel ended before it could tell")
+        if told is None:
+            return nobody_knows("its gVisor kernel told it to a process that was killed")
+        return ExitReport(status=told, source="engine", at_ns=time.time_ns())
 
     @override
     def _take_init(self, engine_id: str, cgroup: Cgroup, bundle: Path) -> Running:

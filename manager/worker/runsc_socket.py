@@ -69,9 +69,32 @@ def wait_by_socket(connection: OwnedFd, sandbox: str) -> Steps[int | None]:
         The raw wait status; `None` if the kernel did not live to tell it.
     """
     try:
-        reply = yield from _ask(connection, "Wait", sandbox, None)
+        return _status((yield from _ask(connection, "Wait", sandbox, None)))
     except KernelSilent:
         return None
+
+
+def wait_process_by_socket(sandbox: str, number: int) -> Steps[int | None]:
+    """Wait, for as long as it takes, for the end of a process that was executed in a sandbox.
+
+    A kernel tells it once; whoever asks before that is told as well.
+
+    Args:
+        sandbox: Its id, and the container's.
+        number: The process's, as its kernel counts.
+
+    Returns:
+        The raw wait status; `None` if the kernel has told it before.
+
+    Raises:
+        KernelSilent: It did not live to tell.
+    """
+    with connect_kernel(sandbox) as connection:
+        reply = yield from _ask(connection, "WaitPID", {"PID": number, "CID": sandbox}, None)
+    return _status(reply)
+
+
+def _status(reply: dict[str, Any]) -> int | None:
     status = reply.get("result")
     return status if reply.get("success") and isinstance(status, int) else None
 

@@ -201,6 +201,29 @@ async def service(
     await every_decision_is_taken_again(running.root / LOG_FILE)
 
 
+@contextlib.asynccontextmanager
+async def service_with(program: str, engine: str, directory: Path) -> AsyncIterator[Service]:
+    """A service whose engine is a shell script, with the real one where it says `{real}`."""
+    real = shutil.which(engine)
+    if real is None:
+        pytest.skip(f"{engine} is not installed")
+    script, state = directory / engine, directory / "state"
+    script.write_text(program.replace("{real}", real))
+    script.chmod(0o755)
+    state.mkdir(mode=0o700)
+    command = (sys.executable, "-m", "manager.worker", "--state", str(state))
+    worker = subprocess.Popen([*command, "--engine-path", f"{engine}={script}"])
+    with anyio.fail_after(30):
+        while not (state / "worker" / ENGINES_FILE).exists():
+            await anyio.sleep(0.01)
+    service = Service(state, engine).start()
+    try:
+        yield service
+    finally:
+        await service.end()
+        assert worker.wait(30) == 0
+
+
 def cgroups(engine_ids: set[str]) -> list[Path]:
     """Those of these containers; whatever else comes and goes meanwhile does not matter."""
     found = (Path(place, name) for place, names, _ in os.walk("/sys/fs/cgroup") for name in names)

@@ -2,14 +2,24 @@
 
 import os
 import signal
+from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 
 from manager.adapters.client import SandboxClient
 from manager.application.errors import CallRefused
 from manager.domain.exit_status import Exited, Signaled
 from tests.integration.service.conftest import ENGINES, Donor, Service, pipe, read_all, sh
+from tests.integration.service.test_semantics import (
+    CODES,
+    DUMPING,
+    DUMPS,
+    ENDING,
+    EVERYTHING,
+    FEW_ENDING,
+)
 
 pytestmark = [pytest.mark.runtime, pytest.mark.parametrize("service", ENGINES, indirect=True)]
 
@@ -33,10 +43,42 @@ async def run(sandbox: SandboxClient, script: str, **options: Any) -> tuple[Any,
         return ended, read_all(read_end, write_end).decode()
 
 
-async def test_exit_codes_and_signals_are_exact(sandbox: SandboxClient) -> None:
-    for code in (0, 1, 3, 127, 128, 255):
-        ended, _ = await run(sandbox, f"exit {code}")
-        assert ended == Exited(code=code)
+async def test_exit_codes_are_exact(sandbox: SandboxClient) -> None:
+    limiter = anyio.CapacityLimiter(8)
+
+    async def life(code: int) -> None:
+        async with limiter:
+            pid = await sandbox.execute("sb", ["/bin/sh", "-c", f"exit {code}"], {})
+            assert await sandbox.wait_process("sb", pid) == Exited(code=code)
+
+    async with anyio.create_task_group() as tasks:
+        for code in range(256) if EVERYTHING else CODES:
+            tasks.start_soon(life, code)
+
+
+async def test_signals_are_exact(sandbox: SandboxClient, service: Service, donor: Donor) -> None:
+    limiter = anyio.CapacityLimiter(8)
+
+    async def life(signo: int, cid: str, *, may_dump: bool) -> None:
+        async with limiter:
+            pid = await sandbox.execute(cid, ["/bin/sleep", "1000"], {})
+            await sandbox.signal(signo, cid, pid=pid)
+            dumped = may_dump and signo in DUMPING and DUMPS and service.engine != "runsc"
+            ended = Signaled(signal=signo, core=dumped)
+            assert await sandbox.wait_process(cid, pid) == ended, (signo, cid)
+
+    async with anyio.create_task_group() as tasks:
+        for cid, limit in (("small", 0), ("big", 1 << 26)):
+            spec = sh("sleep 1000")
+            spec["process"]["rlimits"] = [{"type": "RLIMIT_CORE", "hard": limit, "soft": limit}]
+            await sandbox.create_subcontainer(cid)
+            await sandbox.start_subcontainer(cid, spec, donor.donation())
+            for signo in ENDING if EVERYTHING else FEW_ENDING:
+                if signo in DUMPING or not limit:
+                    tasks.start_soon(partial(life, signo, cid, may_dump=limit > 0))
+
+
+async def test_a_signal_that_it_sends_itself(sandbox: SandboxClient) -> None:
     for signo in (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1):
         ended, _ = await run(sandbox, f"kill -{int(signo)} $$")
         assert ended == Signaled(signal=signo)

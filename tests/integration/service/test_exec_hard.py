@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import shutil
 import signal
 import struct
 import termios
@@ -23,6 +24,7 @@ from tests.integration.service.conftest import (
     fd_count,
     pipe,
     read_all,
+    service_with,
     sh,
     wait_for_end,
 )
@@ -201,6 +203,50 @@ async def test_an_executed_process_survives_its_makers(
         assert await sandbox.wait_process("sb", pid) == Exited(code=5)
 
 
+LOOKS_TOO_LATE = """#!/bin/sh
+case "$*" in
+*" exec "*)
+    delay=wait4:delay_enter=300000
+    exec strace -f -qq -o /dev/null -e trace=wait4 -e inject=$delay {real} "$@"
+    ;;
+esac
+exec {real} "$@"
+"""
+"""The real one, but the process has ended when it looks whether it has failed to start."""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="apt-get install strace")
+async def test_a_life_that_its_runtime_misses(tmp_path: Path, donor: Donor) -> None:
+    async with service_with(LOOKS_TOO_LATE, "runsc", tmp_path) as service:
+        sandbox = await service.client.create_sandbox("sb", sh("sleep 1000"), donor.donation())
+        await sandbox.start_root()
+        pid = await sandbox.execute("sb", ["/bin/sh", "-c", "exit 137"], {})
+        assert await sandbox.wait_process("sb", pid) == Exited(code=137)
+
+
+@pytest.mark.parametrize("service", ["runsc"], indirect=True)
+@pytest.mark.parametrize("code", [3, 137])
+async def test_whoever_was_to_tell_of_a_process_is_killed(
+    service: Service, sandbox: SandboxClient, code: int
+) -> None:
+    with pipe() as (read_end, write_end):
+        command = ["/bin/sh", "-c", f"trap 'exit {code}' TERM; echo; sleep 1000 & wait"]
+        pid = await sandbox.execute("sb", command, {1: write_end})
+        await read_until(read_end, b"\n")
+        (told,) = (service.root / "worker" / "execs").glob("*/pid")
+        teller = int(told.read_text())
+        os.kill(teller, signal.SIGKILL)
+        await wait_for_end(teller)
+        await sandbox.signal(signal.SIGTERM, "sb", pid=pid)
+        try:
+            ended = await sandbox.wait_process("sb", pid)
+        except CallRefused as refusal:
+            # The kernel had told it already, to the one that was killed.
+            assert "is lost" in refusal.text  # noqa: PT017
+        else:
+            assert ended == Exited(code=code)
+
+
 @every_engine
 async def test_destroy_ends_and_tells_all(service: Service, sandbox: SandboxClient) -> None:
     pids = [await sandbox.execute("sb", ["/bin/sleep", "1000"], {}) for _ in range(3)]
@@ -288,7 +334,7 @@ async def test_values_of_the_environment_are_in_no_file(
     with pytest.raises(CallRefused, match="error finding executable"):
         await sandbox.execute("sb", ["/nix"], {}, env=[f"TOKEN={secret}"])
     for path in service.root.rglob("*"):
-        if path.is_file():
+        with contextlib.suppress(OSError):  # no plain file, or gone by now
             assert secret.encode() not in path.read_bytes(), path
 
 

@@ -5,10 +5,7 @@ import fcntl
 import json
 import os
 import select
-import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ import pytest
 from manager import CallRefused
 from manager.adapters.client import SandboxClient
 from manager.domain.exit_status import Exited, Signaled
-from tests.integration.service.conftest import ENGINES_FILE, Donor, Service, pipe, read_all, sh
+from tests.integration.service.conftest import Donor, Service, pipe, read_all, service_with, sh
 from tests.integration.service.test_cli import cli
 
 pytestmark = pytest.mark.runtime
@@ -187,11 +184,11 @@ case " $* " in
     exit
     ;;
 *" resume "*)
-    pid=$({runsc} "$1" "$2" "$3" "$4" "$5" state "$last" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
+    pid=$({real} "$1" "$2" "$3" "$4" "$5" state "$last" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
     exec kill -9 "$pid"
     ;;
 esac
-exec {runsc} "$@"
+exec {real} "$@"
 """
 """The real one, but what is said to be saved ends only when it may go on, and badly."""
 
@@ -199,26 +196,11 @@ exec {runsc} "$@"
 async def test_what_is_in_an_image_has_ended_well_however_its_kernel_ends(
     tmp_path: Path, donor: Donor, image: Path
 ) -> None:
-    runsc = shutil.which("runsc")
-    if runsc is None:
-        pytest.skip("runsc is not installed")
-    program = tmp_path / "runsc"
-    program.write_text(DIES_BADLY.format(runsc=runsc))
-    program.chmod(0o755)
-    state = tmp_path / "state"
-    state.mkdir(mode=0o700)
-    command = (sys.executable, "-m", "manager.worker", "--state", str(state))
-    worker = subprocess.Popen([*command, "--engine-path", f"runsc={program}"])
-    with anyio.fail_after(30):
-        while not (state / "worker" / ENGINES_FILE).exists():
-            await anyio.sleep(0.01)
-    service = Service(state, "runsc").start()
-    sandbox, counts = await started(service, donor, ["root"])
-    await save(sandbox, image)
-    assert await sandbox.wait() == Exited(code=0)
-    await counts[0].rest()
-    await service.end()
-    assert worker.wait(30) == 0
+    async with service_with(DIES_BADLY, "runsc", tmp_path) as service:
+        sandbox, counts = await started(service, donor, ["root"])
+        await save(sandbox, image)
+        assert await sandbox.wait() == Exited(code=0)
+        await counts[0].rest()
 
 
 @gvisor

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from manager.worker.cgroups import Cgroup
+from manager.worker.runsc_log import told_status
 from manager.worker.runsc_table import parse_table
 from manager.worker.usage import usage_of
 
@@ -104,3 +105,18 @@ def test_the_table_of_runsc() -> None:
         62_500_000_000,
         "a b",
     )
+
+
+def test_the_log_of_runsc_exec() -> None:
+    log = (
+        "I1128 09:24:50.679261    9171 main.go:222] UID: 0, GID: 0\n"
+        "I1128 09:24:50.686271    9171 main.go:266] Exiting with status: 35072\n"
+        "I1128 09:24:50.686988    9161 main.go:266] Exiting with status: 0\n"
+        "I1128 09:24:50.686271 1234567 main.go:266] Exiting with status: 9\n"
+        "W1128 09:24:50.686988      71 main.go:275] Failure to execute command, err: 1\n"
+    )
+    assert told_status(log, 9171) == 137 << 8
+    assert told_status(log, 9161) == 0
+    assert told_status(log, 1234567) == 9
+    assert told_status(log, 71) is None
+    assert told_status("", 71) is None
