@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from eventstore import RecordedEvent
+from manager.domain.checkpoint import POLICY_NAMES
 from replay.outcome import outcome_of
 from replay.selection import container_of, payload, sandbox_of
 
@@ -83,7 +84,8 @@ def detail(data: dict[str, Any]) -> str:
     match data:
         case {"verdict": "differs", "mismatches": [first, *more]}:
             also = f", and {len(more)} more" if more else ""
-            return f"{first['container']}: {first['field']} differs{also}"
+            policy = f", under {_policy(data)}" if "policy" in data else ""
+            return f"{first['container']}: {first['field']} differs{also}{policy}"
         case {"error": str(error)} if error:
             return error
         case {"failure": {"error": error}}:
@@ -103,8 +105,15 @@ def detail(data: dict[str, Any]) -> str:
     return _short_detail(data)
 
 
+def _policy(data: dict[str, Any]) -> str:
+    number = data["policy"]
+    return f"policy {POLICY_NAMES.get(number, number)}"
+
+
 def _short_detail(data: dict[str, Any]) -> str:
     match data:
+        case {"policy": _, "image": {"digest": digest}}:
+            return f"{_policy(data)}, image {digest}"
         case {"request": {"argv": [str(program), *_]}}:
             return program
         case {"signo": signo}:

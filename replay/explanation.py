@@ -24,6 +24,7 @@ from manager.domain.exit_status import Signaled
 from manager.domain.state import ABSENT, Sandbox
 from manager.schema.node_fold import STREAM_PREFIX, decode_record
 from replay.outcome import FAIL, fits, outcome_of
+from replay.restore_basis import restore_basis
 from replay.selection import container_of, payload, sandbox_of
 from replay.trail import Trail
 
@@ -56,6 +57,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
         causes: That event, and what led to it by the log's own word, the newest first.
         likely: What was asked for before and fits: a signal of the number that ended a container, a
             destroy. That it was this one, nobody has recorded.
+        decided_on: Of the answer of a restore, where its policy and its image come from, the oldest
+            first.
         essential: Events that alone give the value, oldest first, each of them needed.
         history: How many events the sandbox has had by then.
     """
@@ -66,6 +69,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     since: int | None
     causes: tuple[Step, ...]
     likely: tuple[Step, ...]
+    decided_on: tuple[RecordedEvent, ...]
     essential: tuple[Step, ...]
     history: int
 
@@ -154,6 +158,9 @@ async def why(trail: Trail, sandbox_id: str, path: tuple[str, ...], position: in
         since=None if wrote is None else history.records[wrote - 1].position,
         causes=() if wrote is None else await _causes(trail, history.records[:wrote]),
         likely=() if wrote is None else _likely(history, wrote - 1),
+        decided_on=()
+        if wrote is None
+        else await restore_basis(trail, history.records[:wrote], history.events[:wrote]),
         essential=tuple(
             Step(
                 record=history.records[at], wrote=values[at + 1] != values[at], value=values[at + 1]

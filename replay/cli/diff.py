@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """Compare the states at two points, field by field: all sandboxes, or those named.
 
-    Exits 1 if they differ. With --json the differences are there as a JSON patch, too.
+    What was added or removed comes first. Exits 1 if they differ. With --json the differences are there as a JSON patch, too.
     """
     path = log_path(root, log)
 
@@ -60,7 +60,8 @@ def command(
             window = Window(first=low + 1, last=high)
             between = trail.events(Selection(), window)
             events = [each async for each in between] if with_events else []
-            return from_, to, list(differences(first, second)), events
+            found = sorted(differences(first, second), key=lambda each: each.kind == "changed")
+            return from_, to, found, events
 
     from_, to, found, events = read_log(call)
     if as_json:

@@ -136,12 +136,16 @@ def explanation_lines(found: Explanation, *, everything: bool = False) -> Iterat
         return
     top = found.causes[0].record
     yield f"{name} is {scalar(found.value)} since #{found.since}  {_when(top)}"
+    told = False  # each event of a decision may carry the same mismatches
     for depth, step in enumerate(found.causes):
         yield f"{'   ' * depth}└─ {_line(step)}"
-        for each in payload(step.record).get("mismatches") or ():
+        for each in payload(step.record).get("mismatches") or () if not told else ():
+            told = True
             yield f"{'   ' * depth}     {printable(each['error'])}"
     for step in found.likely:
         yield f"   likely by: {_line(step)}"
+    for record in found.decided_on:
+        yield f"   decided on: {_line(Step(record=record))}"
     yield "Needed for it, oldest first:"
     for step in found.essential:
         left = f"  -> {scalar(step.value)}" if step.wrote else ""
@@ -206,6 +210,7 @@ def _print_json(found: Explanation | Absence, moment: AsOf) -> None:
         since=found.since,
         causes=[_step(each) for each in found.causes],
         likely=[_step(each) for each in found.likely],
+        decided_on=[event_object(each) for each in found.decided_on],
         essential=[_step(each) for each in found.essential],
         history=found.history,
     )

@@ -71,6 +71,8 @@ def test_diff_names_each_field(old: Path) -> None:
     assert done.exit_code == 1
     assert "~ web.containers.side.status: running -> stopped" in done.stdout
     assert "from #29 2026-01-01T00:00:02.243+00:00 to #31" in done.stderr
+    lines = call(old, "diff", "8", "30", "hello", "web").stdout.splitlines()
+    assert [line[0] for line in lines] == sorted((line[0] for line in lines), key="+-~".index)
     same = call(old, "diff", "30", "#30")
     assert (same.exit_code, same.stdout) == (0, "")
     assert "no difference" in same.stderr
@@ -116,6 +118,9 @@ def test_why_with_the_mismatches(root: Path) -> None:
         "container.restore_accepted",
     ]
     assert '"Args" does not match across checkpoint restore' in done.stdout
+    assert done.stdout.count('"Args" does not match across checkpoint restore') == 3
+    assert [each["position"] for each in found["decided_on"]] == [11, 12]
+    assert "decided on: #12 restore.begun  policy enforce, image sha256:" in done.stdout
 
 
 def test_why_of_any_field_and_time(root: Path) -> None:
