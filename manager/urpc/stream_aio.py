@@ -1,6 +1,5 @@
 """A urpc message at a time over a unix socket: what server and client have in common."""
 
-import math
 import select
 import socket
 from collections.abc import Sequence
@@ -53,20 +52,26 @@ class MessageStream:
         if not self._reader.awaiting_first:  # a peer that pipelines must not starve the others
             await anyio.lowlevel.checkpoint()
         message = self._reader.next_buffered()
-        with anyio.move_on_after(None) as patience:
+        while message is None and self._reader.awaiting_first:
+            received = await self._recv_first()
+            if not received.data:
+                return self._reader.receive_eof()
+            message = self._reader.receive_first(received)
+        if message is None:
+            data = self._recv_now()  # nearly always all of it: no clock need be set for it
+            if data == b"":
+                return self._reader.receive_eof()
+            message = self._reader.receive_data(data) if data else None
+        return await self._receive_rest() if message is None else message
+
+    async def _receive_rest(self) -> Message | None:
+        message = None
+        with anyio.move_on_after(self._patience_s) as patience:
             while message is None:
-                if self._reader.awaiting_first:
-                    received = await self._recv_first()
-                    if not received.data:
-                        return self._reader.receive_eof()
-                    message = self._reader.receive_first(received)
-                else:
-                    if self._patience_s is not None and math.isinf(patience.deadline):
-                        patience.deadline = anyio.current_time() + self._patience_s
-                    data = await self._recv()
-                    if not data:
-                        return self._reader.receive_eof()
-                    message = self._reader.receive_data(data)
+                data = await self._recv()
+                if not data:
+                    return self._reader.receive_eof()
+                message = self._reader.receive_data(data)
         if patience.cancelled_caught:
             raise MalformedMessage(f"a message that is not whole after {self._patience_s:g} s")
         return message
@@ -123,10 +128,15 @@ class MessageStream:
                 return Received(data=b"", files=FdBundle())
 
     async def _recv(self) -> bytes:
-        while True:
-            try:
-                return self._sock.recv(READ_BYTES)
-            except BlockingIOError:
-                await anyio.wait_readable(self._sock)
-            except ConnectionError:
-                return b""
+        while (data := self._recv_now()) is None:
+            await anyio.wait_readable(self._sock)
+        return data
+
+    def _recv_now(self) -> bytes | None:
+        """What is there; empty at end of stream, `None` if nothing is there yet."""
+        try:
+            return self._sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return b""
