@@ -44,7 +44,8 @@ def command(
 ) -> None:
     """Compare the states at two points, field by field: all sandboxes, or those named.
 
-    What was added or removed comes first. Exits 1 if they differ. With --json the differences are there as a JSON patch, too.
+    What was added or removed comes first. Exits 1 if they differ. With --json the differences are
+    there as a JSON patch, too.
     """
     path = log_path(root, log)
 
