@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from tests.integration.service.conftest import Service
+from tests.integration.service.conftest import ENGINES, Service
 
 pytestmark = pytest.mark.runtime
 GO_SOURCES = Path("/usr/share/gocode")
@@ -45,7 +45,7 @@ def urpcdrive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-@pytest.mark.parametrize("service", ["crun", "bwrap"], indirect=True)
+@pytest.mark.parametrize("service", ENGINES, indirect=True)
 async def test_every_scenario_goes_as_the_go_client_expects(
     service: Service, rootfs: Path, urpcdrive: Path
 ) -> None:

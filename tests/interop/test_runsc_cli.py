@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from manager.domain.exit_status import Signaled
-from tests.integration.service.conftest import Donor, Service, sh
+from tests.integration.service.conftest import ENGINES, Donor, Service, know_engines, sh
 
 pytestmark = pytest.mark.runtime
 COMMAND_SECONDS = 60
@@ -26,13 +26,16 @@ SANDBOX = f"sandbox-of-{os.getpid()}"
 Runsc = Callable[..., Any]
 
 
-@pytest.fixture
-async def service(tmp_path: Path, rootfs: Path, donor: Donor) -> AsyncIterator[Service]:
-    """A service on crun with a sandbox that runs; `rootfs` skips where containers cannot."""
-    running = Service(tmp_path / "state", "crun")
+@pytest.fixture(params=["crun"])
+async def service(
+    request: pytest.FixtureRequest, tmp_path: Path, probed: Path, donor: Donor
+) -> AsyncIterator[Service]:
+    """A service with a sandbox that runs; `probed` skips where containers cannot."""
+    know_engines(tmp_path / "state", probed)
+    running = Service(tmp_path / "state", request.param)
     running.options = ("--runsc-root", str(tmp_path / "runsc"))
     if shutil.which("runsc") is None or not running.start().told:
-        pytest.skip("apt-get install runsc crun")
+        pytest.skip(f"apt-get install runsc {request.param}")
     sandbox = await running.client.create_sandbox(SANDBOX, sh("sleep 600"), donor.donation())
     await sandbox.start_root()
     await state_file(tmp_path, SANDBOX)
@@ -51,8 +54,11 @@ def runsc(tmp_path: Path) -> Runsc:
         command += ["--platform=ptrace", "--ignore-cgroups", *arguments]
 
         def wait() -> int:
-            # Not pipes: what the command starts has them for as long as it lives.
-            with out.open("wb") as stdout, err.open("wb") as stderr:
+            # Not pipes: what the command starts has them for as long as it lives. For appending:
+            # gVisor keeps an offset of its own.
+            out.unlink(missing_ok=True)
+            err.unlink(missing_ok=True)
+            with out.open("ab") as stdout, err.open("ab") as stderr:
                 return subprocess.run(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -74,7 +80,8 @@ def bundle(tmp_path: Path, rootfs: Path) -> Path:
     directory = tmp_path / "bundle"
     shutil.copytree(rootfs, directory / "rootfs", symlinks=True)
     (tmp_path / "data").mkdir()
-    script = "cat /data/lent > /data/seen; echo ready > /data/ready; sleep 600"
+    # On a kernel of its own an init is not spared a signal that it has no handler for.
+    script = "trap '' TERM; cat /data/lent > /data/seen; echo ready > /data/ready; sleep 600"
     config = {
         "ociVersion": "1.0.2",
         "process": {
@@ -104,6 +111,7 @@ def bundle(tmp_path: Path, rootfs: Path) -> Path:
     return directory
 
 
+@pytest.mark.parametrize("service", ENGINES, indirect=True)
 async def test_a_containers_life(
     service: Service, runsc: Runsc, bundle: Path, tmp_path: Path
 ) -> None:

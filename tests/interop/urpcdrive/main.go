@@ -43,8 +43,6 @@ type signalArgs struct {
 	Mode  int
 }
 
-// What HEAD has more of.
-
 type waitPIDArgs struct {
 	PID int32
 	CID string
@@ -65,6 +63,13 @@ type execArgs struct {
 	ContainerID  string
 	PIDNamespace *struct{}
 	Limits       *struct{}
+}
+
+// What HEAD has more of.
+
+type execArgsHead struct {
+	execArgs
+	GuestFDs []int
 }
 
 // What HEAD has more of.
@@ -314,6 +319,63 @@ var scenarios = []scenario{
 			return fmt.Errorf("WaitPID(%d) = %#x", pid, status)
 		}
 		return nil
+	}},
+	{"exec: a code is no signal, and a signal is no code", func(d *driver) error {
+		for script, want := range map[string]uint32{"exit 137": 137 << 8, "kill -9 $$": 9, "exit 255": 255 << 8} {
+			args := execArgsHead{
+				execArgs: execArgs{
+					Argv:             []string{"/bin/sh", "-c", script},
+					Envv:             []string{"PATH=/bin"},
+					WorkingDirectory: "/",
+					ContainerID:      sandbox,
+					FilePayload:      urpc.FilePayload{Files: []*os.File{nothing, nothing}},
+				},
+				GuestFDs: []int{0, 2},
+			}
+			var pid int32
+			if err := d.sandbox(sandbox, "ExecuteAsync", &args, &pid); err != nil {
+				return fmt.Errorf("ExecuteAsync: %w", err)
+			}
+			var status uint32
+			if err := d.sandbox(sandbox, "WaitPID", &waitPIDArgs{PID: pid, CID: sandbox}, &status); err != nil {
+				return fmt.Errorf("WaitPID: %w", err)
+			}
+			if status != want {
+				return fmt.Errorf("%q ended with %#x, want %#x", script, status, want)
+			}
+		}
+		return nil
+	}},
+	{"all processes of a container are signalled, and its states are seen", func(d *driver) error {
+		cid := "all"
+		states := []int{1, 2, 3}
+		steps := []func() error{
+			func() error { return d.create(sandbox, cid) },
+			func() error {
+				args := d.arguments(cid, "sleep 600 & sleep 600", nil)
+				return d.sandbox(sandbox, "StartSubcontainer", &args, nil)
+			},
+			func() error {
+				args := signalArgs{CID: cid, Signo: 9, Mode: 1}
+				if err := d.sandbox(sandbox, "Signal", &args, nil); err != nil {
+					return err
+				}
+				return d.wait(sandbox, cid, 9)
+			},
+		}
+		for number, step := range steps {
+			if err := step(); err != nil {
+				return err
+			}
+			var state int
+			if err := d.sandbox(sandbox, "ContainerRuntimeState", &cid, &state); err != nil {
+				return err
+			}
+			if state != states[number] {
+				return fmt.Errorf("state %d, want %d", state, states[number])
+			}
+		}
+		return d.sandbox(sandbox, "DestroySubcontainer", &cid, nil)
 	}},
 	{"processes are listed", func(d *driver) error {
 		var rows []struct {
