@@ -29,6 +29,7 @@ from manager.application.ports import NodePorts
 from manager.application.program import program_version
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.application.stopping import stop_containers
+from manager.domain.request import Permit
 from manager.kernel.prctl import become_subreaper
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from manager.schema.node_events import ManagerStarted
@@ -54,6 +55,7 @@ class Service(Struct, frozen=True, kw_only=True):
         runsc_root: Directory that gVisor's `runsc` can be given as its `--root`; absent: none.
         ignore_namespace_paths: A spec that names a network, IPC or UTS namespace by a path runs in
             the sandbox's own namespace; otherwise it is refused.
+        permits: What reaches the host and is refused otherwise: hooks, paths of namespaces.
         snapshot_events: A snapshot, which makes the next start fast, is written when so many came.
     """
 
@@ -67,6 +69,7 @@ class Service(Struct, frozen=True, kw_only=True):
     runsc_root: Path | None = None
     snapshot_events: int = SNAPSHOT_EVENTS
     ignore_namespace_paths: bool = False
+    permits: tuple[Permit, ...] = ()
 
 
 class Manager:
@@ -150,7 +153,11 @@ def _raise_open_files() -> int:
 async def _node(service: Service) -> AsyncIterator[Node]:
     root = _state_directory(service.root)
     started = ManagerStarted(
-        version=program_version(), pid=os.getpid(), boot_id=boot_id(), kernel=platform.release()
+        version=program_version(),
+        pid=os.getpid(),
+        boot_id=boot_id(),
+        kernel=platform.release(),
+        permits=service.permits,
     )
     seal = SealPolicy(
         signer=load_signer(service.key or root / SEAL_KEY_FILE),
@@ -167,6 +174,7 @@ async def _node(service: Service) -> AsyncIterator[Node]:
             snapshots=node_snapshots(root),
             sweep=partial(sweep_sockets, root),
             ignore_namespace_paths=service.ignore_namespace_paths,
+            permits=service.permits,
         )
         async with open_node(
             ports,

@@ -8,16 +8,18 @@ from msgspec.structs import replace
 
 from manager.domain import commands as c
 from manager.domain.checkpoint import POLICY_NAMES
-from manager.domain.request import StartRequest
+from manager.domain.request import PERMITS, Permit, StartRequest
 from manager.domain.state import Container, Sandbox
 from replay.facts import FactMissing, Facts
 
 POLICY: Final = "restore-spec-validation"
 NAMESPACE_PATHS: Final = "ignore-namespace-paths"
+PERMIT: Final = "permit"
 ENGINE: Final = "engine"
 KEYS: Final = {
     POLICY: "ignore, warning or enforce",
     NAMESPACE_PATHS: "true or false",
+    PERMIT: "none, or " + ", ".join(PERMITS) + ", joined by commas",
     ENGINE: "crun, runc, runsc or bwrap",
 }
 ENGINES: Final = ("crun", "runc", "runsc", "bwrap")
@@ -36,6 +38,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     policy: int | None = None
     ignore_namespace_paths: bool | None = None
+    permits: tuple[Permit, ...] | None = None
     engine: str | None = None
 
     @property
@@ -67,6 +70,10 @@ def _value(key: str, value: str) -> dict[str, Any]:
             return {"policy": policies[value]}
         case "ignore-namespace-paths" if value in {"true", "false"}:
             return {"ignore_namespace_paths": value == "true"}
+        case "permit" if value == "none":
+            return {"permits": ()}
+        case "permit" if set(value.split(",")) <= set(PERMITS):
+            return {"permits": tuple(each for each in PERMITS if each in value.split(","))}
         case "engine" if value in ENGINES:
             return {"engine": value}
     raise SettingError(f"{key}={value}: want {KEYS[key]}")
@@ -103,11 +110,12 @@ def _request_with_policy(request: StartRequest, policy: int) -> StartRequest:
 
 
 def _changed(settings: Settings, command: c.Command, facts: Facts) -> c.Command:
-    if settings.ignore_namespace_paths is not None and isinstance(
-        command, c.CreateSandbox | c.StartSubcontainer | c.RestoreSubcontainer
-    ):
-        allowed = settings.ignore_namespace_paths
-        request = replace(command.request, ignore_namespace_paths=allowed)
+    if isinstance(command, c.CreateSandbox | c.StartSubcontainer | c.RestoreSubcontainer):
+        request = command.request
+        if settings.ignore_namespace_paths is not None:
+            request = replace(request, ignore_namespace_paths=settings.ignore_namespace_paths)
+        if settings.permits is not None:
+            request = replace(request, permits=settings.permits)
         command = replace(command, request=request)
     if settings.engine is not None and hasattr(command, "engine"):
         if settings.engine not in facts.engines:

@@ -8,9 +8,9 @@ from typing_extensions import override
 from manager.application.ports import Descriptors
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import FdFact
-from manager.kernel.donated import describe, make_portable
+from manager.kernel.donated import describe, make_portable, open_namespace_at
 from manager.schema.image import ImageMetadata, read_image
-from manager.urpc.fds import FdBundle
+from manager.urpc.fds import FdBundle, OwnedFd
 
 ROOT_UID: Final = 0
 
@@ -27,6 +27,10 @@ class KernelDescriptors(Descriptors):
         number = files.numbers()[0]
         size = os.fstat(number).st_size
         return read_image(size, lambda offset, length: _read(number, offset, length))[0]
+
+    @override
+    def open_namespace(self, name: str, path: str) -> OwnedFd:
+        return open_namespace_at(path, name)
 
     @override
     def prepare(self, plan: LaunchPlan, files: FdBundle) -> FdBundle:

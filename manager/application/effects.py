@@ -17,6 +17,7 @@ from manager.domain.effects import (
     SaveLaunches,
     SendSignal,
 )
+from manager.domain.state import LaunchIntent
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle
 
@@ -86,6 +87,8 @@ class EffectRunner:
                 reason=f"a donated file tree cannot be used: {error.strerror}",
                 errno=error.errno,
             )
+        if failed := self._add_namespaces(intent, prepared):
+            return failed
         message = w.Launch(
             launch_id=intent.launch_id,
             engine_id=intent.engine_id,
@@ -96,6 +99,8 @@ class EffectRunner:
             held_tty=effect.held_tty,
             sandbox=effect.sandbox,
             pid_namespace=effect.pid_namespace,
+            namespaces=tuple(intent.namespace_paths),
+            run_hooks="hooks" in intent.request.permits,
             held_image=effect.held_image,
             image_name=effect.image_name,
         )
@@ -103,6 +108,22 @@ class EffectRunner:
             return c.ReportStartFailed(
                 launch_id=intent.launch_id, stage="interrupted", reason="the worker is gone"
             )
+        return None
+
+    def _add_namespaces(self, intent: LaunchIntent, files: FdBundle) -> c.Report | None:
+        """Put the host's namespaces that it joins behind the files; if one fails, close them."""
+        for name, path in intent.namespace_paths.items():
+            try:
+                with self._descriptors.open_namespace(name, path) as namespace:
+                    files.append(namespace)
+            except OSError as error:
+                files.close()
+                return c.ReportStartFailed(
+                    launch_id=intent.launch_id,
+                    stage="namespaces",
+                    reason=f"the {name} namespace {path} cannot be joined: {error.strerror}",
+                    errno=error.errno,
+                )
         return None
 
     async def _save(self, effect: SaveLaunches, luggage: Luggage | None) -> c.Report | None:

@@ -44,6 +44,7 @@ def read_start(arguments: StartArguments, files: FdBundle, ports: NodePorts) -> 
         files=ports.descriptors.describe(files),
         host_paths=arguments.host_paths,
         ignore_namespace_paths=ports.ignore_namespace_paths,
+        permits=ports.permits,
         request_id=arguments.request_id,
     )
     if arguments.spec is None:

@@ -7,10 +7,10 @@ from msgspec import Struct
 
 from eventstore import EventLog, SnapshotFiles
 from manager.domain.payload import LaunchPlan
-from manager.domain.request import FdFact
+from manager.domain.request import FdFact, Permit
 from manager.schema import worker as w
 from manager.schema.image import ImageMetadata
-from manager.urpc.fds import FdBundle
+from manager.urpc.fds import FdBundle, OwnedFd
 
 
 class Ids(Protocol):
@@ -44,6 +44,18 @@ class Descriptors(Protocol):
 
         Raises:
             OSError: The kernel refused, e.g. ``EINVAL`` for a directory of another mount namespace.
+        """
+        ...
+
+    def open_namespace(self, name: str, path: str) -> OwnedFd:
+        """Open the namespace at a path of the clients' file system.
+
+        Args:
+            name: Of its kind, as under ``/proc/PID/ns``.
+            path: Where it is.
+
+        Raises:
+            OSError: The kernel refused; ``EINVAL`` if something else is there.
         """
         ...
 
@@ -117,7 +129,8 @@ def _nothing_to_sweep(alive: Collection[str]) -> tuple[str, ...]:  # noqa: ARG00
 class NodePorts(Struct, frozen=True, kw_only=True):
     """What a node stands on.
 
-    ``ignore_namespace_paths`` as in :class:`manager.domain.request.StartRequest`. ``sweep`` is
+    ``ignore_namespace_paths``, ``permits`` as in
+    :class:`manager.domain.request.StartRequest`. ``sweep`` is
     told the ids of the sandboxes that live, removes what the doors of others left, and names it.
     """
 
@@ -128,4 +141,5 @@ class NodePorts(Struct, frozen=True, kw_only=True):
     env_key: bytes
     snapshots: SnapshotFiles | None = None
     ignore_namespace_paths: bool = False
+    permits: tuple[Permit, ...] = ()
     sweep: Callable[[Collection[str]], Sequence[str]] = _nothing_to_sweep

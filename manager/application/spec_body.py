@@ -29,11 +29,22 @@ def masked_document(spec: SpecObject, key: bytes) -> Document:
 
     Equal values of one node have equal digests, so that they can be compared without being known.
     """
-    process = spec.get("process")
-    if isinstance(process, dict) and process.get("env"):
-        env = [mask_entry(entry, key) for entry in process["env"]]
-        spec = {**spec, "process": {**process, "env": env}}
-    return Document(media_type=SPEC_MEDIA_TYPE, body=_encode(spec))
+    masked = dict(spec)
+    if "process" in spec:
+        masked["process"] = _masked_env(spec["process"], key)
+    hooks = spec.get("hooks")
+    if isinstance(hooks, dict):
+        masked["hooks"] = {
+            kind: [_masked_env(hook, key) for hook in found] if isinstance(found, list) else found
+            for kind, found in hooks.items()
+        }
+    return Document(media_type=SPEC_MEDIA_TYPE, body=_encode(masked))
+
+
+def _masked_env(of: object, key: bytes) -> object:
+    if not isinstance(of, dict) or not of.get("env"):
+        return of
+    return {**of, "env": [mask_entry(entry, key) for entry in of["env"]]}
 
 
 def mask_entry(entry: str, key: bytes) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from manager.adapters.service_manager import READY, STOPPING, ServiceManager
 from manager.application.engines import AUTO
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.daemon import STOP_GRACE_S, Service, serve
+from manager.domain.request import PERMITS, Permit
 from manager.terminal.ending import fail
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import root_option
@@ -74,6 +76,14 @@ ENGINES = (AUTO, "bwrap", "crun", "runc", "runsc")
     is_flag=True,
     help="Run a spec that names a namespace by a path in the sandbox's own; else it is refused.",
 )
+@click.option(
+    "--permit",
+    "permits",
+    type=click.Choice(PERMITS),
+    multiple=True,
+    help="Run what reaches the host, else it is refused: a spec's hooks, as this service's user; "
+    "a container in the namespace at a path. May be given twice.",
+)
 @click.option("--verbose", is_flag=True, help="Log more to stderr.")
 @json_option
 def command(  # noqa: PLR0913 - one for each option
@@ -88,6 +98,7 @@ def command(  # noqa: PLR0913 - one for each option
     runsc_root: Path | None,
     snapshot_events: int,
     ignore_namespace_paths: bool,
+    permits: tuple[Permit, ...],
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -109,16 +120,14 @@ def command(  # noqa: PLR0913 - one for each option
         runsc_root=runsc_root,
         snapshot_events=snapshot_events,
         ignore_namespace_paths=ignore_namespace_paths,
+        permits=_permits(permits, ignore_namespace_paths=ignore_namespace_paths),
     )
 
     service_manager = ServiceManager()
 
     def ready(told: dict[str, Any]) -> None:
         service_manager.tell(READY, f"STATUS=Serving on {told['Socket']}, engine {told['Engine']}")
-        if as_json:
-            print_json("ready", **told)
-        else:
-            click.echo(f"ready socket={told['Socket']} engine={told['Engine']} pid={told['PID']}")
+        _tell_ready(told, as_json=as_json)
 
     async def run() -> None:
         stop = anyio.Event()
@@ -135,6 +144,19 @@ def command(  # noqa: PLR0913 - one for each option
         problem = _first_line(group)
     if problem:
         fail(problem, 1)
+
+
+def _permits(given: Collection[Permit], *, ignore_namespace_paths: bool) -> tuple[Permit, ...]:
+    if ignore_namespace_paths and "namespace-paths" in given:
+        raise click.UsageError("a namespace's path is either ignored or permitted, not both")
+    return tuple(each for each in PERMITS if each in given)
+
+
+def _tell_ready(told: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json("ready", **told)
+    else:
+        click.echo(f"ready socket={told['Socket']} engine={told['Engine']} pid={told['PID']}")
 
 
 def _log_to_stderr(*, verbose: bool) -> None:

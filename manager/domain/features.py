@@ -21,12 +21,14 @@ Feature: TypeAlias = Literal[
     "domainname",
     "erofs",
     "exec-extra-files",
+    "hooks",
     "idmapped-mounts",
     "intel-rdt",
     "masked-paths",
     "mknod",
     "mount-label",
     "mqueue",
+    "namespace-paths",
     "non-root-user",
     "oom-score-adj",
     "pause",
@@ -71,6 +73,8 @@ def features_needed(
         needed.update(_of_process(spec.process))
     if spec.linux is not None:
         needed.update(_of_linux(spec.linux))
+    if spec.has_hooks:
+        needed.add("hooks")
     if spec.domainname:
         needed.add("domainname")
     if joins_pid_namespace:

@@ -4,9 +4,11 @@ Every rule returns the text of the refusal, or an empty string. Source of names:
 getrlimit(2), OCI runtime-spec config.md.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from manager.domain.gotext import quote
+from manager.domain.request import Permit
 from manager.domain.spec import Process, Spec
 
 SPEC_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -77,11 +79,13 @@ def check_args(process: Process) -> str:
     return ""
 
 
-def check_host_reach(spec: Spec) -> str:
+def check_host_reach(spec: Spec, permits: Collection[Permit]) -> str:
     """Refuse what would reach the host: hooks, and namespaces and a socket named by a path."""
-    hooks = spec.hooks
-    if any(hooks.values()) if isinstance(hooks, dict) else hooks:
-        return "OCI hooks are not supported by sandtrail: they would run on the host"
+    if spec.has_hooks and "hooks" not in permits:
+        return (
+            "OCI hooks are not permitted: they would run on the host; start the service with "
+            "--permit hooks to run them"
+        )
     for namespace in (spec.linux.namespaces if spec.linux else None) or ():
         if namespace.path and namespace.type not in _SHARED_NAMESPACES:
             return (

@@ -4,7 +4,7 @@ These values are recorded in events as they stand, so that any decision can be t
 log alone: the spec by its digest, its env values masked, and the rest in full.
 """
 
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 from msgspec import Struct
 
@@ -75,6 +75,16 @@ class GoferMountConf(Struct, frozen=True, kw_only=True):
         return f"{lower}:{upper}" + (f":size={self.size}" if self.size else "")
 
 
+Permit: TypeAlias = Literal["hooks", "namespace-paths"]
+"""What reaches the host, and is refused unless the service was started to permit it.
+
+``hooks``: programs of the host that a spec names are run there by the engine. ``namespace-paths``:
+a container joins the network, IPC or UTS namespace at a path of the host.
+"""
+
+PERMITS: Final[tuple[Permit, ...]] = get_args(Permit)
+
+
 class StartRequest(Struct, frozen=True, kw_only=True):
     """The arguments of a start, without the spec's body.
 
@@ -84,7 +94,8 @@ class StartRequest(Struct, frozen=True, kw_only=True):
     empty when a client donated connections to a gofer and was allowed to: the last of ``files``
     were then opened at these paths of the spec instead, in this order. ``ignore_namespace_paths``
     is the service's permission to run a spec whose network, IPC or UTS namespace is named by a
-    path: the path is not followed, the sandbox's own is used.
+    path: the path is not followed, the sandbox's own is used. ``permits`` is what else the service
+    was started to permit.
     """
 
     cid: str
@@ -98,6 +109,7 @@ class StartRequest(Struct, frozen=True, kw_only=True):
     files: tuple[FdFact, ...] = ()
     host_paths: tuple[str, ...] = ()
     ignore_namespace_paths: bool = False
+    permits: tuple[Permit, ...] = ()
     request_id: str = ""
 
 

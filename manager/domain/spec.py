@@ -129,6 +129,12 @@ class Spec(Struct, frozen=True, kw_only=True, rename="camel"):
     linux: Linux | None = None
 
     @property
+    def has_hooks(self) -> bool:
+        """Whether it names any program that the engine is to run on the host."""
+        hooks = self.hooks
+        return any(hooks.values()) if isinstance(hooks, dict) else bool(hooks)
+
+    @property
     def configured_mounts(self) -> tuple[Mount, ...]:
         """The mounts that have a gofer mount configuration, in spec order."""
         return tuple(mount for mount in self.mounts or () if mount.takes_gofer_conf)

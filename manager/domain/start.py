@@ -24,7 +24,7 @@ from manager.domain.process_rules import (
     search_path,
 )
 from manager.domain.request import EngineFacts, StartRequest
-from manager.domain.spec import Process, Spec
+from manager.domain.spec import Namespace, Process, Spec
 from manager.domain.state import ALIVE, LaunchIntent, Sandbox
 
 
@@ -95,7 +95,7 @@ def check_start(
         or check_args(process)
         or _check_terminal(spec, has_tty)
         or check_stdio(request, spec)
-        or check_host_reach(spec)
+        or check_host_reach(spec, request.permits)
     )
 
 
@@ -116,7 +116,8 @@ def plan_launch(
 
     ``ids`` are the launch id and the engine id. Returns the intent, or the text of the refusal.
     """
-    plan = _check_shared_namespaces(state, request, spec) or plan_payload(request, spec)
+    foreign = _foreign_namespaces(state, request, spec)
+    plan = _check_namespaces(request, engine, foreign) or plan_payload(request, spec)
     if isinstance(plan, str):
         return plan
     joins = _joined_pid_namespace(state, spec) if request.cid != state.id else None
@@ -134,6 +135,7 @@ def plan_launch(
         name=container_name(spec) or _unnamed(state, request.cid),
         joins_pid_namespace=joins,
         pid_namespace_path=pid.path if pid is not None else "",
+        namespace_paths={SANDBOX_NAMESPACES[each.type]: each.path for each in foreign},
         executable=executable(spec),
         search_path=search_path(spec),
     )
@@ -158,26 +160,37 @@ def _unnamed(state: Sandbox, cid: str) -> str:
     return name
 
 
-def _check_shared_namespaces(state: Sandbox, request: StartRequest, spec: Spec) -> str:
-    """Refuse a namespace that is named by a path, unless that is the sandbox's own.
-
-    Such a path is never followed, so a client that names another one would get what it did not ask
-    for; a service may be told to run its containers all the same.
-    """
+def _foreign_namespaces(state: Sandbox, request: StartRequest, spec: Spec) -> tuple[Namespace, ...]:
+    """The namespaces that are named by a path which is not the sandbox's own."""
     if request.ignore_namespace_paths:
-        return ""
+        return ()
     root = state.container(state.id) if request.cid != state.id else None
     launched = root.launched if root is not None else None
+    foreign = []
     for namespace in (spec.linux.namespaces if spec.linux else None) or ():
         name = SANDBOX_NAMESPACES.get(namespace.type)
         own = f"/proc/{launched.pid}/ns/{name}" if launched is not None else None
         if name is not None and namespace.path not in {"", own}:
-            return (
-                f"joining the {namespace.type} namespace {quote(namespace.path)} is not supported "
-                "by sandtrail: a container has that of its sandbox; start the service with "
-                "--ignore-namespace-paths to run it in that"
-            )
-    return ""
+            foreign.append(namespace)
+    return tuple(foreign)
+
+
+def _check_namespaces(
+    request: StartRequest, engine: EngineFacts, foreign: tuple[Namespace, ...]
+) -> str:
+    """Refuse a namespace of the host unless that is permitted, and the engine can join it.
+
+    A service may also be told to run such containers in the sandbox's own all the same.
+    """
+    if not foreign:
+        return ""
+    if "namespace-paths" not in request.permits:
+        return (
+            f"joining the {foreign[0].type} namespace {quote(foreign[0].path)} is not permitted: a "
+            "container has that of its sandbox; start the service with --permit namespace-paths to "
+            "join it, or with --ignore-namespace-paths to run it in that"
+        )
+    return engine.refusal("namespace-paths") if "namespace-paths" in engine.lacks else ""
 
 
 def _joined_pid_namespace(state: Sandbox, spec: Spec) -> str | None:

@@ -76,6 +76,7 @@ class LaunchIntent(Struct, frozen=True, kw_only=True):
     ``launch_id`` names the start for ever; ``engine_id`` is what the engine calls the container.
     ``joins_pid_namespace`` is the cid whose PID namespace is joined, ``None`` for a new one.
     ``pid_namespace_path`` is the path that the spec gave, by which later containers find this one.
+    ``namespace_paths`` are the host's namespaces that it joins, by their names under /proc/PID/ns.
     ``executable`` and ``search_path`` serve error texts.
     """
 
@@ -88,6 +89,7 @@ class LaunchIntent(Struct, frozen=True, kw_only=True):
     name: str
     joins_pid_namespace: str | None = None
     pid_namespace_path: str = ""
+    namespace_paths: dict[str, str] = {}
     executable: str = ""
     search_path: tuple[str, ...] = ()
 

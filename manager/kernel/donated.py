@@ -11,6 +11,7 @@ from typing import Final
 from manager.domain.payload import LaunchPlan, LayerPlan
 from manager.domain.request import FdAccess, FdFact, FdKind
 from manager.kernel.mount import at, clone_tree, reopen_readonly
+from manager.kernel.namespaces import FLAGS
 from manager.urpc.fds import FdBundle, OwnedFd
 
 NULL_DEVICE: Final = os.makedev(1, 3)
@@ -34,6 +35,7 @@ PSEUDO_FILESYSTEMS: Final = frozenset(
 Source: statfs(2).
 """
 NSFS: Final = 0x6E736673
+_NS_GET_NSTYPE: Final = 0xB703
 
 _STATFS_BYTES: Final = 256
 """Room for struct statfs (120 bytes on 64-bit Linux); its first word is ``f_type``."""
@@ -176,3 +178,25 @@ def _filesystem(fd: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return buffer[0]
+
+
+def open_namespace_at(path: str, name: str) -> OwnedFd:
+    """Open the namespace at a path, made sure of to be one of that kind before it is opened.
+
+    Args:
+        path: A magic link of procfs, or a file that a namespace is mounted on.
+        name: Its kind, see :data:`manager.kernel.namespaces.FLAGS`.
+
+    Raises:
+        OSError: As open(2); `EINVAL` if it is no namespace, or one of another kind.
+
+    Source: ioctl_nsfs(2).
+    """
+    with OwnedFd(os.open(path, os.O_PATH | os.O_CLOEXEC)) as found:
+        if _filesystem(found.number) != NSFS:
+            raise OSError(errno.EINVAL, "it is no namespace", path)
+        number = os.open(at(found.number), os.O_RDONLY | os.O_CLOEXEC)
+    with OwnedFd(number) as namespace:
+        if fcntl.ioctl(namespace.number, _NS_GET_NSTYPE) != FLAGS[name]:
+            raise OSError(errno.EINVAL, f"it is no {name} namespace", path)
+        return namespace.take()

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from manager.domain.events import SandboxCreateRejected
 from manager.domain.mark import MarkAdded, MarkRejected
+from manager.domain.request import Permit
 from manager.schema.codec import EventCodec
 from manager.schema.worker import EngineReport, PidIdentity
 
@@ -17,12 +18,16 @@ NODE_STREAM: Final = "node"
 
 
 class ManagerStarted(Struct, frozen=True, kw_only=True, tag="manager.started"):
-    """A manager has opened the log for writing. ``boot_id`` tells reboots apart."""
+    """A manager has opened the log for writing. ``boot_id`` tells reboots apart.
+
+    ``permits`` is what it was started to permit, see StartRequest.
+    """
 
     version: str
     pid: int
     boot_id: str
     kernel: str
+    permits: tuple[Permit, ...] = ()
 
 
 class ManagerStopped(Struct, frozen=True, kw_only=True, tag="manager.stopped"):

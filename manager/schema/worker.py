@@ -28,7 +28,7 @@ from manager.domain.payload import LaunchPlan
 from manager.schema import worker_facts
 from manager.schema.observation import ProcessFacts, UsageFacts
 
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 4
 
 SignalProblem: TypeAlias = Literal[
     "", "no-process", "no-group", "no-terminal", "other-container", "unsupported"
@@ -37,6 +37,7 @@ SignalProblem: TypeAlias = Literal[
 PidIdentity = worker_facts.PidIdentity
 EngineReport = worker_facts.EngineReport
 ExecProcess = worker_facts.ExecProcess
+LaunchFact = worker_facts.LaunchFact
 Revived = worker_facts.Revived
 
 
@@ -87,6 +88,9 @@ class Launch(Struct, frozen=True, kw_only=True, tag="launch"):
         held_image: Go on where an image was made instead of executing the spec's program: the
             image is the one descriptor held under this name, which stays held.
         image_name: The name of the container in that image.
+        namespaces: The last descriptors of this frame are these namespaces, by their names under
+            /proc/PID/ns, which it joins instead of the sandbox's.
+        run_hooks: Whether the engine may run what the spec's hooks name.
     """
 
     launch_id: str
@@ -100,6 +104,8 @@ class Launch(Struct, frozen=True, kw_only=True, tag="launch"):
     pid_namespace: str | None = None
     held_image: str = ""
     image_name: str = ""
+    namespaces: tuple[str, ...] = ()
+    run_hooks: bool = False
 
 
 class Save(Struct, frozen=True, kw_only=True, tag="save"):
@@ -181,14 +187,6 @@ class Stop(Struct, frozen=True, kw_only=True, tag="stop"):
 
 
 # --- worker to manager ---------------------------------------------------------------------------
-
-
-class LaunchFact(Struct, frozen=True, kw_only=True):
-    """A launch that the worker knows, at the moment of the :class:`Welcome`."""
-
-    launch_id: str
-    phase: Literal["launching", "running", "exited", "failed"]
-    identity: PidIdentity | None = None
 
 
 class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):

@@ -81,3 +81,11 @@ class ExecProcess(Struct, frozen=True, kw_only=True):
     capabilities: dict[str, tuple[str, ...]] | None = None
     terminal: bool = False
     guest_fds: tuple[int, ...] = ()
+
+
+class LaunchFact(Struct, frozen=True, kw_only=True):
+    """A launch that the worker knows, at the moment of the ``Welcome``."""
+
+    launch_id: str
+    phase: Literal["launching", "running", "exited", "failed"]
+    identity: PidIdentity | None = None

@@ -68,6 +68,7 @@ LACKS: Final[frozenset[Feature]] = frozenset(
         "checkpoint",
         "devices",
         "domainname",
+        "hooks",
         "idmapped-mounts",
         "intel-rdt",
         "mount-label",

@@ -57,6 +57,7 @@ class Job(Struct, kw_only=True):
         stdio: Become 0, 1, 2.
         terminal: The three are one terminal, which becomes init's controlling terminal.
         namespaces: Namespaces to join (`net`, `ipc`, `uts`, `pid`); a missing one is made new.
+        run_hooks: Whether the spec's hooks may run.
         cgroup: Created; the engine puts init in, and sets the limits before it runs.
     """
 
@@ -71,6 +72,7 @@ class Job(Struct, kw_only=True):
     cgroup: Cgroup
     limits: Limits
     phases: Phases
+    run_hooks: bool = False
 
     @property
     def process(self) -> Process:

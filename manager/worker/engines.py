@@ -72,7 +72,16 @@ def make_engine(program: Program, host: Host, state_dir: Path) -> Engine:
 
 
 ROOTLESS_LACKS: Final[frozenset[Feature]] = frozenset(
-    {"apparmor", "devices", "erofs", "non-root-user", "oom-score-adj", "selinux"}
+    {
+        "apparmor",
+        "devices",
+        "erofs",
+        "hooks",
+        "namespace-paths",
+        "non-root-user",
+        "oom-score-adj",
+        "selinux",
+    }
 )
 """What takes more than a user namespace with one user in it."""
 

@@ -303,6 +303,7 @@ class Launches:
         """
         with contextlib.ExitStack() as owned:
             owned.callback(fds.close)
+            given = self._take_namespaces(command, fds, owned)
             yield from self._until_free(command)
             engine = self._machine.engines.get(command.engine)
             if engine is None:
@@ -321,7 +322,7 @@ class Launches:
                 owned.callback(fds.close)
             terminal = self._take_terminal(command, owned)
             image = self._take_image(command, owned)
-            namespaces = self._join(command, owned) if engine.joins_namespaces else {}
+            namespaces = self._join(command, given, owned) if engine.joins_namespaces else {}
             owned.pop_all()
         return Request(
             command=command,
@@ -353,6 +354,16 @@ class Launches:
         owned.callback(image.close)
         return image
 
+    def _take_namespaces(
+        self, command: w.Launch, fds: FdBundle, owned: contextlib.ExitStack
+    ) -> dict[str, OwnedFd]:
+        files = fds.take(max(0, len(fds) - len(command.namespaces)))
+        given = {name: fds.take_first() for name in command.namespaces if fds}
+        fds.extend(files)
+        for namespace in given.values():
+            owned.callback(namespace.close)
+        return given
+
     def _take_terminal(self, command: w.Launch, owned: contextlib.ExitStack) -> OwnedFd | None:
         if command.held_tty is None:
             return None
@@ -364,11 +375,13 @@ class Launches:
         owned.callback(terminal.close)
         return terminal
 
-    def _join(self, command: w.Launch, owned: contextlib.ExitStack) -> dict[str, OwnedFd]:
+    def _join(
+        self, command: w.Launch, given: dict[str, OwnedFd], owned: contextlib.ExitStack
+    ) -> dict[str, OwnedFd]:
         wanted = dict.fromkeys(SANDBOX_NAMESPACES, command.sandbox) | {"pid": command.pid_namespace}
-        joined: dict[str, OwnedFd] = {}
+        joined = dict(given)
         for name, launch_id in wanted.items():
-            if launch_id is None:
+            if launch_id is None or name in given:
                 continue
             other = self._known.get(launch_id)
             if other is None:

@@ -239,6 +239,7 @@ class OciEngine:
             rlimits=self._host.limits_for(job.process),
             terminal=job.terminal,
             keep_resources=self._dialect.applies_resources,
+            run_hooks=job.run_hooks,
             readonly=job.root_plan.readonly and not self._dialect.serves_files,
         )
         return build_config(job.body, job.root_plan, changes)

@@ -19,7 +19,7 @@ NAMESPACES: Final = {"pid": "pid", "net": "network", "ipc": "ipc", "uts": "uts"}
 KEPT_NAMESPACES: Final = frozenset({"cgroup", "user", "time"})
 """Made new if the spec asks for them; never joined by a path of the client's choice."""
 
-DROPPED_MEMBERS: Final = ("hooks", "annotations", "solaris", "windows", "vm", "zos")
+DROPPED_MEMBERS: Final = frozenset({"hooks", "annotations", "solaris", "windows", "vm", "zos"})
 """Hooks are programs of the host, run as the engine; annotations switch engine features on."""
 
 
@@ -35,6 +35,7 @@ class Changes(Struct, frozen=True, kw_only=True):
         terminal: Whether the engine is to make a terminal and hand it out.
         readonly: Whether the engine is to make the root read-only; its mount may be so anyway.
         keep_resources: Whether the engine applies `linux.resources` itself.
+        run_hooks: Whether the engine gets the spec's hooks.
     """
 
     root: Path
@@ -45,11 +46,13 @@ class Changes(Struct, frozen=True, kw_only=True):
     rlimits: tuple[Rlimit, ...]
     terminal: bool = False
     keep_resources: bool = False
+    run_hooks: bool = False
 
 
 def build_config(body: Mapping[str, object], plan: RootPlan, changes: Changes) -> dict[str, object]:
     """Make the config; the given body is left as it is."""
-    config = {key: value for key, value in body.items() if key not in DROPPED_MEMBERS}
+    dropped = DROPPED_MEMBERS - {"hooks"} if changes.run_hooks else DROPPED_MEMBERS
+    config = {key: value for key, value in body.items() if key not in dropped}
     config["process"] = {
         **_object(body, "process"),
         "terminal": changes.terminal,

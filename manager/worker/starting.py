@@ -102,6 +102,7 @@ def start_container(
         stdio=stdio,
         terminal=request.terminal is not None,
         namespaces=_numbers(request.namespaces),
+        run_hooks=request.command.run_hooks,
         cgroup=cgroup,
         limits=limits,
         phases=phases,

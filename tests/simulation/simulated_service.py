@@ -34,7 +34,7 @@ from manager.schema.events import decode_event
 from manager.schema.image import ImageMetadata
 from manager.schema.node_events import ManagerStarted
 from manager.schema.node_fold import STREAM_PREFIX
-from manager.urpc.fds import FdBundle
+from manager.urpc.fds import FdBundle, OwnedFd
 from tests.simulation.simulated_machine import Connection, Machine
 from tests.simulation.simulated_time import SimulatedLoop
 
@@ -305,6 +305,9 @@ class LifeDescriptors:
 
     def read_image(self, files: FdBundle) -> ImageMetadata:
         raise AssertionError("no image is read here")
+
+    def open_namespace(self, name: str, path: str) -> OwnedFd:
+        raise AssertionError("no namespace is named here")
 
     def prepare(self, plan: LaunchPlan, files: FdBundle) -> FdBundle:
         if self._world.few_files and not self._world.calm and self._world.dice.random() < 0.5:

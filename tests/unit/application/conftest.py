@@ -16,7 +16,7 @@ from manager.application.ports import NodePorts
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import FdFact
-from manager.kernel.donated import describe
+from manager.kernel.donated import describe, open_namespace_at
 from manager.schema.image import ImageMetadata
 from manager.schema.node_events import ManagerStarted
 from manager.urpc.fds import FdBundle, OwnedFd
@@ -34,6 +34,9 @@ class PlainDescriptors:
 
     def read_image(self, files: FdBundle) -> ImageMetadata:
         return KernelDescriptors().read_image(files)
+
+    def open_namespace(self, name: str, path: str) -> OwnedFd:
+        return open_namespace_at(path, name)
 
     def prepare(self, plan: LaunchPlan, files: FdBundle) -> FdBundle:
         return files

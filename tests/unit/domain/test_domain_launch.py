@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from manager.domain import commands as c
 from manager.domain import events as e
@@ -262,7 +263,13 @@ def test_no_hooks(hooks: Any) -> None:
 @pytest.mark.parametrize("hooks", [{"poststop": [{"path": "/x"}]}, ["x"], "x"])
 def test_hooks(hooks: Any) -> None:
     (event,) = decide(history(*WAITING), start(spec=a_spec(hooks=hooks)))
-    assert "OCI hooks are not supported" in getattr(event, "error", "")
+    wanted = "OCI hooks are not permitted: they would run on the host; start the service with"
+    assert getattr(event, "error", "").startswith(wanted)
+    permitted = start(spec=a_spec(hooks=hooks), permits=("hooks",))
+    intent_of(history(*WAITING), permitted)
+    engine = c.EngineFacts(name="bwrap", lacks=("hooks",))
+    (event,) = decide(history(*WAITING), replace(permitted, engine=engine))
+    assert getattr(event, "error", "") == "engine bwrap does not support hooks"
 
 
 @pytest.mark.parametrize(("path", "refused"), [("", False), ("/run/notify.sock", True)])
@@ -294,12 +301,21 @@ def test_shared_namespaces_are_the_sandboxs_whatever_the_path(
     spec = a_spec(linux={"namespaces": [{"type": "mount"}, {"type": kind, "path": path}]})
     (event,) = decide(history(*WAITING), start(spec=spec))
     wanted = (
-        f'joining the {kind} namespace "{path}" is not supported by sandtrail: a container has '
-        "that of its sandbox; start the service with --ignore-namespace-paths to run it in that"
+        f'joining the {kind} namespace "{path}" is not permitted: a container has that of its '
+        "sandbox; start the service with --permit namespace-paths to join it, or with "
+        "--ignore-namespace-paths to run it in that"
     )
     assert getattr(event, "error", "") == (wanted if refused else "")
-    permitted = start(spec=spec, ignore_namespace_paths=True)
-    intent_of(history(*WAITING), permitted)
+    ignored = intent_of(history(*WAITING), start(spec=spec, ignore_namespace_paths=True))
+    assert ignored.namespace_paths == {}
+    permitted = start(spec=spec, permits=("namespace-paths",))
+    name = {"network": "net"}.get(kind, kind)
+    joined = intent_of(history(*WAITING), permitted).namespace_paths
+    assert joined == ({name: path} if refused else {})
+    engine = c.EngineFacts(name="runsc", lacks=("namespace-paths",))
+    (event,) = decide(history(*WAITING), replace(permitted, engine=engine))
+    wanted = "engine runsc does not support namespace-paths"
+    assert getattr(event, "error", "") == (wanted if refused else "")
 
 
 @pytest.mark.parametrize("permitted", [False, True])

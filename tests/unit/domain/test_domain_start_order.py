@@ -211,7 +211,8 @@ RULES: list[Rule] = [
     (
         "hooks",
         lambda case: case.spec.update(hooks={"prestart": [{"path": "/x"}]}),
-        "OCI hooks are not supported by sandtrail: they would run on the host",
+        "OCI hooks are not permitted: they would run on the host; start the service with "
+        "--permit hooks to run them",
     ),
     (
         "namespace by path",

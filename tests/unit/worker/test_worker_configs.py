@@ -85,6 +85,8 @@ def test_what_is_ours_replaces_what_was_given():
     assert found["linux"]["cgroupsPath"] == "/sandtrail/id"
     assert found["linux"]["seccomp"] == BODY["linux"]["seccomp"]
     assert not {"hooks", "annotations"} & found.keys()
+    assert config(run_hooks=True)["hooks"] == BODY["hooks"]
+    assert "annotations" not in config(run_hooks=True)
     assert "resources" not in found["linux"]
     assert "resources" in config(keep_resources=True)["linux"]
     assert BODY["root"]["path"] == "/etc/shadow"
