@@ -9,14 +9,13 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from manager.domain.features import Feature
 from manager.domain.spec import Rlimit
 from manager.kernel import pidfd
 from manager.kernel.mount import shield_program
@@ -26,6 +25,7 @@ from manager.urpc.fds import OwnedFd
 from manager.worker import commands
 from manager.worker.bwrap_args import later_mounts, sandbox_arguments
 from manager.worker.bwrap_exec import execute
+from manager.worker.bwrap_lacks import LACKS, WHY_NOT
 from manager.worker.cgroups import Cgroup
 from manager.worker.completing import complete
 from manager.worker.delivery import Delivery, Target
@@ -57,33 +57,6 @@ DIAGNOSIS_SECONDS: Final = 5.0
 """Longest time for a second try whose only purpose is its error message."""
 
 INFO_BYTES_MAX: Final = 4096
-
-WHY_NOT: Final[Mapping[Feature, str]] = {"checkpoint": "bubblewrap cannot save processes"}
-
-LACKS: Final[frozenset[Feature]] = frozenset(
-    {
-        "apparmor",
-        "capability-sets",
-        "cgroup-mount",
-        "checkpoint",
-        "devices",
-        "domainname",
-        "hooks",
-        "idmapped-mounts",
-        "intel-rdt",
-        "mount-label",
-        "non-root-user",
-        "personality",
-        "resources-beyond-memory-pids-cpu",
-        "rootfs-propagation",
-        "seccomp",
-        "selinux",
-        "sysctl",
-        "time-namespace",
-        "user-namespace",
-        "writable-cgroup-mount",
-    }
-)
 
 FIRST_ARGUMENTS: Final = b"--cap-drop\0ALL\0"
 """Written last, after which bubblewrap starts to work."""
@@ -118,7 +91,7 @@ class BwrapEngine:
         self.path = path
         self.version = version
         self.lacks = LACKS | host.lacks
-        self.why_not: Mapping[Feature, str] = WHY_NOT
+        self.why_not = WHY_NOT
         if not can_join_pid_namespace:
             self.lacks |= {"pid-namespace-join"}
         self._host = host

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from manager.domain.features import FEATURES, Feature
-from manager.worker.bwrap import LACKS
+from manager.worker.bwrap_lacks import LACKS
 from manager.worker.engines import ROOTLESS_LACKS
 from manager.worker.oci import CRUN, RUNC
 from manager.worker.runsc import RUNSC

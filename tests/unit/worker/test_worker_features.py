@@ -5,7 +5,7 @@ import pytest
 from manager.domain.features import FEATURES, features_needed
 from manager.domain.payload import LaunchPlan, LayerPlan
 from manager.domain.spec import parse_spec_object
-from manager.worker.bwrap import LACKS
+from manager.worker.bwrap_lacks import LACKS
 from manager.worker.oci import CRUN, RUNC
 from manager.worker.runsc import RUNSC
 
