@@ -1,7 +1,6 @@
 """Puts the parts together: a manager inside the caller's process, or a service on sockets."""
 
 import os
-import platform
 import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,7 +25,6 @@ from manager.application.calls import Calls
 from manager.application.engines import AUTO
 from manager.application.node import Node, open_node
 from manager.application.ports import NodePorts
-from manager.application.program import program_version
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.application.stopping import stop_containers
 from manager.domain.request import Permit
@@ -35,6 +33,7 @@ from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from manager.schema.node_events import ManagerStarted
 from manager.schema.node_snapshot import node_snapshots
 from manager.urpc.load import Load, LoadLimits
+from manager.version import __version__
 
 ENV_KEY_FILE: Final = "keys/env.key"
 STOP_GRACE_S: Final = 10.0
@@ -153,10 +152,10 @@ def _raise_open_files() -> int:
 async def _node(service: Service) -> AsyncIterator[Node]:
     root = _state_directory(service.root)
     started = ManagerStarted(
-        version=program_version(),
+        version=__version__,
         pid=os.getpid(),
         boot_id=boot_id(),
-        kernel=platform.release(),
+        kernel=os.uname().release,
         permits=service.permits,
     )
     seal = SealPolicy(
@@ -194,7 +193,7 @@ def _state_directory(root: Path) -> Path:
 def describe_service(node: Node, root: Path) -> dict[str, Any]:
     """What ``sandboxManager.Version`` answers."""
     return {
-        "Version": program_version(),
+        "Version": __version__,
         "PID": os.getpid(),
         "Socket": str(root.resolve() / NODE_SOCKET),
         "Log": str(root.resolve() / LOG_FILE),

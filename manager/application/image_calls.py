@@ -14,7 +14,6 @@ from manager.application.errors import CallRefused, WorkerGone
 from manager.application.incoming import read_start
 from manager.application.inspection import Inspection
 from manager.application.live_sandbox import LiveSandbox
-from manager.application.program import program_version
 from manager.application.registration import (
     IMAGE_MEDIA_TYPE,
     recorded_spec,
@@ -37,6 +36,7 @@ from manager.schema.image import (
 )
 from manager.schema.node_fold import Origin
 from manager.urpc.fds import FdBundle
+from manager.version import __version__
 
 
 class ImageCalls:
@@ -245,7 +245,7 @@ class ImageCalls:
         engine, now_ns = self._engine(state), time.time_ns()
         started = root.launched.started_at_ns if root is not None and root.launched else now_ns
         return ImageMetadata(
-            sandtrail=program_version(),
+            sandtrail=__version__,
             engine=engine.name,
             engine_version=engine.version,
             container_count=len(running),

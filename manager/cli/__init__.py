@@ -12,6 +12,7 @@ import click
 from manager.terminal.ending import EXIT_BUG, EXIT_INTERRUPTED, fail, leave_pipe
 from manager.terminal.lazy import LazyGroup
 from manager.terminal.manners import before_any_command, note_json, output_wanted
+from manager.version import __version__
 
 COMMANDS: Final = {
     "serve": ("manager.cli.serve", "Run the service."),
@@ -64,10 +65,8 @@ def tell_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     """Print the version and end; with ``--json`` the versions of what is written and read, too."""
     if not wanted:
         return
-    from importlib.metadata import version  # noqa: PLC0415 - only for this option
-
     if output_wanted() != "json":
-        click.echo(f"sandtrail {version('sandtrail')}")
+        click.echo(f"sandtrail {__version__}")
         ctx.exit()
     from eventstore import SCHEMA_VERSION  # noqa: PLC0415
     from manager.schema.node_snapshot import fold_fingerprint  # noqa: PLC0415
@@ -75,7 +74,7 @@ def tell_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
     print_json(
         "version",
-        version=version("sandtrail"),
+        version=__version__,
         log_format=SCHEMA_VERSION,
         fold=fold_fingerprint(),
         python=sys.version.partition(" ")[0],

@@ -1,7 +1,6 @@
 """``sandtrail audit report``: the log as one file of HTML."""
 
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
 from manager.terminal.progress import progress
 from manager.terminal.reading import log_path, read_log
+from manager.version import __version__
 from replay.cli.audit_options import evidence_errors, kept_checkpoint, keys_option, trusted_keys
 from replay.cli.filters import filter_options, filters_from
 from replay.cli.output_file import new_file
@@ -67,7 +67,7 @@ def command(
         log=str(path),
         filters=" ".join(f"{name}={how[name]}" for name in FILTER_NAMES if how[name]),
         made_at_ns=time.time_ns(),
-        program=version("sandtrail"),
+        program=__version__,
     )
     with evidence_errors(), new_file(out) as write:
         write(page(heading, data, report))
