@@ -63,7 +63,7 @@ from eventstore.seal_policy import SealPolicy
 from eventstore.selection import ReadOptions
 from eventstore.snapshots import Snapshot, SnapshotFiles, SnapshotKind, load_newest
 from eventstore.sqlite.copying import copy_log
-from eventstore.sqlite.evidence import newest_note, verify_log
+from eventstore.sqlite.evidence import newest_note, read_checkpoints, verify_log
 from eventstore.sqlite.opening import open_log
 from eventstore.sqlite.proving import prove_events
 from eventstore.sqlite.schema import SCHEMA_VERSION
@@ -143,5 +143,6 @@ __all__ = [
     "open_log",
     "prove_events",
     "read_checkpoint",
+    "read_checkpoints",
     "verify_log",
 ]

@@ -56,7 +56,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
         origin: Identity of the log, one line.
         size: Events covered: positions 1 to ``size``.
         root: Root of their tree, 32 bytes.
-        extensions: Further lines; nobody can check what they say.
+        extensions: Further lines, which are signed, too; the tree does not say what they mean.
     """
 
     origin: str

@@ -1,6 +1,7 @@
 """When a log is sealed, and by whom."""
 
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -11,6 +12,18 @@ SEAL_EVENTS: Final = 64
 SEAL_SECONDS: Final = 10.0
 """How long an event may be without a seal, unless it is told otherwise."""
 
+Extensions: TypeAlias = Callable[[bool], Awaitable[Sequence[str]]]
+"""Called before a seal, told whether it is the last one of a log that closes.
+
+What it returns goes into the note as further lines: not empty, without control characters, and
+about nothing but events that are stored by now. It must not raise; no append waits for it.
+"""
+
+
+async def no_extensions(_: bool) -> Sequence[str]:
+    """Seal the tree and nothing beside it."""
+    return ()
+
 
 class SealPolicy(Struct, frozen=True, kw_only=True):
     """Seal with this key, when so many events came or the first of them is so old, and at close.
@@ -19,11 +32,13 @@ class SealPolicy(Struct, frozen=True, kw_only=True):
         signer: The key; its name is the log's origin in the checkpoints.
         events: 1 or more.
         seconds: More than 0.
+        extensions: What is said and signed beside the tree.
     """
 
     signer: Signer
     events: int = SEAL_EVENTS
     seconds: float = SEAL_SECONDS
+    extensions: Extensions = no_extensions
 
     def __post_init__(self) -> None:
         if self.events < 1 or not self.seconds > 0:

@@ -26,6 +26,7 @@ from manager.application.engines import AUTO
 from manager.application.node import Node, open_node
 from manager.application.ports import NodePorts
 from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
+from manager.application.state_sealing import StateSealing
 from manager.application.stopping import stop_containers
 from manager.domain.request import Permit
 from manager.kernel.prctl import become_subreaper
@@ -158,10 +159,12 @@ async def _node(service: Service) -> AsyncIterator[Node]:
         kernel=os.uname().release,
         permits=service.permits,
     )
+    states = StateSealing()
     seal = SealPolicy(
         signer=load_signer(service.key or root / SEAL_KEY_FILE),
         events=service.seal_events,
         seconds=service.seal_seconds,
+        extensions=states.lines,
     )
     async with open_log(root / LOG_FILE, seal=seal) as log:
         ports = NodePorts(
@@ -181,6 +184,7 @@ async def _node(service: Service) -> AsyncIterator[Node]:
             started=started,
             snapshot_events=service.snapshot_events,
         ) as node:
+            states.follow(node.registry)
             yield node
 
 

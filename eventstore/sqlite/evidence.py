@@ -13,7 +13,8 @@ from typing import Final, TypeAlias, TypeVar
 import msgspec
 
 from eventstore.errors import LogCorrupt, LogIncomplete
-from eventstore.note import Checkpoint, Verifier
+from eventstore.limits import POSITION_MAX
+from eventstore.note import Checkpoint, Verifier, read_checkpoint
 from eventstore.sqlite.completeness import check_whole
 from eventstore.sqlite.reading import read_log_file
 from eventstore.sqlite.schema import migrations, schema_version
@@ -220,6 +221,30 @@ def newest_note(path: str | os.PathLike[str]) -> str | None:
     name = os.path.realpath(path)
     note = read_log_file(name, lambda raw: FileEvidence(raw, name).newest_note())
     return None if note is None else note.decode(errors="backslashreplace")
+
+
+def read_checkpoints(
+    path: str | os.PathLike[str], *, after: int = 0, limit: int = CHUNK_ROWS
+) -> Sequence[Checkpoint]:
+    """Checkpoints of a log, the oldest first; whose they are is not looked at.
+
+    Args:
+        path: The log's file.
+        after: Only those that cover more events than that.
+        limit: At most that many.
+
+    Raises:
+        LogNotFound: No such file.
+        LogUnusable: It cannot be read.
+        NoteRejected: One of them is no checkpoint. :func:`verify_log` says which.
+    """
+    name = os.path.realpath(path)
+
+    def job(raw: sqlite3.Connection) -> Sequence[Checkpoint]:
+        rows = raw.execute(SELECT_CHECKPOINTS, (after, POSITION_MAX, limit))
+        return [read_checkpoint(row[3]) for row in rows]
+
+    return read_log_file(name, job)
 
 
 def _stored_event(row: EventRow) -> StoredEvent:

@@ -62,7 +62,9 @@ class SqliteLog:
         """From now on, and for what is stored already, seal as the policy says."""
 
         async def seal(durable: bool) -> int:
-            await self._seal(sealer, durable=durable)
+            # What comes after this call is not in the lines, and may be in the tree.
+            extensions = await policy.extensions(durable)
+            await self._seal(sealer, extensions, durable=durable)
             return sealer.sealed
 
         self._sealing = Sealing(policy, lambda: self._head.position, sealer.sealed, seal)
@@ -143,12 +145,12 @@ class SqliteLog:
         except EventStoreError as error:
             logger.warning("close.failed reason=%s", error)
 
-    async def _seal(self, sealer: Sealer, *, durable: bool) -> None:
+    async def _seal(self, sealer: Sealer, extensions: Sequence[str], *, durable: bool) -> None:
         if self._failure is not None:
             return
 
         def visit(_: sqlite3.Connection) -> bool:
-            return sealer.advance(self._clock(), durable=durable)
+            return sealer.advance(self._clock(), extensions, durable=durable)
 
         try:
             while await self._connection.run(visit):

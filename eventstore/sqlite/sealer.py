@@ -5,6 +5,7 @@ Everything here runs on the thread of the log's one writing connection, between 
 
 import logging
 import sqlite3
+from collections.abc import Sequence
 from typing import Final
 
 from eventstore.errors import LogCorrupt, NoteRejected, SignatureUntrusted
@@ -49,11 +50,12 @@ class Sealer:
         self._frontier = self._resume()
         self.sealed = self._frontier.size
 
-    def advance(self, at_ns: int, *, durable: bool) -> bool:
+    def advance(self, at_ns: int, extensions: Sequence[str] = (), *, durable: bool) -> bool:
         """Take in what was stored since, and store a signed checkpoint once all of it is.
 
         Args:
             at_ns: Wall clock, nanoseconds since 1970.
+            extensions: Further lines of the note.
             durable: Wait for the disk. Without, a power cut may lose the checkpoint, though never
                 an event: what it covers is durable, and the next one covers it again.
 
@@ -69,14 +71,19 @@ class Sealer:
         if len(rows) == GROW_EVENTS_MAX:
             return True
         if self._frontier.size > self.sealed:
-            self._store(at_ns, durable)
+            self._store(at_ns, extensions, durable)
         return False
 
-    def _store(self, at_ns: int, durable: bool) -> None:
+    def _store(self, at_ns: int, extensions: Sequence[str], durable: bool) -> None:
         frontier = self._frontier
         root = frontier.root()
         note = self._signer.sign(
-            Checkpoint(origin=self._signer.name, size=frontier.size, root=root)
+            Checkpoint(
+                origin=self._signer.name,
+                size=frontier.size,
+                root=root,
+                extensions=tuple(extensions),
+            )
         )
         row = (frontier.size, root, b"".join(frontier.peaks), note, at_ns)
         if durable:

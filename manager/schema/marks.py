@@ -50,8 +50,8 @@ async def read_marks(log: EventLog, *, until: int | None = None) -> dict[str, Ma
     found: dict[str, Mark] = {}
     async for record in log.read(NODE_STREAM, **how):
         event = mark_event(record)
-        if isinstance(event, MarkAdded):
-            found.setdefault(event.name, _mark(event, record))
+        assert isinstance(event, MarkAdded), "asked for by its tag"
+        found.setdefault(event.name, _mark(event, record))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Snapshots of the node's fold: when they are of this program, and how they are opened and checked.
+"""Snapshots of the node's fold: when they are of this program, and how they are opened.
 
 The fingerprint is the digest of every source file of the domain and the schema and of the shape of
 what is kept: whatever changes how events are read or folded changes it. It may also change without
@@ -13,16 +13,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-import anyio.to_thread
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from eventstore import (
     EventLog,
     RecordedEvent,
     SnapshotFiles,
     SnapshotKind,
-    SnapshotUnusable,
     load_newest,
 )
 from manager.schema.layout import SNAPSHOT_DIRECTORY
@@ -122,41 +120,3 @@ async def _read_sandbox(log: EventLog, stream: str, version: int) -> FoldedSandb
     async for record in log.read(stream, limit=version):
         folded = folded.after(decode_record(record), record)
     return folded
-
-
-class SnapshotFinding(Struct, frozen=True, kw_only=True):
-    """What came of the check of one snapshot; ``problem`` is empty if it is what the log says."""
-
-    position: int
-    problem: str = ""
-
-
-async def verify_snapshots(log: EventLog, snapshots: SnapshotFiles) -> list[SnapshotFinding]:
-    """Compare every snapshot with a fold of the log from its beginning, in one pass.
-
-    Returns:
-        One finding a snapshot, the oldest first.
-
-    Raises:
-        As :func:`open_fold`.
-    """
-    fold = NodeFold()
-    findings: list[SnapshotFinding] = []
-    for position in reversed(await anyio.to_thread.run_sync(snapshots.positions)):
-        await advance(fold, log, until=position)
-        problem = await anyio.to_thread.run_sync(_difference, fold, snapshots, position)
-        findings.append(SnapshotFinding(position=position, problem=problem))
-    return findings
-
-
-def _difference(fold: NodeFold, snapshots: SnapshotFiles, position: int) -> str:
-    try:
-        found = decode_sandboxes(snapshots.load(position).body)
-    except SnapshotUnusable as error:
-        return error.problem
-    except ValueError as error:
-        return f"its body cannot be understood: {error}"
-    if fold.position < position:
-        return f"the log ends at position {fold.position}"
-    different = [key for key in fold.live | found if fold.live.get(key) != found.get(key)]
-    return f"other states than the log's: sandboxes {', '.join(different)}" if different else ""

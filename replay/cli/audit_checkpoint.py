@@ -1,10 +1,13 @@
 """``sandtrail audit checkpoint``."""
 
 from pathlib import Path
+from typing import Any
 
 import click
+from msgspec import to_builtins
 
-from eventstore import newest_note, read_checkpoint
+from eventstore import Checkpoint, newest_note, read_checkpoint
+from manager.schema.state_seal import StateSeal
 from manager.terminal.ending import EXIT_INCONCLUSIVE, fail
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
@@ -21,7 +24,8 @@ def command(root: Path, log: Path | None, as_json: bool) -> None:
 
     Keep it where nobody can change it. Later `sandtrail audit verify
     --checkpoint FILE` shows that nothing which it covers was changed since, by
-    anybody.
+    anybody. Its line sandtrail-state-v1 has the digest of the state that the
+    events lead to; `sandtrail replay check` compares it with what they give now.
 
     Exit codes: 0 printed, 4 the log was never sealed, 5 not found or unreadable.
     """
@@ -38,7 +42,14 @@ def command(root: Path, log: Path | None, as_json: bool) -> None:
             origin=told.origin,
             size=told.size,
             root=told.root.hex(),
+            state=_state(told),
             note=note,
         )
         return
     click.echo(note, nl=False)
+
+
+def _state(told: Checkpoint) -> dict[str, Any] | None:
+    """The state that a checkpoint seals, if it has one of a kind that is known here."""
+    found = next(filter(None, map(StateSeal.parse, told.extensions)), None)
+    return None if found is None else to_builtins(found)

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import click
 
-from manager.schema.node_snapshot import SnapshotFinding, node_snapshots, verify_snapshots
+from manager.schema.node_snapshot import node_snapshots
+from manager.schema.state_check import SealFinding, StatesFound, state_seals, verify_states
 from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_NO, EXIT_USAGE, fail
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
@@ -50,67 +51,123 @@ def command(
 ) -> None:
     """Take every recorded decision again, with the code of today, and compare.
 
-    The states before them come from the same fold that the service uses; snapshots beside the log
-    are compared with it, too.
+    The states before them come from the same fold that the service uses; the digests of states
+    in sealed checkpoints, and snapshots beside the log, are compared with it, too.
 
     \b
-    Exit codes: 0 all as recorded, 1 something is decided otherwise now,
-    4 some decisions cannot be taken again and the rest is as recorded.
+    Exit codes: 0 all as recorded, 1 something is decided or folded otherwise
+    now, 4 some decisions cannot be taken again and the rest is as recorded.
     """
     if code is not None:
         run_other_code(code)
     path = log_path(root, log)
-    found: list[Redecision] = []
-    counts: Counter[str] = Counter()
-
-    async def call() -> tuple[Window, list[SnapshotFinding]]:
-        async with Trail.open(path) as trail:
-            window = await trail.window(since, until)
-            with progress("deciding again") as told:
-                async for each in check(trail, window):
-                    counts[each.verdict] += 1
-                    if each.verdict != "same" and len(found) < SHOWN_MAX:
-                        found.append(each)
-                    if told is not None:
-                        told(each.position - window.first + 1, window.count)
-            return window, await verify_snapshots(trail.log, node_snapshots(path.parent))
-
-    window, snapshots = read_log(call)
-    wrong = [each for each in snapshots if each.problem]
+    asked = _Asked(path, since, until)
+    window, states = read_log(asked.answer)
+    found, counts = asked.found, asked.counts
+    wrong = [each for each in states.snapshots if each.problem]
     if as_json:
-        print_json(
-            "check",
-            window={"first": window.first, "last": window.last},
-            decisions=counts.total(),
-            verdicts=dict(sorted(counts.items())),
-            findings=[as_object(each) for each in found],
-            snapshots=[{"position": each.position, "problem": each.problem} for each in snapshots],
-        )
+        _print_json(window, counts, found, states)
     else:
         for each in found:
             click.echo("\n".join(finding_lines(each)))
+        for state in states.findings:
+            _print_state(state)
         for bad in wrong:
             click.echo(f"snapshot #{bad.position}: {printable(bad.problem)}")
-        _conclude(window, counts, len(snapshots), len(wrong))
-    otherwise = counts.total() - counts["same"] - counts["unreplayable"] + len(wrong)
-    if otherwise:
+        _conclude(window, counts, states, len(wrong))
+    otherwise = counts.total() - counts["same"] - counts["unreplayable"]
+    if otherwise or wrong or states.findings:
         sys.exit(EXIT_NO)
     sys.exit(EXIT_INCONCLUSIVE if counts["unreplayable"] else 0)
 
 
-def _conclude(window: Window, counts: "Counter[str]", snapshots: int, wrong: int) -> None:
-    total = counts.total()
-    click.echo(
-        f"#{window.first} to #{window.last}: {total} decisions, {counts['same']} as recorded"
-        + "".join(
-            f", {count} {verdict}" for verdict, count in sorted(counts.items()) if verdict != "same"
-        )
-        + (
-            f"; {snapshots - wrong} of {snapshots} snapshots are what the log says"
-            if snapshots
-            else ""
-        )
+class _Asked:
+    """What is asked, and with :meth:`answer` how decisions came out: those that differ, and all.
+
+    Args:
+        path: The log's file.
+        since: Where to begin, if not at its beginning.
+        until: Where to end, if not at its end.
+    """
+
+    def __init__(self, path: Path, since: str | None, until: str | None) -> None:
+        self._path, self._since, self._until = path, since, until
+        self.found: list[Redecision] = []
+        self.counts: Counter[str] = Counter()
+
+    async def answer(self) -> tuple[Window, StatesFound]:
+        """Take the decisions again and compare the states."""
+        async with Trail.open(self._path) as trail:
+            window = await trail.window(self._since, self._until)
+            with progress("deciding again") as told:
+                async for each in check(trail, window):
+                    self._take(each)
+                    if told is not None:
+                        told(each.position - window.first + 1, window.count)
+            states = await verify_states(
+                trail.log,
+                node_snapshots(self._path.parent),
+                state_seals(self._path),
+                first=window.first,
+                last=window.last,
+            )
+            return window, states
+
+    def _take(self, each: Redecision) -> None:
+        self.counts[each.verdict] += 1
+        if each.verdict != "same" and len(self.found) < SHOWN_MAX:
+            self.found.append(each)
+
+
+def _print_json(
+    window: Window, counts: "Counter[str]", found: list[Redecision], states: StatesFound
+) -> None:
+    print_json(
+        "check",
+        window={"first": window.first, "last": window.last},
+        decisions=counts.total(),
+        verdicts=dict(sorted(counts.items())),
+        findings=[as_object(each) for each in found],
+        states=dict(sorted(states.seals.items())),
+        state_findings=[_state_object(each) for each in states.findings],
+        snapshots=[
+            {"position": each.position, "problem": each.problem} for each in states.snapshots
+        ],
     )
+
+
+def _conclude(window: Window, counts: "Counter[str]", states: StatesFound, wrong: int) -> None:
+    total = counts.total()
+    told = f"#{window.first} to #{window.last}: {total} decisions, {counts['same']} as recorded"
+    for verdict, count in sorted(counts.items()):
+        told += f", {count} {verdict}" if verdict != "same" else ""
+    foreign = states.seals.get("foreign", 0)
+    if compared := sum(states.seals.values()) - foreign:
+        told += f"; {states.seals.get('same', 0)} of {compared} sealed states are those of the fold"
+    if foreign:
+        told += f"; {foreign} sealed states are of another version's shape and were not compared"
+    if snapshots := len(states.snapshots):
+        told += f"; {snapshots - wrong} of {snapshots} snapshots are what the log says"
+    click.echo(told)
+
+
+def _print_state(found: SealFinding) -> None:
+    """Show how a state differs, RECORDED and NOW."""
+    by = "this very program" if found.verdict == "different" else f"program {found.sealed.code}"
+    click.echo(f"state at #{found.sealed.position}: {found.verdict}")
+    click.echo(f"  RECORDED  {found.sealed.digest}  by {by}")
+    click.echo(f"  NOW       {found.now.digest}")
+
+
+def _state_object(found: SealFinding) -> dict[str, Any]:
+    return {
+        "position": found.sealed.position,
+        "verdict": found.verdict,
+        "recorded": found.sealed.digest,
+        "now": found.now.digest,
+        "recorded_by": found.sealed.code,
+        "now_by": found.now.code,
+    }
 
 
 def finding_lines(found: Redecision) -> Iterator[str]:

@@ -24,7 +24,7 @@ from eventstore import (
     verify_log,
 )
 from replay.evidence.remembered import memory_file, recall, remember
-from replay.evidence.state_layer import state_finding
+from replay.evidence.state_layer import StateJudgement, judge_state
 from replay.trail import Trail
 
 NEEDS_HELP: Final = frozenset({"history", "witness"})
@@ -48,6 +48,8 @@ class AuditReport(Struct, frozen=True, kw_only=True):
         sealed: Positions 1 to this one are covered by a checkpoint of a trusted key; 0 for none.
         unproven: What all this does not show, one sentence each.
         replaced: The path had another log when it was verified last.
+        foreign_state: All states were sealed by another version of the program, so that this one
+            cannot compare them; what it can check, it has.
     """
 
     findings: tuple[Finding, ...]
@@ -55,6 +57,7 @@ class AuditReport(Struct, frozen=True, kw_only=True):
     sealed: int
     unproven: tuple[str, ...]
     replaced: bool = False
+    foreign_state: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -62,7 +65,8 @@ class AuditReport(Struct, frozen=True, kw_only=True):
         if any(each.outcome is Outcome.FAIL for each in self.findings):
             return Verdict.BROKEN
         skipped = {each.layer for each in self.findings if each.outcome is Outcome.SKIP}
-        return Verdict.INCONCLUSIVE if skipped - NEEDS_HELP or self.replaced else Verdict.INTACT
+        helpless = NEEDS_HELP | ({"state"} if self.foreign_state else frozenset())
+        return Verdict.INCONCLUSIVE if skipped - helpless or self.replaced else Verdict.INTACT
 
     @property
     def first_bad(self) -> int | None:
@@ -137,19 +141,20 @@ def _report(
         layers["history"] = _with_memory(history, remembered, file)
     if found.verdict is Verdict.BROKEN:
         text = "not looked at: what would be folded is not what was recorded"
-        state = Finding(layer="state", outcome=Outcome.SKIP, text=text)
+        finding = Finding(layer="state", outcome=Outcome.SKIP, text=text)
+        state = StateJudgement(finding=finding)
     else:
-        state = anyio.run(state_finding, path, found.head)
+        state = anyio.run(judge_state, path, found.head)
     return AuditReport(
-        findings=(*layers.values(), WITNESS, state, *tail),
+        findings=(*layers.values(), WITNESS, state.finding, *tail),
         head=found.head,
         sealed=found.sealed,
         unproven=(
             *found.unproven,
-            "That the rules gave the recorded decisions: checkpoints have no digest of the state. "
-            "`sandtrail replay check` decides again.",
+            "That the rules gave the recorded decisions: `sandtrail replay check` decides again.",
         ),
         replaced=replaced,
+        foreign_state=state.foreign,
     )
 
 

@@ -125,7 +125,7 @@ def open_note(note: str, verifier_key: str) -> tuple[int, bytes]:
         decoded = base64.b64decode(blob)
         if dash == "\u2014" and signer == name and decoded[:4].hex() == key_id:
             check(5, is_signed(key[1:], signed.encode(), decoded[4:]), "the signature is wrong")
-            _, size, encoded_root = signed.splitlines()
+            _, size, encoded_root, *_extensions = signed.splitlines()
             return int(size), base64.b64decode(encoded_root)
     raise BadError(5, "not signed by the key")
 

@@ -1,7 +1,7 @@
 """Sealing a log: when, what is stored, and what a log refuses to sign."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from eventstore import (
     load_signer,
     open_checkpoint,
     open_log,
+    read_checkpoints,
 )
 from eventstore.merkle import tree_root
 from eventstore.sqlite import sealer as sealer_module
@@ -210,3 +211,26 @@ async def test_rewritten_rows_are_not_taken_into_the_tree(path: Path, signer: Si
 def test_a_policy_that_makes_no_sense(signer: Signer, events: int, seconds: float) -> None:
     with pytest.raises(ValueError, match="cannot seal every"):
         SealPolicy(signer=signer, events=events, seconds=seconds)
+
+
+async def test_what_is_said_beside_the_tree_is_signed_and_covers_no_less(
+    path: Path, signer: Signer
+) -> None:
+    heads: list[tuple[int, bool]] = []
+
+    async def extensions(final: bool) -> Sequence[str]:
+        heads.append((await log.head() if not final else -1, final))
+        return (f"at {len(heads)}", "beside")
+
+    policy = SealPolicy(signer=signer, events=2, seconds=NEVER_S, extensions=extensions)
+    async with open_log(path, seal=policy) as log:
+        await fill(log, 2)
+        await until(path, lambda sizes: sizes == [2])
+        await fill(log, 1)
+    told = [open_checkpoint(note, [signer.verifier]) for _, _, note in rows(path)]
+    assert [each.size for each in told] == [2, 3]
+    assert [each.extensions for each in told] == [("at 1", "beside"), ("at 2", "beside")]
+    assert heads == [(2, False), (-1, True)]
+    assert read_checkpoints(path) == told
+    assert read_checkpoints(path, after=2) == told[1:]
+    assert read_checkpoints(path, limit=1) == told[:1]

@@ -4,6 +4,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,13 @@ def signer(tmp_path: Path) -> Signer:
 @pytest.fixture
 async def path(tmp_path: Path, signer: Signer) -> Path:
     path = tmp_path / "events.db"
-    for _ in range(3):
-        async with open_log(path, seal=SealPolicy(signer=signer)) as log:
+    for session in range(3):
+
+        async def extensions(_: bool, session: int = session) -> Sequence[str]:
+            return ("something new", "and more") if session else ()
+
+        policy = SealPolicy(signer=signer, extensions=extensions)
+        async with open_log(path, seal=policy) as log:
             for number in range(EVENTS // 3):
                 event = NewEvent(
                     type="counted",
@@ -138,7 +144,11 @@ def test_a_stranger_can_follow_the_worked_example() -> None:
 
     assert log_format_stranger.root([one, second]) == first
     assert log_format_stranger.root([one, second, third]) == last
-    assert log_format_stranger.open_note(block("note"), block("vkey")) == (3, last)
+    for note in ("note", "note-with-state"):
+        assert log_format_stranger.open_note(block(note), block("vkey")) == (3, last)
+    forged = block("note-with-state").replace("-v1 3 ", "-v1 2 ")
+    with pytest.raises(log_format_stranger.BadError, match="signature is wrong"):
+        log_format_stranger.open_note(forged, block("vkey"))
     forged = block("note").replace("\n3\n", "\n4\n")
     with pytest.raises(log_format_stranger.BadError, match="signature is wrong"):
         log_format_stranger.open_note(forged, block("vkey"))

@@ -106,3 +106,21 @@ def test_the_log_tells_what_was_marked(root: Path) -> None:
     assert "before at #1" in lines
     assert "deploy v2 \\x1b[31mgoes out" in lines
     assert REFUSED in call(root, "log", "--outcome", "refused").stdout
+
+
+@pytest.mark.parametrize(
+    ("when", "code", "says"),
+    [
+        ("mark:before", 1, "control.sock"),
+        ("mark:befor", 5, "did you mean mark:before?"),
+        ("#0", 5, "there is no event before the first one, #1"),
+        ("99", 5, "there is no #99; the log has #1 to #4"),
+        ("tomorrow", 2, "is no point of a log"),
+    ],
+)
+def test_only_a_service_makes_them_and_only_of_points_that_there_are(
+    root: Path, when: str, code: int, says: str
+) -> None:
+    done = call(root, "mark", "add", "x", when)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert says in done.stderr

@@ -24,8 +24,8 @@ from manager.schema.node_snapshot import (
     fold_fingerprint,
     node_snapshots,
     open_fold,
-    verify_snapshots,
 )
+from manager.schema.state_check import verify_states
 from tests.property.domain_strategies import struct
 from tests.unit.domain import builders as b
 
@@ -105,7 +105,9 @@ def test_a_snapshot_and_its_tail_are_the_whole_log(
             files.save(Snapshot(position=at, leaf_hash=leaf_hash, body=body))
             opened = await open_fold(log, files, until=until)
             whole = await open_fold(log, None, until=until)
-            assert [finding.problem for finding in await verify_snapshots(log, files)] == [""]
+            assert [finding.problem for finding in (await verify_states(log, files)).snapshots] == [
+                ""
+            ]
         assert (opened.position, opened.live) == (until, whole.live)
         states = {key: folded.state for key, folded in whole.live.items()}
         assert states == await states_of(log, until)

@@ -26,7 +26,8 @@ from manager.domain.evolve import fold
 from manager.domain.state import Sandbox
 from manager.schema import worker as w
 from manager.schema.events import decode_event
-from manager.schema.node_snapshot import node_snapshots, verify_snapshots
+from manager.schema.node_snapshot import node_snapshots
+from manager.schema.state_check import verify_states
 from manager.urpc.fds import FdBundle, OwnedFd
 from tests.unit.application.conftest import World
 from tests.unit.application.fake_worker import FakeWorker
@@ -169,7 +170,7 @@ async def test_whatever_happens_the_log_is_the_truth(
                     await check_states(node, world)
                     steps += 1
         await check_the_end(world)
-        findings = await verify_snapshots(world.log, snapshots)
+        findings = (await verify_states(world.log, snapshots)).snapshots
         assert findings
         assert [finding for finding in findings if finding.problem] == []
     assert sorted(os.listdir("/proc/self/fd")) == before

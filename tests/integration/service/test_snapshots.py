@@ -6,7 +6,8 @@ from eventstore import open_log
 from manager.adapters.client import SandboxClient
 from manager.domain.exit_status import Exited, Signaled
 from manager.schema.node_fold import FoldedSandbox
-from manager.schema.node_snapshot import node_snapshots, open_fold, verify_snapshots
+from manager.schema.node_snapshot import node_snapshots, open_fold
+from manager.schema.state_check import state_seals, verify_states
 from tests.integration.service.conftest import Donor, Service, sh
 
 pytestmark = pytest.mark.runtime
@@ -40,7 +41,7 @@ async def test_a_restart_from_a_snapshot_changes_nothing(service: Service, donor
     position = snapshots.positions()[0]
     async with open_log(service.root / "events.db", read_only=True) as log:
         assert position == await log.head()
-        assert {each.problem for each in await verify_snapshots(log, snapshots)} == {""}
+        assert {each.problem for each in (await verify_states(log, snapshots)).snapshots} == {""}
         opened = await open_fold(log, snapshots)
         assert (opened.began_at, opened.live) == (position, await whole(service, position))
     service.start()
@@ -64,3 +65,21 @@ async def test_a_kill_and_damaged_snapshots_change_nothing(service: Service, don
             file.truncate(100)
     service.start()
     assert await sandbox.state() == before
+
+
+async def test_a_service_seals_the_state_that_its_log_folds_to(
+    service: Service, donor: Donor
+) -> None:
+    service.stop()
+    service.options = ("--seal-events", "1000", "--seal-seconds", "3600")
+    service.start()
+    await with_two_containers(service, donor)
+    assert service.stop() == 0
+    path = service.root / "events.db"
+    async with open_log(path, read_only=True) as log:
+        seals = [seal async for seal in state_seals(path)]
+        assert seals[-1].position == await log.head(), "the last one is of all that there is"
+        found = await verify_states(log, sealed=state_seals(path))
+    assert found.seals == {"same": len(seals)}
+    assert found.live == 1
+    service.start()

@@ -17,7 +17,8 @@ from manager.application.errors import CallRefused
 from manager.application.node import Node
 from manager.application.snapshot_keeper import Frontier, SnapshotKeeper
 from manager.schema.node_fold import FoldedSandbox
-from manager.schema.node_snapshot import node_snapshots, open_fold, verify_snapshots
+from manager.schema.node_snapshot import node_snapshots, open_fold
+from manager.schema.state_check import verify_states
 from manager.urpc.fds import FdBundle
 from tests.unit.application.conftest import World
 from tests.unit.application.fake_worker import FakeWorker
@@ -156,7 +157,7 @@ async def test_every_snapshot_under_load_is_what_the_log_says(
         async with a_manager(world, files) as calls, anyio.create_task_group() as tasks:
             for number in range(24):
                 tasks.start_soon(live, calls, f"s{number}", donate, 2)
-        findings = await verify_snapshots(log, files)
+        findings = (await verify_states(log, files)).snapshots
     worker.close()
     assert len(findings) > 3
     assert [finding for finding in findings if finding.problem] == []
@@ -177,15 +178,16 @@ async def test_a_snapshot_that_differs_from_the_log_is_found(
     from manager.schema.node_snapshot import encode_sandboxes
 
     files.save(replace(good, body=encode_sandboxes(fold.live.items())))
-    assert (await verify_snapshots(world.log, files))[-1].problem == (
+    assert (await verify_states(world.log, files)).snapshots[-1].problem == (
         "other states than the log's: sandboxes s1"
     )
     files.save(replace(good, body=b"what"))
-    assert "cannot be understood" in (await verify_snapshots(world.log, files))[-1].problem
+    assert "cannot be understood" in (await verify_states(world.log, files)).snapshots[-1].problem
     files.save(replace(good, position=position + 10))
-    assert "the log ends" in (await verify_snapshots(world.log, files))[-1].problem
-    files.path(position + 10).write_bytes(b"what")
-    assert "damaged" in (await verify_snapshots(world.log, files))[-1].problem
+    assert "the log ends" in (await verify_states(world.log, files)).snapshots[-1].problem
+    files.path(position + 10).unlink()
+    files.path(position).write_bytes(b"what")
+    assert "damaged" in (await verify_states(world.log, files)).snapshots[-1].problem
 
 
 async def test_a_tail_that_crashes_left_behind_is_written_soon(

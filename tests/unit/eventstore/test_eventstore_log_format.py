@@ -25,6 +25,7 @@ from eventstore import (
 )
 from eventstore.merkle import tree_root
 from eventstore.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION
+from manager.schema.state_seal import StateSeal
 
 PAGE = (Path(__file__).parents[3] / "docs" / "log-format.md").read_text(encoding="utf-8")
 
@@ -122,6 +123,18 @@ def test_the_note_of_the_example() -> None:
     told = open_checkpoint(block("note"), [Verifier.parse(block("vkey"))])
     assert (told.origin, told.size, told.root) == (name, 3, root)
     assert Signer(name, private).sign(told) == block("note")
+
+
+def test_the_note_with_a_state_of_the_example() -> None:
+    told = open_checkpoint(block("note-with-state"), [Verifier.parse(block("vkey"))])
+    plain = open_checkpoint(block("note"), [Verifier.parse(block("vkey"))])
+    assert (told.size, told.root) == (plain.size, plain.root)
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    assert Signer(told.origin, private).sign(told) == block("note-with-state")
+    (line,) = told.extensions
+    state = StateSeal.parse(line)
+    assert state is not None
+    assert (state.position, state.line()) == (3, line)
 
 
 def test_the_marks_of_the_file() -> None:
