@@ -82,13 +82,7 @@ class GroupCommit:
     async def _drain_queue(self) -> None:
         try:
             while self._queue:
-                batch = self._next_batch()
-                try:
-                    await self._commit_batch(batch)
-                finally:
-                    for waiting in batch:
-                        waiting.answer.cancel()
-                        self._budget.release(waiting.submission.size_bytes)
+                await self._commit_batch(self._next_batch())
         finally:
             self._drain = None
             for waiting in self._queue:
@@ -109,11 +103,18 @@ class GroupCommit:
         return batch
 
     async def _commit_batch(self, batch: Sequence["_Waiting"]) -> None:
+        submissions = [waiting.submission for waiting in batch]
         outcomes: Sequence[Records | Exception]
         try:
-            outcomes = await self._commit([waiting.submission for waiting in batch])
+            outcomes = await self._commit(submissions)
         except Exception as error:
             outcomes = [error] * len(batch)
+        except BaseException:
+            for waiting in batch:
+                waiting.answer.cancel()
+            raise
+        finally:
+            self._budget.release(sum([submission.size_bytes for submission in submissions]))
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.settle(outcome)
 

@@ -21,11 +21,11 @@ from typing import Protocol
 from msgspec.structs import force_setattr
 
 from eventstore.canonical import leaf_hash
-from eventstore.envelope import Document, RecordedEvent
+from eventstore.envelope import Document, NewEvent, RecordedEvent
 from eventstore.errors import EventIdReused, WrongExpectedVersion
 from eventstore.expected_version import Exactly, StreamState, matches
 from eventstore.limits import IDEMPOTENCY_WINDOW_EVENTS, NAMES_CACHED_MAX
-from eventstore.submission import PreparedEvent, Submission
+from eventstore.submission import Submission
 
 
 class History(Protocol):
@@ -53,9 +53,8 @@ class RecentIds:
         self._old: dict[str, int] = {}
 
     def position(self, event_id: str) -> int | None:
-        """Where the event is, if it is among the remembered ones."""
-        found = self._young.get(event_id)
-        return self._old.get(event_id) if found is None else found
+        """Where the event is, if it is among the remembered ones; positions begin at 1."""
+        return self._young.get(event_id) or self._old.get(event_id)
 
     def add(self, positions: dict[str, int]) -> None:
         """Remember more ids."""
@@ -144,18 +143,18 @@ class Round:
                 return repeated
             raise WrongExpectedVersion(stream, submission.expected, actual)
         position = self._sequencer.head + len(self.records)
-        placed = tuple(
-            self._record(stream, each, position + index, actual + index)
-            for index, each in enumerate(submission.events, start=1)
-        )
+        placed = []
+        for event, data in zip(submission.events, submission.payloads, strict=True):
+            position += 1
+            actual += 1
+            placed.append(self._record(stream, event, data, position, actual))
         self.records += placed
-        self.versions[stream] = actual + len(placed)
-        return placed
+        self.versions[stream] = actual
+        return tuple(placed)
 
     def _record(
-        self, stream: str, prepared: PreparedEvent, position: int, version: int
+        self, stream: str, event: NewEvent, data: bytes, position: int, version: int
     ) -> RecordedEvent:
-        event = prepared.event
         self.ids[event.event_id] = position
         documents: tuple[str, ...] = ()
         if event.documents:
@@ -171,7 +170,7 @@ class Round:
             correlation_id=event.correlation_id,
             causation=event.causation,
             actor=event.actor,
-            data=prepared.data,
+            data=data,
             documents=documents,
             leaf_hash=b"",
         )
@@ -180,19 +179,16 @@ class Round:
         return record
 
     def _find_repeated(self, submission: Submission) -> tuple[RecordedEvent, ...]:
-        for index, each in enumerate(submission.events):
-            position = self._position(each.event.event_id)
+        for index, event in enumerate(submission.events):
+            event_id = event.event_id
+            position = self.ids.get(event_id) or self._sequencer.ids.position(event_id)
             if position is not None:
                 # Earlier events of the same append may have left the window already.
                 found = self._at_position(position - index, len(submission.events))
                 if not _is_same(submission, found):
-                    raise EventIdReused(each.event.event_id, position)
+                    raise EventIdReused(event_id, position)
                 return found
         return ()
-
-    def _position(self, event_id: str) -> int | None:
-        position = self.ids.get(event_id)
-        return self._sequencer.ids.position(event_id) if position is None else position
 
     def _at_position(self, first: int, count: int) -> tuple[RecordedEvent, ...]:
         stored = self._sequencer.head
@@ -218,6 +214,6 @@ class Round:
 
 
 def _is_same(submission: Submission, found: Sequence[RecordedEvent]) -> bool:
-    return [(submission.stream, each.event.event_id) for each in submission.events] == [
+    return [(submission.stream, event.event_id) for event in submission.events] == [
         (record.stream, record.event_id) for record in found
     ]

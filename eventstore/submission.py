@@ -15,25 +15,20 @@ _encode: Final = msgspec.json.Encoder().encode
 _skim: Final = msgspec.json.Decoder(Raw).decode
 
 
-class PreparedEvent(Struct, frozen=True, kw_only=True, gc=False):
-    """A new event and its payload as bytes."""
-
-    event: NewEvent
-    data: bytes
-
-
 class Submission(Struct, frozen=True, kw_only=True, gc=False):
     """An append that is fit to be stored.
 
     Attributes:
         stream: Where to.
         events: 1 to APPEND_EVENTS_MAX, oldest first.
+        payloads: Of each event, as it is stored.
         expected: The demand on the stream's version.
         size_bytes: What it weighs in the queue, at most APPEND_BYTES_MAX.
     """
 
     stream: str
-    events: tuple[PreparedEvent, ...]
+    events: tuple[NewEvent, ...]
+    payloads: tuple[bytes, ...]
     expected: ExpectedVersion
     size_bytes: int
 
@@ -50,29 +45,35 @@ def prepare(stream: str, events: Sequence[NewEvent], expected: ExpectedVersion) 
     if len(events) > limits.APPEND_EVENTS_MAX:
         raise LimitExceeded("events in one append", len(events), limits.APPEND_EVENTS_MAX)
     check_name("stream name", stream, limits.STREAM_NAME_CHARS_MAX)
-    prepared = tuple(_prepare_event(event) for event in events)
+    payloads = []
+    size_bytes = limits.EVENT_OVERHEAD_BYTES * len(events)
+    for event in events:
+        _check_envelope(event)
+        if event.documents:
+            size_bytes += _weigh_documents(event.documents)
+        payload = _payload(event)
+        payloads.append(payload)
+        size_bytes += len(payload)
     if len(events) > 1 and len({event.event_id for event in events}) < len(events):
         raise InvalidAppend("two events of one append have the same event id")
-    size_bytes = sum(_weigh(each) for each in prepared)
     if size_bytes > limits.APPEND_BYTES_MAX:
         raise LimitExceeded("bytes in one append", size_bytes, limits.APPEND_BYTES_MAX)
-    return Submission(stream=stream, events=prepared, expected=expected, size_bytes=size_bytes)
+    return Submission(
+        stream=stream,
+        events=tuple(events),
+        payloads=tuple(payloads),
+        expected=expected,
+        size_bytes=size_bytes,
+    )
 
 
-def _prepare_event(event: NewEvent) -> PreparedEvent:
+def _check_envelope(event: NewEvent) -> None:
     check_name("event type", event.type, limits.EVENT_TYPE_CHARS_MAX)
     check_name("event id", event.event_id, limits.EVENT_ID_CHARS_MAX)
     if event.correlation_id is not None:
         check_name("correlation id", event.correlation_id, limits.CORRELATION_ID_CHARS_MAX)
     if event.causation is not None and not 0 < event.causation <= limits.POSITION_MAX:
         raise InvalidAppend(f"causation must be a position, 1 or more, not {event.causation}")
-    if len(event.documents) > limits.EVENT_DOCUMENTS_MAX:
-        raise LimitExceeded(
-            "documents of one event", len(event.documents), limits.EVENT_DOCUMENTS_MAX
-        )
-    for document in event.documents:
-        _check_document(document)
-    return PreparedEvent(event=event, data=_payload(event))
 
 
 def check_name(what: str, text: str, chars_max: int) -> None:
@@ -87,10 +88,17 @@ def check_name(what: str, text: str, chars_max: int) -> None:
         raise InvalidAppend(f"the {what} must be printable characters, at least one: {text!r}")
 
 
-def _check_document(document: Document) -> None:
-    check_name("media type", document.media_type, limits.MEDIA_TYPE_CHARS_MAX)
-    if len(document.body) > limits.DOCUMENT_BYTES_MAX:
-        raise EventTooLarge("bytes of a document", len(document.body), limits.DOCUMENT_BYTES_MAX)
+def _weigh_documents(documents: Sequence[Document]) -> int:
+    if len(documents) > limits.EVENT_DOCUMENTS_MAX:
+        raise LimitExceeded("documents of one event", len(documents), limits.EVENT_DOCUMENTS_MAX)
+    size_bytes = 0
+    for document in documents:
+        check_name("media type", document.media_type, limits.MEDIA_TYPE_CHARS_MAX)
+        size = len(document.body)
+        if size > limits.DOCUMENT_BYTES_MAX:
+            raise EventTooLarge("bytes of a document", size, limits.DOCUMENT_BYTES_MAX)
+        size_bytes += size
+    return size_bytes
 
 
 def _payload(event: NewEvent) -> bytes:
@@ -99,12 +107,8 @@ def _payload(event: NewEvent) -> bytes:
         if len(data) > limits.EVENT_DATA_BYTES_MAX:
             raise EventTooLarge("bytes of a payload", len(data), limits.EVENT_DATA_BYTES_MAX)
         _skim(data)
-        data.decode()
+        if not data.isascii():
+            data.decode()
     except (msgspec.MsgspecError, UnicodeError, TypeError, RecursionError) as error:
         raise InvalidAppend(f"the payload of {event.type!r} is not JSON text: {error}") from error
     return data
-
-
-def _weigh(prepared: PreparedEvent) -> int:
-    bodies = sum(len(document.body) for document in prepared.event.documents)
-    return limits.EVENT_OVERHEAD_BYTES + len(prepared.data) + bodies

@@ -1,6 +1,8 @@
 """The pure parts: expected versions, canonical bytes, ids, digests, the door."""
 
 import hashlib
+import subprocess
+import sys
 import uuid
 
 import pytest
@@ -122,6 +124,24 @@ def test_event_ids_are_uuids_of_version_7() -> None:
     assert made.int >> 80 == 1_700_000_000_123
     assert new_event_id() != new_event_id()
     assert len(NewEvent(type="t", data=b"{}").event_id) == 36
+
+
+def test_a_forked_process_does_not_make_its_parents_ids() -> None:
+    program = """
+import os
+from eventstore import new_event_id
+new_event_id()
+reader, writer = os.pipe()
+if not os.fork():
+    os.write(writer, new_event_id().encode())
+    os._exit(0)
+os.wait()
+print(os.read(reader, 36).decode(), new_event_id())
+"""
+    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+    theirs, ours = told.stdout.decode().split()
+    assert theirs[-17:] != ours[-17:]
 
 
 def test_event_ids_sort_by_time() -> None:
