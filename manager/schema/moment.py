@@ -4,6 +4,7 @@ A clock may be set back. Then several positions can claim a time: ``at`` takes t
 was recorded by then, a window begins with the first one that was not recorded before.
 """
 
+from datetime import datetime
 from difflib import get_close_matches
 from typing import Final
 
@@ -17,6 +18,7 @@ CLOCK_STEP_NS: Final = 3600 * 1_000_000_000
 What is older by more than that is not looked through.
 """
 NAMES_TOLD_MAX: Final = 3
+NS_PER_S: Final = 1_000_000_000
 
 
 class WhenOutside(WhenError):  # noqa: N818 - nothing is broken
@@ -47,7 +49,7 @@ async def position_at(log: EventLog, when: When, *, now_ns: int) -> int:
         case Instant(at_ns=at_ns, day=day):
             found = await _last_before(log, at_ns if day else at_ns + 1)
             if found is None:
-                raise WhenOutside(f"nothing was recorded by then; {await bounds(log)}")
+                raise WhenOutside(f"nothing was recorded by then; {await _times(log)}")
             return found.position
         case Position(position=position):
             raise WhenOutside(f"there is no #{position}; {await bounds(log)}")
@@ -80,6 +82,15 @@ async def bounds(log: EventLog) -> str:
     if not head:
         return "the log is empty"
     return f"the log has #1 to #{head}"
+
+
+async def _times(log: EventLog) -> str:
+    """As :func:`bounds`, with when it begins."""
+    told = await bounds(log)
+    async for record in log.read(limit=1):
+        began = datetime.fromtimestamp(record.recorded_at_ns / NS_PER_S).astimezone()
+        told += f", the first of {began.isoformat(timespec='milliseconds')}"
+    return told
 
 
 async def _last_before(log: EventLog, before_ns: int) -> RecordedEvent | None:

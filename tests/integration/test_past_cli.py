@@ -75,6 +75,7 @@ def test_everything_that_was_known(root: Path) -> None:
         (("inspect", "web/sode", "--at", "30"), 5, "did you mean 'side'?"),
         (("inspect", "zzz", "--at", "30"), 5, "sandbox 'zzz' not found\n"),
         (("ps", "--at", "soon"), 2, "'soon' is no point of a log"),
+        (("ps", "--at", "2001-01-01"), 5, "#1 to #43, the first of 2026-01-01T00:00:00.000+00:00"),
         (("ps", "--at", "#44"), 5, "there is no #44; the log has #1 to #43"),
         (("ps", "--at", "2100-01-01"), 5, "that time is still to come"),
         (("ps", "--log", "/nowhere"), 5, "the log /nowhere is not there"),
