@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from msgspec import Struct
@@ -13,6 +14,8 @@ from replay.outcome import outcome_of
 from replay.selection import Selection, payload, sandbox_of
 from replay.trail import Trail, Window
 
+HOUR_S: Final = 3600
+HOUR_NS: Final = HOUR_S * 1_000_000_000
 REASONS_MAX: Final = 1000
 """Different reasons that are told apart; what comes after is counted as one."""
 MORE_REASONS: Final = "(other reasons)"
@@ -107,13 +110,18 @@ class Reason(Struct, frozen=True, kw_only=True):
 
 
 class Stats(Struct, frozen=True, kw_only=True):
-    """The sums over some events. The counters are by descending count."""
+    """The sums over some events.
+
+    The counters are by descending count, but for ``by_hour``: that is in order of time, by the
+    beginning of each hour as of RFC 3339, in UTC.
+    """
 
     events: int
     by_type: dict[str, int]
     by_outcome: dict[str, int]
     by_actor: dict[str, int]
     by_sandbox: dict[str, int]
+    by_hour: dict[str, int]
     reasons: tuple[Reason, ...]
     latencies: tuple[Latency, ...]
 
@@ -183,6 +191,7 @@ class StatsBuilder:
         self._outcomes: Counter[str] = Counter()
         self._actors: Counter[str] = Counter()
         self._sandboxes: Counter[str] = Counter()
+        self._hours: Counter[int] = Counter()
         self._reasons: dict[str, list[int]] = {}
         self._timers = {effect.name: _Timer(effect) for effect in EFFECTS}
 
@@ -196,6 +205,7 @@ class StatsBuilder:
         if record.actor is not None:
             self._actors[f"uid:{record.actor.uid}"] += 1
         self._sandboxes[sandbox_of(record) or record.stream] += 1
+        self._hours[record.recorded_at_ns // HOUR_NS] += 1
         if outcome in {"refused", "failed", "mismatch"}:
             self._blame(record, data)
         if effect := _BEGUN_BY.get(record.type):
@@ -223,9 +233,14 @@ class StatsBuilder:
             by_outcome=dict(self._outcomes.most_common()),
             by_actor=dict(self._actors.most_common()),
             by_sandbox=dict(self._sandboxes.most_common()),
+            by_hour={_hour(each): count for each, count in sorted(self._hours.items())},
             reasons=tuple(sorted(reasons, key=lambda each: (-each.count, each.first))),
             latencies=tuple(timer.result() for timer in self._timers.values()),
         )
+
+
+def _hour(hours: int) -> str:
+    return f"{datetime.fromtimestamp(hours * HOUR_S, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 async def stats_of(trail: Trail, selection: Selection, window: Window) -> Stats:

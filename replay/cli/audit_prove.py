@@ -4,19 +4,12 @@ from pathlib import Path
 
 import click
 
-from eventstore import (
-    CheckpointStale,
-    EventProof,
-    LimitExceeded,
-    NoteRejected,
-    SignatureAbsent,
-    prove_events,
-)
+from eventstore import EventProof
 from manager.schema.when import WhenError
-from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_USAGE, fail
 from manager.terminal.place import log_option, root_option
 from manager.terminal.reading import log_path, read_log
 from replay.cli.audit_options import evidence_errors, kept_checkpoint
+from replay.cli.proving import make_proof
 from replay.evidence.proof_document import proof_text
 from replay.evidence.proof_range import split_range
 from replay.trail import Trail
@@ -53,16 +46,7 @@ def command(events: str, root: Path, log: Path | None, since: Path | None, docum
             ends = [await trail.position(end) for end in split_range(events)]
         if ends[0] < 1 or ends[-1] < ends[0]:
             raise WhenError(f"{events!r} is no event and no range of events")
-        try:
-            chosen = range(ends[0], ends[-1] + 1)
-            return prove_events(path, chosen, since=kept, documents=documents)
-        except CheckpointStale as error:
-            fail(f"{error}; the service seals what is new within seconds", EXIT_INCONCLUSIVE)
-        except SignatureAbsent:
-            fail(f"{path} was never sealed: the service does it, with a key", EXIT_INCONCLUSIVE)
-        except NoteRejected as error:
-            fail(str(error), EXIT_INCONCLUSIVE)
-        except LimitExceeded as error:
-            fail(f"{error}; prove parts of it", EXIT_USAGE)
+        chosen = range(ends[0], ends[-1] + 1)
+        return make_proof(path, chosen, since=kept, documents=documents)
 
     click.echo(proof_text(read_log(make)), nl=False)

@@ -1,18 +1,21 @@
 """``sandtrail audit show``."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import click
 
-from eventstore import RecordedEvent
+from eventstore import EventProof, RecordedEvent
 from manager.terminal.ending import EXIT_UNREADABLE, fail
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
 from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import full_time, printable
 from manager.terminal.tree import tree_lines
+from replay.cli.proving import make_proof
 from replay.describe import detail, event_object, where
+from replay.evidence.proof_document import proof_object
 from replay.outcome import outcome_of
 from replay.selection import Selection, payload, sandbox_of
 from replay.trail import Trail, Window
@@ -24,11 +27,19 @@ EFFECTS_SHOWN_MAX: Final = 50
 @root_option
 @log_option
 @json_option
+@click.option(
+    "--proof",
+    "proven",
+    is_flag=True,
+    help="With the proof that it is in the log, as of `audit prove`.",
+)
 @click.argument("event", metavar="EVENT")
-def command(root: Path, log: Path | None, as_json: bool, event: str) -> None:
+def command(root: Path, log: Path | None, as_json: bool, proven: bool, event: str) -> None:
     """Show one event whole, what it was caused by, and what it led to.
 
     EVENT is a position or any other point; see `sandtrail help when`.
+
+    Exit codes: 0 shown, 4 with --proof: not sealed so far, 5 not found, unreadable.
     """
     path = log_path(root, log)
 
@@ -47,6 +58,7 @@ def command(root: Path, log: Path | None, as_json: bool, event: str) -> None:
     record, causes, effects, sealed = read_log(call)
     if record is None:
         fail("there is no event before the first one, #1", EXIT_UNREADABLE)
+    proof = make_proof(path, range(record.position, record.position + 1)) if proven else None
     if as_json:
         print_json(
             "show",
@@ -54,6 +66,7 @@ def command(root: Path, log: Path | None, as_json: bool, event: str) -> None:
             causes=[event_object(each) for each in causes],
             effects=[event_object(each) for each in effects],
             sealed=record.position <= sealed,
+            proof=None if proof is None else proof_object(proof),
         )
         return
     for line in _lines(record, sealed):
@@ -63,6 +76,8 @@ def command(root: Path, log: Path | None, as_json: bool, event: str) -> None:
         for each in found:
             about = printable(f"{where(each)}  {detail(payload(each))}")
             click.echo(f"  #{each.position} {printable(each.type)}  {about}")
+    if proof is not None:
+        click.echo("\n".join(_proof_lines(proof)))
 
 
 def _lines(record: RecordedEvent, sealed: int) -> list[str]:
@@ -79,6 +94,19 @@ def _lines(record: RecordedEvent, sealed: int) -> list[str]:
     ]
     documents = [f"document: {digest}" for digest in record.documents]
     return [*envelope, *documents, "payload:", *tree_lines(payload(record), "  ")]
+
+
+def _proof_lines(proof: EventProof) -> Iterator[str]:
+    """The way from the leaf to a signed root; whoever wants to walk it takes the JSON."""
+    (event,) = proof.events
+    yield f"proof: from leaf {event.position - 1}, {event.leaf_hash().hex()}"
+    for number, each in enumerate(proof.hashes, 1):
+        yield f"  {number:>2}  {each.hex()}"
+    yield f"  to the root over {proof.size} leaves in this checkpoint, which is signed:"
+    for line in proof.note.splitlines():
+        yield f"  | {printable(line)}".rstrip()
+    yield f"  sandtrail audit prove '#{event.position}' > proof.json  makes a file of it;"
+    yield "  python verify_trail.py proof.json --key LOG.pub  checks that anywhere"
 
 
 def _seal(position: int, sealed: int) -> str:
