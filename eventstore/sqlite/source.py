@@ -13,6 +13,7 @@ SQLite's locks. Copied is only what has no -shm, which nobody can have open.
 Source: sqlite.org/howtocorrupt.html, section 2.2; sqlite.org/wal.html, section 5.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -25,6 +26,8 @@ from msgspec import Struct
 
 from eventstore.errors import LogInaccessible, LogNotFound, StoreBusy
 from eventstore.sqlite.completeness import WAL_SUFFIX
+
+logger = logging.getLogger(__name__)
 
 SHM_SUFFIX: Final = "-shm"
 PRIVATE_COPY_BYTES_MAX: Final = 4 * 1024 * 1024 * 1024
@@ -69,13 +72,16 @@ def reading_source(path: str) -> Iterator[Source]:
         if main is None:
             raise LogNotFound(path, "no such file")
         if wal is not None and shm is not None:
+            logger.info("log.read path=%s how=with_wal", path)
             yield Source(path, file_uri(path, "mode=ro"), None)
             return
         if wal is None or not wal[1]:
+            logger.info("log.read path=%s how=alone", path)
             yield Source(path, file_uri(path, "mode=ro&immutable=1"), state)
             return
         with _private_copy(path, main[1] + wal[1]) as copy:
             if _state(path) == state:
+                logger.info("log.read path=%s how=private_copy", path)
                 yield Source(path, file_uri(copy, "mode=ro"), state)
                 return
     raise StoreBusy(path)

@@ -3,6 +3,7 @@
 import click
 
 from manager.terminal.ending import EXIT_CODES
+from manager.terminal.manners import page
 from manager.terminal.output import json_option, print_json
 from manager.terminal.reading import unknown
 
@@ -15,6 +16,7 @@ TOPICS = ("exit-codes", "when", "events", "expressions")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool, topic: str | None) -> None:
     """Explain a topic: exit-codes, when, events or expressions; or a command."""
+    page()
     if topic is None:
         text = f"{(ctx.parent or ctx).get_help()}\n\nTopics: {', '.join(TOPICS)}."
     else:

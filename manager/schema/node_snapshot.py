@@ -6,6 +6,7 @@ need; then the log is folded once from its beginning.
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterable
 from functools import cache
@@ -25,6 +26,8 @@ from eventstore import (
 )
 from manager.schema.layout import SNAPSHOT_DIRECTORY
 from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, FoldedSandbox, NodeFold, decode_record
+
+logger = logging.getLogger(__name__)
 
 FOLD_NAME: Final = "node"
 FOLDING_PACKAGES: Final = ("manager.domain", "manager.schema")
@@ -93,6 +96,7 @@ async def open_fold(
         found = await load_newest(log, snapshots, decode_sandboxes, until=until, discard=discard)
     fold = NodeFold() if found is None else NodeFold(*found)
     await advance(fold, log, until=until)
+    logger.info("log.folded after=%d until=%d", fold.began_at, fold.position)
     return fold
 
 

@@ -39,6 +39,9 @@ EXIT_CODES: Final = {
 }
 """What each exit code means. These never change."""
 
+PAGER_IN_USE: Final = "SANDTRAIL_PAGER_IN_USE"
+"""Set in the environment while a pager reads the output."""
+
 T = TypeVar("T")
 
 
@@ -56,7 +59,10 @@ def fail(text: str, code: int) -> NoReturn:
 
 
 def leave_pipe() -> NoReturn:
-    """End the process quietly after whoever read its output went away."""
+    """End the process quietly after whoever read its output went away.
+
+    A person who leaves the pager has seen what was wanted: that is no failure of the command.
+    """
     # Nothing may be flushed to the pipe any more when the interpreter ends.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(EXIT_PIPE_CLOSED)
+    sys.exit(0 if os.environ.get(PAGER_IN_USE) else EXIT_PIPE_CLOSED)

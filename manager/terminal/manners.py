@@ -1,10 +1,11 @@
 """Options that every command takes, before its name or after it: whose time, what colour, how much.
 
-They act on this process alone, through the variables that clocks and terminals obey anyway
-(``TZ``, ``NO_COLOR``, ``FORCE_COLOR``), so no command has to pass them on.
+They act on this process alone, through what clocks, terminals and loggers obey anyway (``TZ``,
+``NO_COLOR``, ``FORCE_COLOR``, standard input), so no command has to pass them on.
 """
 
 import os
+import sys
 import time
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ import click
 OUTPUTS: Final = ("table", "plain", "json")
 OUTPUT: Final = "sandtrail.output"
 QUIET: Final = "sandtrail.quiet"
+STDIN: Final = 0
+NO_PAGER: Final = "sandtrail.no_pager"
 
 
 def output_wanted() -> str:
@@ -26,6 +29,17 @@ def say(text: str) -> None:
     context = click.get_current_context(silent=True)
     if context is None or not context.meta.get(QUIET):
         click.echo(text, err=True)
+
+
+def page() -> None:
+    """Let a person who looks at a terminal page through what is printed from now on."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.meta.get(NO_PAGER):
+        return
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        from manager.terminal.pager import begin  # noqa: PLC0415 - only for people
+
+        begin(os.environ)
 
 
 def note_output(ctx: click.Context, _: click.Parameter, wanted: str | None) -> None:
@@ -43,6 +57,26 @@ def note_json(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 def _quiet(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
         ctx.meta[QUIET] = True
+
+
+def _verbose(_: click.Context, __: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        import logging  # noqa: PLC0415 - only for this option
+
+        logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d ms %(message)s")
+
+
+def _no_pager(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        ctx.meta[NO_PAGER] = True
+
+
+def _no_input(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        ctx.meta[NO_PAGER] = True
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, STDIN)
+        os.close(nothing)
 
 
 def _color(_: click.Context, __: click.Parameter, wanted: str | None) -> None:
@@ -95,6 +129,12 @@ def _options(*, hidden: bool) -> list[click.Option]:
                      help="Colours; auto: on a terminal, unless NO_COLOR is set.", **how),
         click.Option(["-q", "--quiet"], is_flag=True, callback=_quiet,
                      help="Nothing on stderr but errors.", **how),
+        click.Option(["-v", "--verbose"], is_flag=True, callback=_verbose,
+                     help="On stderr: which files are read, from where on, and when.", **how),
+        click.Option(["--no-pager"], is_flag=True, callback=_no_pager,
+                     help="No pager for long answers, also on a terminal.", **how),
+        click.Option(["--no-input"], is_flag=True, callback=_no_input,
+                     help="Wait for nobody: stdin is empty, and there is no pager.", **how),
     ]  # fmt: skip
 
 

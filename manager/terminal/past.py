@@ -11,6 +11,7 @@ from manager.domain.state import Sandbox
 from manager.schema.node_fold import NodeFold
 from manager.schema.past import AsOf, fold_at, fold_log_at, lived_until
 from manager.schema.summary import inspection, summary
+from manager.terminal.manners import page
 from manager.terminal.output import print_json
 from manager.terminal.reading import log_path, read_log, say_as_of, unknown
 from manager.terminal.sandboxes import print_sandboxes
@@ -22,6 +23,7 @@ def show_sandboxes(root: Path, log: Path | None, when: str, *, as_json: bool) ->
     path = log_path(root, log)
     fold, moment = read_log(lambda: fold_at(path, when))
     items = [summary(folded.state) for folded in fold.live.values()]
+    page()
     if as_json:
         print_json("ps", as_of=msgspec.to_builtins(moment), items=items)
         return
@@ -63,6 +65,7 @@ def print_inspection(
         if cid not in shown["containers"]:
             unknown("container", cid, list(shown["containers"]))
         shown = shown["containers"][cid]
+    page()
     if as_json:
         when = {} if moment is None else {"as_of": msgspec.to_builtins(moment)}
         print_json("inspect", **when, item=shown)

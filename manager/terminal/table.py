@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from manager.terminal.manners import output_wanted
+from manager.terminal.manners import output_wanted, page
 
 LAST_COLUMN_CHARS_MIN: Final = 28
 
@@ -18,6 +18,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     Where nobody looks, or with ``-o plain``, it is neither wrapped nor cut, and has no rule.
     """
+    page()
     looked_at = sys.stdout.isatty() or os.environ.get("FORCE_COLOR")
     if (output_wanted() or ("table" if looked_at else "plain")) == "plain":
         click.echo("\n".join(plain_table(columns, list(rows))))

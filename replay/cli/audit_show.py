@@ -8,6 +8,7 @@ import click
 
 from eventstore import EventProof, RecordedEvent
 from manager.terminal.ending import EXIT_UNREADABLE, fail
+from manager.terminal.manners import page
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
 from manager.terminal.reading import log_path, read_log
@@ -59,6 +60,7 @@ def command(root: Path, log: Path | None, as_json: bool, proven: bool, event: st
     if record is None:
         fail("there is no event before the first one, #1", EXIT_UNREADABLE)
     proof = make_proof(path, range(record.position, record.position + 1)) if proven else None
+    page()
     if as_json:
         print_json(
             "show",

@@ -9,7 +9,7 @@ import click
 import msgspec
 from msgspec import Struct
 
-from manager.terminal.manners import say
+from manager.terminal.manners import page, say
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
 from manager.terminal.reading import log_path, read_log
@@ -84,6 +84,7 @@ def command(root: Path, log: Path | None, top: int, as_json: bool, **how: Any) -
             return stats, window, await window_line(trail, window)
 
     stats, window, looked_at = read_log(call)
+    page()
     if as_json:
         print_json(
             "audit-stats",

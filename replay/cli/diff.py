@@ -9,7 +9,7 @@ import msgspec
 
 from manager.schema.past import AsOf
 from manager.terminal.ending import EXIT_NO
-from manager.terminal.manners import say
+from manager.terminal.manners import page, say
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
 from manager.terminal.reading import log_path, read_log, unknown
@@ -65,6 +65,7 @@ def command(
             return from_, to, found, events
 
     from_, to, found, events = read_log(call)
+    page()
     if as_json:
         print_json(
             "diff",

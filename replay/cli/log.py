@@ -13,7 +13,7 @@ import click
 
 from eventstore import RecordedEvent
 from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_NO, EXIT_TIMEOUT, fail
-from manager.terminal.manners import OUTPUTS, say
+from manager.terminal.manners import OUTPUTS, page, say
 from manager.terminal.output import output_option
 from manager.terminal.place import complete_target_lazily, log_option, root_option
 from manager.terminal.reading import log_path, read_log
@@ -205,6 +205,7 @@ class _Job:
             elif how["count"]:
                 await self._count(trail, selection, window)
             else:
+                page()
                 records = self._listed(trail, selection, window)
                 await (self._print_lines if self._as_json else self._print_table)(records)
         finally:

@@ -9,6 +9,7 @@ import click
 from eventstore import RecordedEvent
 from manager.schema.past import AsOf, lived_until
 from manager.terminal.ending import EXIT_UNREADABLE, EXIT_USAGE, fail
+from manager.terminal.manners import page
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import complete_target_lazily, log_option, root_option
 from manager.terminal.reading import at_option, log_path, read_log, say_as_of, unknown
@@ -66,6 +67,7 @@ def command(
         found, moment = read_log(call)
     except WhyError as error:
         fail(str(error), EXIT_UNREADABLE)
+    page()
     if as_json:
         _print_json(found, moment)
         return

@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 
 from eventstore import SCHEMA_VERSION
 from manager.cli import COMMANDS, SECTIONS, cli
+from manager.cli.mark import COMMANDS as MARK
 from manager.schema.layout import LOG_FILE
 from manager.schema.node_snapshot import fold_fingerprint
 from replay.cli.audit import COMMANDS as AUDIT
@@ -99,13 +100,13 @@ def test_the_past_cannot_be_changed(write: str) -> None:
 
 def commands() -> Iterator[tuple[str, ...]]:
     yield from ((name,) for name in COMMANDS)
-    for group, members in (("replay", REPLAY), ("audit", AUDIT)):
+    for group, members in (("replay", REPLAY), ("audit", AUDIT), ("mark", MARK)):
         yield from ((group, name) for name in members)
 
 
 @pytest.mark.parametrize("names", list(commands()), ids=" ".join)
 def test_every_command_takes_them(names: tuple[str, ...]) -> None:
-    done = call(*names, "--utc", "--color", "never", "-q", "--help")
+    done = call(*names, "--utc", "--color", "never", "-q", "--no-pager", "--no-input", "--help")
     assert (done.exit_code, done.stdout.startswith("Usage: sandtrail")) == (0, True), done.stderr
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
 
@@ -131,14 +132,17 @@ def test_the_version_of_all_that_matters(args: tuple[str, ...]) -> None:
     assert call("--version").stdout == f"sandtrail {version('sandtrail')}\n"
 
 
-def on_terminal(root: Path, *args: str, **env: str) -> str:
-    """What a terminal of 80 columns shows of a command."""
+def on_terminal(root: Path, *args: str, keys: bytes = b"", **env: str) -> str:
+    """What a terminal of 24 lines of 80 columns shows of a command.
+
+    ``keys`` are pressed when the first screen is full; they make the pager leave.
+    """
     mine, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     plain = {name: text for name, text in os.environ.items() if name not in {"COLUMNS", "CI"}}
     process = subprocess.Popen(
-        [sys.executable, "-m", "manager.cli", *args],
-        env={**plain, "TERM": "xterm-256color", "SANDTRAIL_ROOT": str(root), **env},
+        ["setsid", "--ctty", "--wait", sys.executable, "-m", "manager.cli", *args],
+        env={**plain, "TERM": "xterm-256color", "PAGER": "cat", "SANDTRAIL_ROOT": str(root), **env},
         stdin=theirs, stdout=theirs, stderr=theirs,
     )  # fmt: skip
     os.close(theirs)
@@ -146,11 +150,79 @@ def on_terminal(root: Path, *args: str, **env: str) -> str:
     try:
         while chunk := os.read(mine, 65536):
             shown += chunk
+            if keys and shown.count(b"\n") >= 23:
+                os.write(mine, keys)
+                keys = b""
     except OSError:  # EIO: the last of its ends was closed
         pass
     os.close(mine)
     assert process.wait() == 0
     return shown.decode()
+
+
+PREFIX = "sed s/^/PAGED:/"
+
+
+def test_a_person_gets_a_pager_with_all_that_is_told(root: Path) -> None:
+    shown = on_terminal(root, "log", "-s", "hello", PAGER=PREFIX)
+    lines = shown.splitlines()
+    assert all(line.startswith("PAGED:") for line in lines)
+    assert COLOR.search(shown) or "\x1b[1m" in shown
+    assert all(len(ESCAPE.sub("", line)) <= 80 + len("PAGED:") for line in lines[:-2])
+    assert "events match" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("args", "env"),
+    [
+        (("--no-pager",), {}),
+        (("--no-input",), {}),
+        ((), {"SANDTRAIL_PAGER": ""}),
+        ((), {"SANDTRAIL_PAGER": "cat"}),
+        ((), {"SANDTRAIL_PAGER": "/no/such/pager -x"}),
+        ((), {"TERM": "dumb"}),
+        (("-f", "--timeout", "0.1", "--until-match", "position == 9"), {}),
+        (("--count",), {}),
+    ],
+)
+def test_nobody_else_does(root: Path, args: tuple[str, ...], env: dict[str, str]) -> None:
+    assert "PAGED" not in on_terminal(root, "log", *args, **{"PAGER": PREFIX, **env})
+
+
+def test_a_pipe_has_no_pager(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAGER", PREFIX)
+    assert "PAGED" not in call("log", "--root", str(root)).output
+
+
+@pytest.mark.skipif(shutil.which("less") is None, reason="less is not installed")
+def test_less_shows_a_screen_and_can_be_left(root: Path) -> None:
+    shown = on_terminal(root, "log", keys=b"q", PAGER="less")
+    assert "manager.started" in shown
+    assert "events match" not in shown, "it was left after the first screen"
+    short = on_terminal(root, "log", "--until", "2", PAGER="less")
+    assert "2 of 2 events match" in short, "what fits is not waited for"
+
+
+def test_without_input_nothing_is_read(root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from manager.cli import cli; "
+         "cli.main(['--no-input', '--root', sys.argv[1], '-q', 'log', '--count'], "
+         "standalone_mode=False); print(repr(sys.stdin.read()))", str(root)],
+        input="keys", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "''"
+
+
+def test_verbose_tells_what_is_read_and_from_where(root: Path) -> None:
+    def told(*args: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "manager.cli", *args, "ps", "--root", str(root), "--at", "9"],
+            capture_output=True, text=True, check=True,
+        ).stderr  # fmt: skip
+
+    assert re.search(r" ms log\.read path=\S+ how=alone\n", told("-v"))
+    assert " ms log.folded after=0 until=9\n" in told("--verbose")
+    assert "log.read" not in told()
 
 
 @pytest.mark.parametrize(
