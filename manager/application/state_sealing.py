@@ -18,7 +18,7 @@ STATE_EVENTS: Final = 4096
 
 Digesting a busy node takes as long as folding some hundreds of events.
 """
-STATE_SECONDS: Final = 60.0
+STATE_SECONDS: Final = 10.0
 """Time after which it has, however few events came."""
 
 

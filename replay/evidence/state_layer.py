@@ -25,6 +25,8 @@ from manager.schema.state_check import (
 
 LAYER: Final = "state"
 DIGEST_CHARS: Final = 16
+COMPARED_EVERY: Final = 256
+"""Events between two sealed states that are compared; `sandtrail replay check` compares all."""
 
 
 class StateJudgement(Struct, frozen=True, kw_only=True):
@@ -35,7 +37,7 @@ class StateJudgement(Struct, frozen=True, kw_only=True):
 
 
 async def judge_state(path: Path, head: int) -> StateJudgement:
-    """Fold a log up to a position, and compare with every sealed state and snapshot on the way.
+    """Fold a log up to a position, and compare with sealed states and snapshots on the way.
 
     A sealed state that today's program does not get is a failure only if that very program sealed
     it: another one may have had another fold, which `sandtrail replay check` is to judge.
@@ -45,7 +47,9 @@ async def judge_state(path: Path, head: int) -> StateJudgement:
     snapshots = node_snapshots(path.parent)
     try:
         async with open_log(path, read_only=True) as log:
-            found = await verify_states(log, snapshots, state_seals(path), last=head)
+            found = await verify_states(
+                log, snapshots, state_seals(path), last=head, every=COMPARED_EVERY
+            )
     except UnknownEventType as error:
         return _judgement(Outcome.SKIP, str(error))
     except (MalformedEvent, NoteRejected) as error:
@@ -73,6 +77,8 @@ def _judged(found: StatesFound, head: int) -> StateJudgement:
     text = f"#1 to #{head} fold to {found.live} sandboxes"
     if same:
         text += f"; {same} sealed states are those of the fold"
+        if found.passed_over:
+            text += f", {found.passed_over} between them were not compared"
     if found.snapshots:
         text += (
             f"; {len(found.snapshots)} snapshots, to #{found.snapshots[-1].position}, say the same"

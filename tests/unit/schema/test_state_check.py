@@ -22,9 +22,9 @@ WRONG = "f" * 64
 
 
 async def write(log: EventLog) -> None:
-    """One sandbox that is created and started, each event in an append of its own."""
+    """One sandbox and a container of it, each event in an append of its own."""
     state = ABSENT
-    for command in b.STARTED:
+    for command in (*b.STARTED, *b.STARTING[3:], b.reports_started(), b.reports_exited()):
         for event in decide(state, command):
             state = evolve(state, event)
             tag, data = encode_event(event)
@@ -88,6 +88,19 @@ async def test_a_state_that_stands_after_a_later_one_is_not_the_state_there(log:
     first, second, *_ = await true_states(log)
     found = await verify_states(log, sealed=each_of([second, first]))
     assert found.seals == {"same": 1, "different": 1}
+
+
+async def test_of_many_some_are_compared_and_the_last_in_any_case(log: EventLog) -> None:
+    seals = await true_states(log)
+    seals[1] = replace(seals[1], digest=WRONG)
+    found = await verify_states(log, sealed=each_of(seals), every=3)
+    assert len(seals) == 7
+    assert (found.seals, found.passed_over) == ({"same": 3}, len(seals) - 3)
+    seals[-1] = replace(seals[-1], digest=WRONG)
+    found = await verify_states(log, sealed=each_of(seals), every=len(seals))
+    assert (found.seals, found.passed_over) == ({"same": 1, "different": 1}, len(seals) - 2)
+    part = await verify_states(log, sealed=each_of(seals), every=99, last=len(seals) - 1)
+    assert (part.seals, part.passed_over) == ({"same": 2}, len(seals) - 3)
 
 
 async def test_no_more_findings_are_kept_than_anybody_reads(log: EventLog) -> None:
