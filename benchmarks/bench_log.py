@@ -259,7 +259,7 @@ def measure(figures: Figures, directory: Path, sizes: Sizes) -> None:
         figures.add("rival save(1)/s", sizes.rival / taken)
     tails = run(tail(place("log-1"), sizes.tail))
     figures.add("tail in another process p50 ms", tails[len(tails) // 2])
-    figures.add("tail in another process p99 ms", tails[len(tails) * 99 // 100])
+    figures.add(TAIL_P99, tails[len(tails) * 99 // 100])
 
 
 def prepare(directory: Path, sizes: Sizes) -> list[Any]:
@@ -306,6 +306,7 @@ def measure_reads(figures: Figures, directory: Path, sizes: Sizes, ids: list[Any
 RAW_256 = "raw rows/s in batches of 256"
 AT_256 = "append/s, 256 appenders"
 REPLAY = "replay and fold events/s"
+TAIL_P99 = "tail in another process p99 ms"
 
 
 class Ratio(msgspec.Struct, frozen=True):
@@ -359,8 +360,9 @@ ABSOLUTE = (
     "verify events/s",
     "bytes per event",
     "tail in another process p50 ms",
-    "tail in another process p99 ms",
+    TAIL_P99,
 )
+TAIL_P99_AIM_MS = 50
 
 
 def report(figures: Figures) -> dict[str, float]:
@@ -377,7 +379,8 @@ def report(figures: Figures) -> dict[str, float]:
         print(f"{ratio.name:<46}{now:>9.2f}{before:>9}  {ratio.aim}")
     print()
     for name in ABSOLUTE:
-        print(f"{name:<46}{figures.median(name):>12.2f}")
+        aim = f"  <= {TAIL_P99_AIM_MS}" if name == TAIL_P99 else ""
+        print(f"{name:<46}{figures.median(name):>12.2f}{aim}")
     return ratios
 
 

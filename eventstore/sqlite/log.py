@@ -25,6 +25,7 @@ from eventstore.selection import ReadOptions
 from eventstore.sqlite.checkpoint import Checkpoints
 from eventstore.sqlite.completeness import Moved
 from eventstore.sqlite.connection import Connection
+from eventstore.sqlite.reader import LogReader
 from eventstore.sqlite.reads import LogReads
 from eventstore.sqlite.sealer import Sealer
 from eventstore.sqlite.sealing import Sealing
@@ -92,7 +93,7 @@ class SqliteLog:
         self, stream: str | None = None, **how: Unpack[ReadOptions]
     ) -> AsyncGenerator[RecordedEvent, None]:
         """As :meth:`EventLog.read`."""
-        return self._reads.read(stream, self.head, how)
+        return self._reads.read(stream, self._stored, how)
 
     def subscribe(
         self, *, after: int = 0, stream: str | None = None
@@ -110,6 +111,10 @@ class SqliteLog:
         """As :meth:`EventLog.document`."""
         self._check_open()
         return await self._reads.document(digest)
+
+    def _stored(self, _: LogReader) -> int:
+        self._check_open()
+        return self._head.position
 
     def _check_open(self) -> None:
         if self._closed:

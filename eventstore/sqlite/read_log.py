@@ -10,6 +10,7 @@ from eventstore.envelope import Document, NewEvent, RecordedEvent
 from eventstore.errors import LogReadOnly
 from eventstore.expected_version import ExpectedVersion
 from eventstore.selection import ReadOptions
+from eventstore.sqlite.reader import LogReader
 from eventstore.sqlite.reads import LogReads
 from eventstore.subscription import subscription
 
@@ -38,7 +39,7 @@ class SqliteReadLog:
         self, stream: str | None = None, **how: Unpack[ReadOptions]
     ) -> AsyncGenerator[RecordedEvent, None]:
         """As :meth:`EventLog.read`."""
-        return self._reads.read(stream, self._reads.head, how)
+        return self._reads.read(stream, LogReader.head, how)
 
     def subscribe(
         self, *, after: int = 0, stream: str | None = None

@@ -74,8 +74,8 @@ class LogReader:
         """The last stored position, 0 if there is none."""
         return int(self._raw.execute(SELECT_HEAD).fetchone()[0])
 
-    def stretch(self, stream: str, selection: Selection) -> Stretch:
-        """Where the events of a stream lie that are between the positions asked for.
+    def stretch(self, stream: str, after: int, until: int) -> Stretch:
+        """Where the events of a stream lie at positions above ``after`` up to ``until``.
 
         Raises:
             LogCorrupt: A version is missing.
@@ -84,8 +84,8 @@ class LogReader:
         if number is None:
             return Stretch(None, 0, 0)
         last = self.version(stream)
-        low = self._version_at(number, last, selection.after)
-        return Stretch(number, low, self._version_at(number, last, selection.until))
+        low = self._version_at(number, last, after)
+        return Stretch(number, low, self._version_at(number, last, until))
 
     def visit(
         self, stretch: Stretch, selection: Selection, count: int
@@ -138,9 +138,11 @@ class LogReader:
 
     def _version_at(self, number: int, last: int, position: int) -> int:
         """How many of a stream's events are at positions up to this: both grow together."""
+        if position <= 0:
+            return 0
         low, high = 0, last
+        middle = last  # most ask for all that is there
         while low < high:
-            middle = (low + high + 1) // 2
             row = self._raw.execute(SELECT_POSITION, (number, middle)).fetchone()
             if row is None:
                 raise LogCorrupt(
@@ -151,6 +153,7 @@ class LogReader:
                 low = middle
             else:
                 high = middle - 1
+            middle = (low + high + 1) // 2
         return low
 
     def version(self, stream: str) -> int:

@@ -1,7 +1,7 @@
 """The reading half of a log, for the event loop: one hop for each chunk."""
 
 import sqlite3
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from eventstore.envelope import Document, RecordedEvent
 from eventstore.errors import EventStoreError, StoreBusy, StoreClosed
-from eventstore.limits import READ_CHUNK_EVENTS
+from eventstore.limits import POSITION_MAX, READ_CHUNK_EVENTS
 from eventstore.selection import ReadOptions, Selection, select
 from eventstore.sqlite.completeness import check_whole
 from eventstore.sqlite.connection import Connection, configure_reader, connect
@@ -71,20 +71,19 @@ class LogReads:
         return await self._visit(lambda reader: reader.document(digest))
 
     async def read(
-        self, stream: str | None, head: Callable[[], Awaitable[int]], how: ReadOptions
+        self, stream: str | None, head: Callable[[LogReader], int], how: ReadOptions
     ) -> AsyncGenerator[RecordedEvent, None]:
-        """As :meth:`eventstore.log.EventLog.read`, up to the head that is told at its beginning."""
-        selection = select(await head(), **how)
+        """As :meth:`eventstore.log.EventLog.read`, up to the head that the first visit is told."""
+        selection = select(POSITION_MAX, **how)
         left = selection.limit
-        if left <= 0 or selection.after >= selection.until:
-            return
-        stretch = Stretch(None, selection.after, selection.until)
-        if stream is not None:
-            stretch = await self._visit(lambda reader: reader.stretch(stream, selection))
-        while left > 0 and stretch.low < stretch.high:
-            count = min(left, READ_CHUNK_EVENTS)
-            visit = partial(_fetch, stretch, selection, count)
-            records, stretch = await self._visit(visit)
+        rest: Stretch | None = None
+
+        def visit(reader: LogReader) -> tuple[list[RecordedEvent], Stretch]:
+            stretch = _find(reader, stream, selection, head) if rest is None else rest
+            return reader.visit(stretch, selection, min(left, READ_CHUNK_EVENTS))
+
+        while left > 0 and (rest is None or rest.low < rest.high):
+            records, rest = await self._visit(visit)
             for record in records:
                 yield record
             left -= len(records)
@@ -111,10 +110,12 @@ class LogReads:
                 await old.connection.close()
 
 
-def _fetch(
-    stretch: Stretch, selection: Selection, count: int, reader: LogReader
-) -> tuple[list[RecordedEvent], Stretch]:
-    return reader.visit(stretch, selection, count)
+def _find(
+    reader: LogReader, stream: str | None, selection: Selection, head: Callable[[LogReader], int]
+) -> Stretch:
+    after = selection.after
+    until = max(after, min(selection.until, head(reader)))
+    return Stretch(None, after, until) if stream is None else reader.stretch(stream, after, until)
 
 
 async def _open(path: str) -> Opened:

@@ -2,13 +2,16 @@
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import anyio
 import pytest
 
 from eventstore import ANY, NO_STREAM, Exactly, NewEvent, WrongExpectedVersion, open_log
+from eventstore.sqlite.connection import Connection
 from eventstore.sqlite.log import SqliteLog
+from eventstore.sqlite.read_log import SqliteReadLog
 from tests.integration.event_store_processes import child
 
 EVERYTHING = """
@@ -50,6 +53,19 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "events.db"
 
 
+def count_hops(monkeypatch: pytest.MonkeyPatch, connection: Connection) -> list[int]:
+    """Count from now on; the one number in the list is how many there were."""
+    hops = [0]
+    run = connection.run
+
+    async def counted(job: Callable[[sqlite3.Connection], object]) -> object:
+        hops[0] += 1
+        return await run(job)
+
+    monkeypatch.setattr(connection, "run", counted)
+    return hops
+
+
 def test_of_all_connections_one_can_write(path: Path) -> None:
     with child(EVERYTHING, path) as program:
         assert program.stdout is not None
@@ -65,22 +81,13 @@ async def test_appends_that_wait_together_take_one_hop(
 ) -> None:
     async with open_log(path) as log:
         assert isinstance(log, SqliteLog)
-        connection = log._connection
-        hops = 0
-        run = connection.run
-
-        async def counted(job: Callable[[sqlite3.Connection], object]) -> object:
-            nonlocal hops
-            hops += 1
-            return await run(job)
-
-        monkeypatch.setattr(connection, "run", counted)
+        hops = count_hops(monkeypatch, log._connection)
         async with anyio.create_task_group() as tasks:
             for number in range(300):
                 event = NewEvent(type="t", data={"n": number})
                 tasks.start_soon(lambda event=event: log.append("s", [event], expected=ANY))
+        assert hops == [1]
         assert await log.head() == 300
-    assert hops - 1 == 1, "the last hop is the close's"
 
 
 async def test_each_append_of_a_batch_is_decided_by_those_before_it(path: Path) -> None:
@@ -114,3 +121,18 @@ async def test_no_index_has_its_keys_in_random_order(path: Path) -> None:
     }
     raw.close()
     assert indexed == {("stream_id", "version")}
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("stream", [None, "s"])
+async def test_a_short_read_takes_one_hop(
+    path: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool, stream: str | None
+) -> None:
+    async with open_log(path) as log:
+        for _ in range(2):
+            await log.append("s", [NewEvent(type="t", data={}) for _ in range(50)], expected=ANY)
+        async with open_log(path, read_only=True) if read_only else nullcontext(log) as reader:
+            assert isinstance(reader, (SqliteLog, SqliteReadLog))
+            hops = count_hops(monkeypatch, reader._reads._opened.connection)
+            assert len([record async for record in reader.read(stream)]) == 100
+            assert hops == [1]

@@ -1,6 +1,8 @@
 """The pure parts: expected versions, canonical bytes, ids, digests, the door."""
 
 import hashlib
+import inspect
+import re
 import subprocess
 import sys
 import uuid
@@ -185,3 +187,32 @@ def test_every_error_is_in_the_tree_and_drawn_there() -> None:
         assert issubclass(error, eventstore.EventStoreError)
         assert error.__name__ in drawn
         assert error.__name__ in eventstore.__all__
+
+
+def test_what_raises_an_error_says_so() -> None:
+    door = [getattr(eventstore, name) for name in eventstore.__all__]
+    errors = [each for each in door if isinstance(each, type) and issubclass(each, Exception)]
+    told = " ".join(
+        inspect.getdoc(said) or ""
+        for each in door
+        if each not in errors
+        for said in (each, *(vars(each).values() if isinstance(each, type) else ()))
+    )
+
+    assert len(errors) > 20
+    assert [each.__name__ for each in errors if not re.search(rf"\b{each.__name__}\b", told)] == []
+
+
+def test_everything_at_the_door_says_what_it_is() -> None:
+    things = [getattr(eventstore, name) for name in eventstore.__all__]
+    named = [each for each in things if inspect.isclass(each) or inspect.isfunction(each)]
+    methods = [
+        method
+        for each in named
+        if inspect.isclass(each)
+        for name, method in vars(each).items()
+        if inspect.isfunction(method) and not name.startswith("_")
+    ]
+
+    assert len(named) > 50
+    assert [each.__qualname__ for each in (*named, *methods) if not each.__doc__] == []
