@@ -8,7 +8,7 @@ from manager.cli.session import client_of, run_async
 from manager.schema.past import position_in
 from manager.terminal.ending import EXIT_UNREADABLE, fail
 from manager.terminal.output import done, json_option
-from manager.terminal.place import root_option
+from manager.terminal.place import WHEN, root_option
 from manager.terminal.reading import log_path, read_log
 
 
@@ -17,7 +17,7 @@ from manager.terminal.reading import log_path, read_log
 @json_option
 @click.option("-m", "--message", default="", help="What for.")
 @click.argument("name")
-@click.argument("when", required=False)
+@click.argument("when", required=False, type=WHEN)
 def command(root: Path, as_json: bool, message: str, name: str, when: str | None) -> None:
     """Give the point WHEN, or this moment, the name NAME.
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from manager.terminal.output import json_option, print_json
-from manager.terminal.place import log_option, root_option
+from manager.terminal.place import WHEN, log_option, root_option
 from manager.terminal.sandboxes import print_sandboxes
 
 
@@ -14,7 +14,7 @@ from manager.terminal.sandboxes import print_sandboxes
 @root_option
 @log_option
 @json_option
-@click.option("--at", metavar="WHEN", help="A point of the past; see `sandtrail help when`.")
+@click.option("--at", type=WHEN, help="A point of the past; see `sandtrail help when`.")
 def command(root: Path, log: Path | None, as_json: bool, at: str | None) -> None:
     """List sandboxes and their containers; with --at those of that time, from the log alone."""
     if at is not None or log is not None:

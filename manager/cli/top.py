@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from manager.cli.session import run_async, sandbox_of, target_argument
+from manager.terminal.manners import say
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import root_option
 
@@ -28,3 +29,4 @@ def command(root: Path, as_json: bool, target: str) -> None:
     from manager.terminal.table import print_table  # noqa: PLC0415 - rich, only for people
 
     print_table(COLUMNS, [[str(row[name.lower()]) for name in COLUMNS] for row in found])
+    say(f"processes: {len(found)}")

@@ -1,14 +1,17 @@
 """Groups of commands that are imported one by one, when they are called."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 import click
 from typing_extensions import override
 
 from manager.terminal.ending import leave_pipe
-from manager.terminal.manners import accept_everywhere
+from manager.terminal.manners import accept_everywhere, pass_on
+
+SUGGESTIONS_MAX: Final = 3
 
 
 class LazyGroup(click.Group):
@@ -45,6 +48,20 @@ class LazyGroup(click.Group):
         module, _ = self._commands_in[cmd_name]
         command: click.Command = import_module(module).command
         return accept_everywhere(command)
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self._commands_in and not ctx.resilient_parsing:
+            near = get_close_matches(name, self._commands_in, n=SUGGESTIONS_MAX)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"No such command {name!r}.{hint}")
+        found, command, rest = super().resolve_command(ctx, args)
+        if found is not None and command is not None:
+            pass_on(ctx, found, command)
+        return found, command, rest
 
     @override
     def invoke(self, ctx: click.Context) -> Any:

@@ -11,9 +11,11 @@ from typing import Any, Final
 
 import click
 
-OUTPUTS: Final = ("table", "plain", "json")
+OUTPUTS: Final = ("table", "plain", "json", "jsonl")
 OUTPUT: Final = "sandtrail.output"
 QUIET: Final = "sandtrail.quiet"
+BEFORE: Final = "sandtrail.before"
+"""What was said before the name of a command that takes it, by the name of the parameter."""
 STDIN: Final = 0
 NO_PAGER: Final = "sandtrail.no_pager"
 
@@ -111,6 +113,31 @@ def _set_zone(name: str) -> None:
     time.tzset()
 
 
+def _before(ctx: click.Context, param: click.Parameter, given: str | None) -> None:
+    if given is not None and param.name is not None:
+        ctx.meta.setdefault(BEFORE, {})[param.name] = given
+
+
+def said_before(ctx: click.Context, name: str) -> str:
+    """What was said of a parameter before the name of the command; empty if nothing was."""
+    return str(ctx.meta.get(BEFORE, {}).get(name, ""))
+
+
+def pass_on(ctx: click.Context, name: str, command: click.Command) -> None:
+    """Hand a command what was said before its name, as if it stood after it.
+
+    Raises:
+        click.UsageError: The command does not take it: it is never ignored.
+    """
+    given = ctx.meta.get(BEFORE, {})
+    if not given or isinstance(command, click.Group):
+        return
+    takes = {param.name for param in command.params}
+    for option in given.keys() - takes:
+        raise click.UsageError(f"{name} does not take --{option}", ctx)
+    ctx.default_map = {**(ctx.default_map or {}), name: dict(given)}
+
+
 def _variable(name: str) -> Any:
     def note(_: click.Context, __: click.Parameter, path: str | None) -> None:
         if path is not None:
@@ -149,6 +176,10 @@ def before_any_command() -> list[click.Option]:
         click.Option(["--root"], metavar="PATH", callback=_variable("SANDTRAIL_ROOT"),
                      help="As of each command that takes it.", **how),
         click.Option(["--log"], metavar="PATH", callback=_variable("SANDTRAIL_LOG"),
+                     help="As of each command that takes it.", **how),
+        click.Option(["--at"], metavar="WHEN", callback=_before,
+                     help="As of each command that looks at the past.", **how),
+        click.Option(["--fields"], metavar="A,B", callback=_before,
                      help="As of each command that takes it.", **how),
         click.Option(["-o", "--output"], type=click.Choice(OUTPUTS), callback=note_output,
                      help="How to print; --json of each command is -o json.", **how),

@@ -37,9 +37,10 @@ def _is_json(_: click.Context, __: click.Parameter, wanted: bool) -> bool:
 
 
 def print_json(schema: str, **members: Any) -> None:
-    """Print one JSON object with the name of its schema."""
+    """Print one JSON object with the name of its schema; with ``-o jsonl`` on one line."""
     body = msgspec.json.encode({"schema": f"sandtrail.{schema}/v1", **members})
-    click.echo(msgspec.json.format(body, indent=2).decode())
+    on_one_line = output_wanted() == "jsonl"
+    click.echo((body if on_one_line else msgspec.json.format(body, indent=2)).decode())
 
 
 def done(as_json: bool, schema: str, text: str, **members: Any) -> None:

@@ -1,9 +1,10 @@
-"""Where the state of a service lies, and its log."""
+"""Where the state of a service lies, its log, and points and names in it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -36,3 +37,51 @@ def complete_target_lazily(
     from manager.terminal.completing import complete_target  # noqa: PLC0415 - it reads the log
 
     return complete_target(ctx, param, incomplete)
+
+
+class When(click.ParamType):  # type: ignore[type-arg] # of click 8.1 it has none
+    """A point of a log, as it was written; what it is, shows when the log is looked at."""
+
+    name = "WHEN"
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value
+
+    @override
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[CompletionItem]":
+        from manager.terminal.completing import complete_when  # noqa: PLC0415 - it reads the log
+
+        return complete_when(ctx, incomplete)
+
+
+WHEN: Final = When()
+
+
+def complete_sandbox_lazily(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> "list[CompletionItem]":
+    """As :func:`manager.terminal.completing.complete_sandbox`, loaded when a shell asks."""
+    from manager.terminal.completing import complete_sandbox  # noqa: PLC0415 - it reads the log
+
+    return complete_sandbox(ctx, param, incomplete)
+
+
+def complete_container_lazily(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> "list[CompletionItem]":
+    """As :func:`manager.terminal.completing.complete_container`, loaded when a shell asks."""
+    from manager.terminal.completing import complete_container  # noqa: PLC0415 - likewise
+
+    return complete_container(ctx, param, incomplete)
+
+
+def complete_type_lazily(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> "list[CompletionItem]":
+    """As :func:`manager.terminal.completing.complete_type`, loaded when a shell asks."""
+    from manager.terminal.completing import complete_type  # noqa: PLC0415 - it needs all events
+
+    return complete_type(ctx, param, incomplete)

@@ -25,15 +25,14 @@ from manager.terminal.ending import (
     run,
 )
 from manager.terminal.manners import say
+from manager.terminal.place import WHEN
 from manager.terminal.table import full_time, printable
 
 T = TypeVar("T")
 
 SUGGESTIONS_MAX: Final = 3
 
-at_option = click.option(
-    "--at", metavar="WHEN", help="A point of the past; see `sandtrail help when`."
-)
+at_option = click.option("--at", type=WHEN, help="A point of the past; see `sandtrail help when`.")
 
 
 def log_path(root: Path, log: Path | None) -> Path:

@@ -10,7 +10,7 @@ from eventstore import EventProof, RecordedEvent
 from manager.terminal.ending import EXIT_UNREADABLE, fail
 from manager.terminal.manners import page
 from manager.terminal.output import json_option, print_json
-from manager.terminal.place import log_option, root_option
+from manager.terminal.place import WHEN, log_option, root_option
 from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import full_time, printable
 from manager.terminal.tree import tree_lines
@@ -34,7 +34,7 @@ EFFECTS_SHOWN_MAX: Final = 50
     is_flag=True,
     help="With the proof that it is in the log, as of `audit prove`.",
 )
-@click.argument("event", metavar="EVENT")
+@click.argument("event", metavar="EVENT", type=WHEN)
 def command(root: Path, log: Path | None, as_json: bool, proven: bool, event: str) -> None:
     """Show one event whole, what it was caused by, and what it led to.
 

@@ -30,17 +30,21 @@ from replay.evidence.verification import AuditReport, verify_file
 @keys_option
 @click.option(
     "--checkpoint",
+    "checkpoints",
     type=click.Path(path_type=Path),
+    multiple=True,
     metavar="FILE",
-    help="A checkpoint kept elsewhere, which the log must extend.",
+    help="A checkpoint kept elsewhere, which the log must extend; repeatable.",
 )
+@click.option("--deep", is_flag=True, help="Compare every sealed state, not one in 256 events.")
 @click.option("--no-memory", is_flag=True, help="Neither use nor keep the head last seen here.")
 @json_option
 def command(
     root: Path,
     log: Path | None,
     keys: tuple[Path, ...],
-    checkpoint: Path | None,
+    checkpoints: tuple[Path, ...],
+    deep: bool,
     no_memory: bool,
     as_json: bool,
 ) -> None:
@@ -55,10 +59,10 @@ def command(
     path = log_path(root, log)
     with evidence_errors():
         trusted, beside = trusted_keys(root, log, keys)
-        kept = [] if checkpoint is None else [kept_checkpoint(checkpoint, trusted)]
+        kept = [kept_checkpoint(each, trusted) for each in checkpoints]
         with progress("verifying") as told:
             found = verify_file(
-                path, trusted=trusted, kept=kept, progress=told, memory=not no_memory
+                path, trusted=trusted, kept=kept, progress=told, memory=not no_memory, deep=deep
             )
     unproven = found.unproven
     if beside:

@@ -12,7 +12,7 @@ import msgspec
 
 from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_NO, fail
 from manager.terminal.output import json_option, print_json
-from manager.terminal.place import log_option, root_option
+from manager.terminal.place import WHEN, log_option, root_option
 from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import full_time, printable
 from replay.bisection import Answer, Bisection, bisect, bisect_by, state_at
@@ -33,8 +33,8 @@ FLIPS_SHOWN_MAX: Final = 10
 @click.option("--bad", "ask", callback=question, metavar="EXPR",
               help="What is so when it is bad; see `sandtrail help expressions`.")  # fmt: skip
 @click.option("--run", "program", metavar="COMMAND", help="A shell command that judges instead.")
-@click.option("--good", metavar="WHEN", help="A point at which it was good; #0 if absent.")
-@click.option("--bad-at", metavar="WHEN", help="A point at which it was bad; head if absent.")
+@click.option("--good", type=WHEN, help="A point at which it was good; #0 if absent.")
+@click.option("--bad-at", type=WHEN, help="A point at which it was bad; head if absent.")
 @click.option("-s", "--sandbox", default="", help="Ask of this sandbox alone.")
 def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
     """Find the first event after which something is so.

@@ -14,7 +14,7 @@ from manager.schema.node_snapshot import node_snapshots
 from manager.schema.state_check import SealFinding, StatesFound, state_seals, verify_states
 from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_NO, EXIT_USAGE, fail
 from manager.terminal.output import json_option, print_json
-from manager.terminal.place import log_option, root_option
+from manager.terminal.place import WHEN, log_option, root_option
 from manager.terminal.progress import progress
 from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import printable
@@ -38,8 +38,8 @@ code_option = click.option(
 @root_option
 @log_option
 @json_option
-@click.option("--since", metavar="WHEN", help="Begin there; see `sandtrail help when`.")
-@click.option("--until", metavar="WHEN", help="End there.")
+@click.option("--since", type=WHEN, help="Begin there; see `sandtrail help when`.")
+@click.option("--until", type=WHEN, help="End there.")
 @code_option
 def command(
     root: Path,

@@ -11,7 +11,7 @@ from manager.schema.past import AsOf
 from manager.terminal.ending import EXIT_NO
 from manager.terminal.manners import page, say
 from manager.terminal.output import json_option, print_json
-from manager.terminal.place import log_option, root_option
+from manager.terminal.place import WHEN, log_option, root_option
 from manager.terminal.reading import log_path, read_log, unknown
 from manager.terminal.table import full_time, printable
 from manager.terminal.tree import scalar
@@ -30,8 +30,8 @@ SIGNS: Final = {"added": "+", "removed": "-", "changed": "~"}
 @log_option
 @json_option
 @click.option("--events", "with_events", is_flag=True, help="Print the events between, too.")
-@click.argument("before", metavar="WHEN")
-@click.argument("after", metavar="WHEN")
+@click.argument("before", type=WHEN)
+@click.argument("after", type=WHEN)
 @click.argument("ids", nargs=-1, metavar="[SANDBOX]...")
 def command(
     root: Path,
@@ -77,8 +77,7 @@ def command(
         say(f"from {_point(from_)} to {_point(to)}")
         for each in found:
             click.echo(difference_line(each))
-        if not found:
-            say("no difference")
+        say(f"{len(found)} differences" if found else "no difference")
         if events:
             from manager.terminal.table import print_table  # noqa: PLC0415 - only if asked for
 

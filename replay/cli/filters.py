@@ -6,7 +6,12 @@ from typing import Any, TypeVar
 import click
 from msgspec import Struct
 
-from manager.terminal.place import complete_target_lazily
+from manager.terminal.place import (
+    WHEN,
+    complete_container_lazily,
+    complete_sandbox_lazily,
+    complete_type_lazily,
+)
 from replay.cli.log import pattern, question, tags, user_id
 from replay.outcome import FAIL, OUTCOMES
 from replay.selection import Selection
@@ -47,8 +52,8 @@ def filters_from(how: dict[str, Any]) -> Filters:
 def window_options(command: C) -> C:
     """Add ``--since`` and ``--until``."""
     for option in (
-        click.option("--until", metavar="WHEN", help="End there; included, but for a bare date."),
-        click.option("--since", metavar="WHEN", help="Begin there; see `sandtrail help when`."),
+        click.option("--until", type=WHEN, help="End there; included, but for a bare date."),
+        click.option("--since", type=WHEN, help="Begin there; see `sandtrail help when`."),
     ):
         command = option(command)
     return command
@@ -66,9 +71,10 @@ def filter_options(command: C) -> C:
         click.option("--outcome", type=click.Choice([FAIL, *OUTCOMES]), default=None,
                      help="Only events with this outcome; fail: all but ok."),
         click.option("-t", "--type", "types", multiple=True, metavar="TAG", callback=tags,
-                     help="Only these; repeatable."),
-        click.option("-c", "--container", default="", help="Only events of this container."),
-        click.option("-s", "--sandbox", default="", shell_complete=complete_target_lazily,
+                     shell_complete=complete_type_lazily, help="Only these; repeatable."),
+        click.option("-c", "--container", default="", shell_complete=complete_container_lazily,
+              help="Only events of this container."),
+        click.option("-s", "--sandbox", default="", shell_complete=complete_sandbox_lazily,
                      help="Only events of this sandbox."),
     ):  # fmt: skip
         command = option(command)

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,9 +14,16 @@ import click
 
 from eventstore import RecordedEvent
 from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_NO, EXIT_TIMEOUT, fail
-from manager.terminal.manners import OUTPUTS, page, say
-from manager.terminal.output import output_option
-from manager.terminal.place import complete_target_lazily, log_option, root_option
+from manager.terminal.manners import page, say
+from manager.terminal.output import json_option
+from manager.terminal.place import (
+    WHEN,
+    complete_container_lazily,
+    complete_sandbox_lazily,
+    complete_type_lazily,
+    log_option,
+    root_option,
+)
 from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import local_time, print_table, printable
 from manager.terminal.tree import scalar
@@ -96,17 +104,22 @@ def tags(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple
     from manager.schema.events import EVENT_TYPES  # noqa: PLC0415 - only to check them
     from manager.schema.node_events import NODE_EVENT_TYPES  # noqa: PLC0415
 
-    if unknown := known_types(given, {**EVENT_TYPES, **NODE_EVENT_TYPES}):
-        raise click.BadParameter(f"no event has the type {unknown[0]!r}: `sandtrail help events`")
+    known = {**EVENT_TYPES, **NODE_EVENT_TYPES}
+    if unknown := known_types(given, known):
+        near = get_close_matches(unknown[0], known, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ":"
+        raise click.BadParameter(
+            f"no event has the type {unknown[0]!r}{hint} `sandtrail help events`"
+        )
     return given
 
 
 @click.command("log")
 @root_option
 @log_option
-@output_option((*OUTPUTS, "jsonl"))
-@click.option("--since", metavar="WHEN", help="Begin there; see `sandtrail help when`.")
-@click.option("--until", metavar="WHEN", help="End there; that included, but for a bare date.")
+@json_option
+@click.option("--since", type=WHEN, help="Begin there; see `sandtrail help when`.")
+@click.option("--until", type=WHEN, help="End there; that included, but for a bare date.")
 @click.option(
     "--after",
     "--after-cursor",
@@ -117,15 +130,21 @@ def tags(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple
 )
 @click.option("--cursor-file", type=click.Path(path_type=Path), metavar="FILE",
               help="Begin after what it names; name there what was printed last.")  # fmt: skip
-@click.option("-s", "--sandbox", default="", shell_complete=complete_target_lazily,
+@click.option("-s", "--sandbox", default="", shell_complete=complete_sandbox_lazily,
               help="Only events of this sandbox.")  # fmt: skip
-@click.option("-c", "--container", default="", help="Only events of this container.")
+@click.option(
+    "-c",
+    "--container",
+    default="",
+    shell_complete=complete_container_lazily,
+    help="Only events of this container.",
+)
 @click.option("-t", "--type", "types", multiple=True, metavar="TAG", callback=tags,
-              help="Only these; repeatable.")  # fmt: skip
+              shell_complete=complete_type_lazily, help="Only these; repeatable.")  # fmt: skip
 @click.option("--outcome", type=click.Choice([FAIL, *OUTCOMES]), default=None,
               help="Only events with this outcome; fail: all but ok.")  # fmt: skip
 @click.option("--actor", callback=user_id, metavar="USER", help="Only what this user asked for.")
-@click.option("--cause", "causes", metavar="WHEN", multiple=True,
+@click.option("--cause", "causes", type=WHEN, multiple=True,
               help="Only what this event led to, at whatever remove.")  # fmt: skip
 @click.option("--grep", "regex", default="", callback=pattern, metavar="RE",
               help="Only events with a match in their payload.")  # fmt: skip
@@ -144,7 +163,7 @@ def tags(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple
 def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
     """Print the log, oldest event first; with --json one object a line.
 
-    Reads the file itself: no service needs to run. The order is that of positions; ↺ marks a time
+    Reads the file itself: no service needs to run. The order is that of positions; ⟲ marks a time
     that is before the one above it.
     """
     path = log_path(root, log)
@@ -310,7 +329,7 @@ def log_row(record: RecordedEvent, *, stepped: bool = False) -> tuple[str, ...]:
     clock = local_time(record.recorded_at_ns)
     return (
         str(record.position),
-        f"\u21ba{clock}" if stepped else clock,
+        f"\u27f2{clock}" if stepped else clock,
         where(record),
         record.type,
         f"uid:{record.actor.uid}" if record.actor is not None else "-",

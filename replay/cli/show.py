@@ -6,14 +6,14 @@ import click
 
 from manager.terminal.output import json_option
 from manager.terminal.past import show_sandboxes, show_target
-from manager.terminal.place import complete_target_lazily, log_option, root_option
+from manager.terminal.place import WHEN, complete_target_lazily, log_option, root_option
 
 
 @click.command("show")
 @root_option
 @log_option
 @json_option
-@click.option("--at", default="head", metavar="WHEN", help="The point; see `sandtrail help when`.")
+@click.option("--at", default="head", type=WHEN, help="The point; see `sandtrail help when`.")
 @click.argument(
     "target",
     required=False,

@@ -10,7 +10,7 @@ import msgspec
 
 from manager.terminal.ending import EXIT_NO
 from manager.terminal.output import json_option
-from manager.terminal.place import log_option, root_option
+from manager.terminal.place import WHEN, log_option, root_option
 from manager.terminal.progress import progress
 from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import printable
@@ -48,8 +48,8 @@ def settings(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> S
 @click.option("--cascade", is_flag=True, help="Go on from what would have been, not what was.")
 @click.option("--fail-on", type=click.Choice(["widened", "narrowed", "any"]),
               help="Exit 1 only if there is one of these.")  # fmt: skip
-@click.option("--since", metavar="WHEN", help="Begin there; see `sandtrail help when`.")
-@click.option("--until", metavar="WHEN", help="End there.")
+@click.option("--since", type=WHEN, help="Begin there; see `sandtrail help when`.")
+@click.option("--until", type=WHEN, help="End there.")
 def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
     """Take clients' decisions again as they would have been with other settings or other code.
 

@@ -26,7 +26,7 @@ from manager.schema.state_check import (
 LAYER: Final = "state"
 DIGEST_CHARS: Final = 16
 COMPARED_EVERY: Final = 256
-"""Events between two sealed states that are compared; `sandtrail replay check` compares all."""
+"""Events between two sealed states that are compared, unless it is to be all of them."""
 
 
 class StateJudgement(Struct, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ class StateJudgement(Struct, frozen=True, kw_only=True):
     foreign: bool = False
 
 
-async def judge_state(path: Path, head: int) -> StateJudgement:
+async def judge_state(path: Path, head: int, every: int = COMPARED_EVERY) -> StateJudgement:
     """Fold a log up to a position, and compare with sealed states and snapshots on the way.
 
     A sealed state that today's program does not get is a failure only if that very program sealed
@@ -47,9 +47,7 @@ async def judge_state(path: Path, head: int) -> StateJudgement:
     snapshots = node_snapshots(path.parent)
     try:
         async with open_log(path, read_only=True) as log:
-            found = await verify_states(
-                log, snapshots, state_seals(path), last=head, every=COMPARED_EVERY
-            )
+            found = await verify_states(log, snapshots, state_seals(path), last=head, every=every)
     except UnknownEventType as error:
         return _judgement(Outcome.SKIP, str(error))
     except (MalformedEvent, NoteRejected) as error:

@@ -24,7 +24,7 @@ from eventstore import (
     verify_log,
 )
 from replay.evidence.remembered import memory_file, recall, remember
-from replay.evidence.state_layer import StateJudgement, judge_state
+from replay.evidence.state_layer import COMPARED_EVERY, StateJudgement, judge_state
 from replay.trail import Trail
 
 NEEDS_HELP: Final = frozenset({"history", "witness"})
@@ -81,6 +81,7 @@ def verify_file(
     kept: Sequence[Checkpoint] = (),
     progress: Callable[[int, int], None] | None = None,
     memory: bool = True,
+    deep: bool = False,
 ) -> AuditReport:
     """Verify a log, also while it is being written.
 
@@ -91,6 +92,7 @@ def verify_file(
         progress: Called now and then with the events done and to do.
         memory: Demand that the log extends the head that it had here the last time, and remember
             the one that it has now.
+        deep: Compare every sealed state, not only one in COMPARED_EVERY events.
 
     Raises:
         LogNotFound: No such file.
@@ -103,7 +105,8 @@ def verify_file(
     remembered = recall(file) if memory else None
     pinned = [*kept, *([] if remembered is None else [remembered])]
     found = verify_log(path, trusted=trusted, pinned=pinned, progress=progress)
-    report = _report(path, found, remembered, file)
+    every = 1 if deep else COMPARED_EVERY
+    report = _report(path, found, remembered, file, every)
     if memory and report.verdict is Verdict.INTACT and found.sealed:
         try:
             _remember_newest(path, file, trusted)
@@ -130,7 +133,7 @@ async def verify(
 
 
 def _report(
-    path: Path, found: Verification, remembered: Checkpoint | None, file: Path
+    path: Path, found: Verification, remembered: Checkpoint | None, file: Path, every: int
 ) -> AuditReport:
     layers = {each.layer: each for each in found.findings}
     tail = [layers.pop(name) for name in ("tail", "complete") if name in layers]
@@ -144,7 +147,7 @@ def _report(
         finding = Finding(layer="state", outcome=Outcome.SKIP, text=text)
         state = StateJudgement(finding=finding)
     else:
-        state = anyio.run(judge_state, path, found.head)
+        state = anyio.run(judge_state, path, found.head, every)
     return AuditReport(
         findings=(*layers.values(), WITNESS, state.finding, *tail),
         head=found.head,

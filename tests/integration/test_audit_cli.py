@@ -89,6 +89,11 @@ def test_with_a_key_and_a_checkpoint_from_elsewhere(root: Path, tmp_path: Path) 
     assert {layer for layer, outcome in outcomes.items() if outcome != "PASS"} == {"witness"}
     assert not [each for each in told["unproven"] if "beside the log" in each]
 
+    both = ("--checkpoint", str(tmp_path / "kept.note"))
+    (tmp_path / "other.note").write_text(audit(root, "checkpoint").stdout)
+    both += ("--checkpoint", str(tmp_path / "other.note"))
+    assert audit(root, "verify", "--key", key, *both).returncode == 0
+
     alter(root, "DELETE FROM event_record WHERE position > 2")
     alter(root, "DELETE FROM checkpoints")
     assert audit(root, "verify", "--no-memory").returncode == 4

@@ -261,3 +261,74 @@ def test_what_is_taken_everywhere_hides_nothing_of_a_command() -> None:
     assert found is not None
     names = [name for param in found.params for name in param.opts]
     assert len(names) == len(set(names))
+
+
+def test_a_point_and_fields_before_the_name_of_a_command(root: Path) -> None:
+    place = ("--root", str(root))
+    for names in (("ps",), ("replay", "show"), ("inspect", "hello")):
+        before = call(*place, "--at", "#9", *names, "-o", "json")
+        assert before.exit_code == 0, before.output
+        assert before.stdout == call(*place, *names, "--at", "#9", "-o", "json").stdout
+    assert call(*place, "--at", "#3", "ps", "--at", "#9", "--json").stdout == (
+        call(*place, "ps", "--at", "#9", "--json").stdout
+    ), "what stands after it counts"
+    assert call(*place, "--fields", "position", "log", "-n", "1").stdout.split()[0] == "position"
+
+
+@pytest.mark.parametrize("names", [("rm", "web"), ("mark", "add", "x"), ("log",), ("top", "web")])
+def test_a_point_is_never_ignored(names: tuple[str, ...]) -> None:
+    done = call("--at", "#9", *names)
+    assert (done.exit_code, f"{names[-2 if names[0] == 'mark' else 0]} does not take --at" in (
+        done.stderr
+    )) == (2, True)  # fmt: skip
+
+
+def test_one_line_for_line_readers(root: Path) -> None:
+    one = call("ps", "--root", str(root), "--at", "9", "-o", "jsonl").stdout
+    assert one.count("\n") == 1
+    assert json.loads(one) == json.loads(
+        call("ps", "--root", str(root), "--at", "9", "--json").stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("lgo",), "No such command 'lgo'. Did you mean log?"),
+        (("audit", "verfy"), "Did you mean verify?"),
+        (("xyzzy",), "No such command 'xyzzy'.\n"),
+        (("log", "-t", "container.exitd"), "did you mean 'container.exited'?"),
+    ],
+)
+def test_a_slip_of_the_finger_is_answered_with_what_there_is(
+    args: tuple[str, ...], says: str
+) -> None:
+    done = call(*args)
+    assert (done.exit_code, says in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("ps --at h", ["head"]),
+        ("log --since to", ["today"]),
+        ("log -t container.st", ["container.start_accepted", "container.start_failed",
+                                 "container.start_rejected", "container.start_translated",
+                                 "container.started"]),
+        ("log -s he", ["hello"]),
+        ("log -c he", ["hello"]),
+        ("log -s web -c he", []),
+        ("--at 1 inspect h", []),
+        ("--at 9 inspect h", ["hello"]),
+        ("replay diff ye", ["yesterday"]),
+    ],
+)  # fmt: skip
+def test_a_shell_completes(root: Path, line: str, completed: list[str]) -> None:
+    words = f"sandtrail {line}"
+    done = subprocess.run(
+        [sys.executable, "-c", "from manager.cli import cli; cli.main(prog_name='sandtrail')"],
+        env={**os.environ, "SANDTRAIL_ROOT": str(root), "COMP_WORDS": words,
+             "COMP_CWORD": str(len(words.split()) - 1), "_SANDTRAIL_COMPLETE": "bash_complete"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert [each.partition(",")[2] for each in done.stdout.split()] == completed

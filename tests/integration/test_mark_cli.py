@@ -124,3 +124,16 @@ def test_only_a_service_makes_them_and_only_of_points_that_there_are(
     done = call(root, "mark", "add", "x", when)
     assert (done.exit_code, done.stdout) == (code, "")
     assert says in done.stderr
+
+
+def test_a_shell_completes_them(root: Path) -> None:
+    env = {
+        "SANDTRAIL_ROOT": str(root),
+        "COMP_WORDS": "sandtrail ps --at mark:",
+        "COMP_CWORD": "3",
+        "_SANDTRAIL_COMPLETE": "zsh_complete",
+    }
+    done = CliRunner().invoke(cli, env=env, prog_name="sandtrail")
+    assert [line for line in done.stdout.splitlines() if "mark" in line] == [
+        "mark:deploy", "mark:before", "mark:late",
+    ]  # fmt: skip

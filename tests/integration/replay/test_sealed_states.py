@@ -156,6 +156,19 @@ def test_a_digest_that_was_changed_without_the_key(root: Path) -> None:
     assert "FAIL" in line
 
 
+def test_a_verification_may_go_deep(root: Path) -> None:
+    sealed(root)
+    sealed(root, digest=WRONG)
+    sealed(root)
+    shallow = call(root, "audit", "verify")
+    assert shallow.exit_code == 0, shallow.output
+    assert state_of(shallow).endswith("2 sealed states are those of the fold, 1 between them were "
+                                      "not compared")  # fmt: skip
+    deep = call(root, "audit", "verify", "--deep")
+    assert deep.exit_code == 3
+    assert call(root, "replay", "check").exit_code == 1, "it always does"
+
+
 def test_part_of_a_log_is_compared_with_what_was_sealed_in_it(root: Path) -> None:
     seal = sealed(root)
     before = call(root, "replay", "check", "--until", f"#{seal.position - 1}")
