@@ -153,15 +153,18 @@ class WorkerProcess(Workers):
         async with anyio.create_task_group() as tasks:
 
             def watch_all() -> None:
+                # The worker as well: its connection ends before it has left what it leaves.
                 for pid in _children():
-                    if pid != self._child and pid not in living() | self._strays:
+                    if pid not in living() | self._strays:
                         self._strays.add(pid)
                         tasks.start_soon(watch, pid)
 
             async def watch(pid: int) -> None:
                 await _end_of(pid)
                 self._strays.discard(pid)
-                if pid not in living():
+                if pid == self._child:
+                    self._has_ended()
+                elif pid not in living():
                     _reaped(pid)
                 watch_all()  # what it leaves has become ours in turn
 

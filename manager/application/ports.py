@@ -104,8 +104,8 @@ class Workers(Protocol):
         """Let go, as they end, of processes that a killed worker left and nobody will ask for.
 
         It leaves more than containers: what engines run beside them. As zombies they would keep
-        the next worker waiting for their end. Returns when there are none any more; may be called
-        again meanwhile. Cancellation: safe.
+        the next worker waiting for their end. Goes on for as long as there is a worker, which may
+        leave more; may be called again meanwhile. Cancellation: safe.
 
         Args:
             living: Tells the pids of the containers whose end is not on record.

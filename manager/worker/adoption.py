@@ -8,6 +8,7 @@ under way, what there is of it is removed.
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 
 from manager.domain.payload import LaunchPlan, LayerPlan
 from manager.domain.react import REBOOTED
@@ -102,6 +103,17 @@ def kill_engine_processes(engine_id: str) -> None:
 
 def kill_processes_with(wanted: bytes) -> None:
     """End every process that has this among its arguments."""
+    for handle in _processes_with(wanted):
+        signal.pidfd_send_signal(handle.number, signal.SIGKILL)
+
+
+def is_at_work(wanted: bytes) -> bool:
+    """Whether there is a process that has this among its arguments."""
+    return any(True for _ in _processes_with(wanted))
+
+
+def _processes_with(wanted: bytes) -> Iterator[OwnedFd]:
+    """Each of them, held while it is looked at."""
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
@@ -112,4 +124,4 @@ def kill_processes_with(wanted: bytes) -> None:
             open(f"/proc/{entry}/cmdline", "rb") as file,
         ):
             if wanted in file.read().split(b"\0"):
-                signal.pidfd_send_signal(handle.number, signal.SIGKILL)
+                yield handle

@@ -1,9 +1,7 @@
 """Processes that are executed in containers that run: each a task, from descriptors to its end."""
 
-import contextlib
 import logging
 import os
-import signal
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -13,7 +11,7 @@ from manager.kernel import pidfd
 from manager.kernel.fail_points import reached
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
-from manager.worker.adoption import kill_processes_with, open_same_process, why_lost
+from manager.worker.adoption import open_same_process, why_lost
 from manager.worker.engine import Engine, Running
 from manager.worker.errors import LaunchFailed
 from manager.worker.exec_order import ExecOrder
@@ -24,6 +22,7 @@ from manager.worker.loop import Loop, Steps
 from manager.worker.machine import Machine
 from manager.worker.outbox import Outbox
 from manager.worker.reports import Reports
+from manager.worker.unheard import end_unheard
 
 logger = logging.getLogger(__name__)
 
@@ -232,14 +231,10 @@ class Execs:
         if record.identity is None:
             if kept is not None:
                 kept.close()
-            # The command that was making it has its directory among its arguments.
-            place = str(self._machine.exec_records.place(record.exec_id))
-            kill_processes_with(os.path.join(place, "pid").encode())
-            self._kill_half_made(record, launch)
+            yield from end_unheard(self._machine.exec_records.place(record.exec_id), launch)
             reason = "the worker was killed while it was executing this process"
             self._reports.exec_abandoned(record, reason)
             return
-            yield
         handle = kept or open_same_process(record.identity, self._machine.boot_id)
         if handle is None or launch is None or launch.inside is None:
             why = "its container is gone"
@@ -258,15 +253,6 @@ class Execs:
             start_ticks=record.identity.start_ticks,
         )
         yield from self._live(record, running, engine, launch)
-
-    def _kill_half_made(self, record: ExecRecord, launch: Launch | None) -> None:
-        """End a process that nobody will hear of: it is about to be told as never executed."""
-        place = self._machine.exec_records.place(record.exec_id)
-        with contextlib.suppress(OSError, ValueError):
-            pid = int((place / "pid").read_text(encoding="ascii"))
-            with pidfd.open_pidfd(pid) as handle:
-                if launch is not None and launch.contains(pid):
-                    signal.pidfd_send_signal(handle.number, signal.SIGKILL)
 
     def _identify(self, running: Running) -> w.PidIdentity:
         if running.pidfd is not None:

@@ -20,7 +20,10 @@ from tests.integration.service.conftest import ENGINES, Donor, Service, pipe, re
 
 pytestmark = pytest.mark.runtime
 every_engine = pytest.mark.parametrize("service", ENGINES, indirect=True)
+# With runsc each container has a kernel of its own: there is no PID namespace to share.
 host_kernel = pytest.mark.parametrize("service", ["crun", "runc", "bwrap"], indirect=True)
+runsc = pytest.mark.parametrize("service", ["runsc"], indirect=True)
+UNSHARED = "engine runsc does not support pid-namespace-join"
 PASSWD = "root:x:0:0::/root:/bin/sh\nmoth:x:1000:1000::/home/moth:/bin/sh\n"
 
 
@@ -89,12 +92,16 @@ def without_pid_namespace(spec: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
-@pytest.mark.parametrize("service", ["crun", "runc", "bwrap"], indirect=True)
+@every_engine
 async def test_private_and_shared_pid_namespaces(service: Service, donor: Donor) -> None:
     sandbox = await running_sandbox(service, donor)
     private = sh('echo $$; all=$(ls /proc); echo "$all" | /bin/busybox grep -c ^[0-9]')
     # The shell and ls.
     assert (await output(sandbox, donor, "private", private)).split() == [b"1", b"2"]
+    if service.engine == "runsc":
+        with pytest.raises(CallRefused, match=UNSHARED):
+            await output(sandbox, donor, "shared", without_pid_namespace(sh("true")))
+        return
     shared = without_pid_namespace(sh("readlink /proc/1/exe; test $$ != 1"))
     assert await output(sandbox, donor, "shared", shared) == b"/bin/busybox\n"
 
@@ -123,6 +130,24 @@ async def test_a_pid_namespace_that_is_named_by_a_path(service: Service, donor: 
     pid = (await sandbox.processes("c2"))[0]["pid"]
     with pytest.raises(CallRefused, match=f'process {pid} belongs to a different container: "c2"'):
         await sandbox.signal(signal.SIGKILL, "c1", pid=pid)
+
+
+@runsc
+async def test_a_path_that_nobody_has_named_before_is_all_that_runsc_takes(
+    service: Service, donor: Donor
+) -> None:
+    sandbox = await running_sandbox(service, donor)
+
+    async def start(cid: str, path: str) -> None:
+        spec = without_pid_namespace(sh("sleep 1000"))
+        spec["linux"]["namespaces"].append({"type": "pid", "path": path})
+        await sandbox.create_subcontainer(cid)
+        await sandbox.start_subcontainer(cid, spec, donor.donation())
+
+    await start("c1", "/proc/4711/ns/pid")
+    with pytest.raises(CallRefused, match=UNSHARED):
+        await start("c2", "/proc/4711/ns/pid")
+    await start("c3", "/proc/4712/ns/pid")
 
 
 @host_kernel
@@ -157,6 +182,33 @@ async def test_everyone_ends_with_init_and_by_a_signal_for_all(
             await sandbox.signal(signal.SIGKILL, cid, everyone=True)
     await sandbox.signal(signal.SIGKILL)
     assert await sandbox.wait() == Signaled(signal=9)
+
+
+@runsc
+async def test_everyone_in_a_kernel_of_their_own(service: Service, donor: Donor) -> None:
+    sandbox = await running_sandbox(service, donor)
+    crowd = "for n in 1 2 3 4 5 6 7; do sleep 1000 & done; echo made;"
+    for cid, then, told in (
+        ("dead", "exit 3", Exited(code=3)),
+        ("alive", "wait", Signaled(signal=9)),
+    ):
+        with pipe() as (read_end, write_end):
+            await sandbox.create_subcontainer(cid)
+            spec = sh(f"{crowd} {then}")
+            await sandbox.start_subcontainer(cid, spec, donor.donation(write_end))
+            assert os.read(read_end, 100) == b"made\n"
+            if cid == "alive":
+                assert len(await sandbox.processes(cid)) == 8
+            else:
+                assert await sandbox.wait(cid) == told
+            await sandbox.signal(signal.SIGKILL, cid, everyone=True)
+            assert await sandbox.wait(cid) == told
+            # Whoever still lived would have it open.
+            assert read_all(read_end, write_end) == b""
+        assert await sandbox.processes(cid) == []
+        await sandbox.signal(signal.SIGKILL, cid, everyone=True)  # nobody is left to be missed
+        await sandbox.destroy(cid)
+    assert len(await sandbox.processes("sb")) == 1
 
 
 def members(namespace: str) -> list[int]:
@@ -213,7 +265,7 @@ async def on_terminal(
     return sandbox
 
 
-@host_kernel
+@every_engine
 async def test_jobs_are_stopped_and_go_on(
     service: Service, donor: Donor, terminal: Terminal
 ) -> None:
@@ -233,7 +285,7 @@ async def test_jobs_are_stopped_and_go_on(
     assert await sandbox.wait("c1") == Exited(code=6)
 
 
-@host_kernel
+@every_engine
 async def test_a_change_of_size_is_told(service: Service, donor: Donor, terminal: Terminal) -> None:
     script = "trap '/bin/busybox stty size' WINCH; echo ready; while :; do sleep 0.1; done"
     sandbox = await on_terminal(service, donor, terminal, ["/bin/sh", "-c", script])

@@ -165,12 +165,12 @@ async def test_nine_are_started_and_destroyed_in_a_race(service: Service, donor:
     assert {found[f"c{number}"]["status"] for number in range(9)} == {"destroyed"}
 
 
-@pytest.mark.parametrize("service", ["crun", "bwrap"], indirect=True)
+@every_engine
 async def test_three_batches_of_ten_overlap(service: Service, donor: Donor) -> None:
     sandbox = await running_sandbox(service, donor)
 
     async def life(cid: str) -> None:
-        await run(sandbox, donor, cid, "sleep 600")
+        await run(sandbox, donor, cid, "while echo x >/tmp/x; do read x </tmp/x; sleep 0.05; done")
         await sandbox.signal(signal.SIGKILL, cid)
         assert await sandbox.wait(cid) == Signaled(signal=9)
         await sandbox.destroy(cid)
@@ -212,7 +212,7 @@ async def test_of_a_variable_given_twice_the_last_value_counts(
         assert read_all(read_end, write_end) == b"last kept\n"
 
 
-@pytest.mark.parametrize("service", ["crun", "runc", "bwrap"], indirect=True)
+@every_engine
 async def test_who_runs_out_of_memory_is_said_to_have(service: Service, donor: Donor) -> None:
     sandbox = await running_sandbox(service, donor)
     spec = sh("x=a; while true; do x=$x$x; done")
