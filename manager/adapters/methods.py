@@ -6,6 +6,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from eventstore import Actor
+from manager.adapters.answering import until_answered
 from manager.adapters.compatibility import reason, refusal
 from manager.adapters.gofers import replace_gofers
 from manager.adapters.image_methods import ImageMethods
@@ -77,6 +78,7 @@ class Methods:
             raise UnknownMethod
         shape, call = method
         argument = request.decode(shape)
+        await until_answered(request.files)
         peer = request.peer
         origin = self._calls.origin(Actor(uid=peer.uid, gid=peer.gid, pid=peer.pid))
         try:

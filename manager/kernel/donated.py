@@ -151,6 +151,16 @@ def _character_kind(fd: int, status: os.stat_result) -> FdKind:
     return "null" if status.st_rdev == NULL_DEVICE else "character-device"
 
 
+def ask(fd: int) -> None:
+    """Have the file system say something of an open file, however long it takes.
+
+    Raises:
+        OSError: It said that it cannot.
+    """
+    os.fstat(fd)
+    _filesystem(fd)
+
+
 def _file_kind(fd: int, mode: int) -> FdKind:
     magic = _filesystem(fd)
     if magic == NSFS:

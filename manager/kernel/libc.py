@@ -23,7 +23,7 @@ def syscall(number: int, *args: int | bytes | ctypes.Array[ctypes.c_char] | None
     return result
 
 
-def call(name: str, *args: int | bytes | None) -> int:
+def call(name: str, *args: int | bytes | ctypes.Array[ctypes.c_char] | None) -> int:
     """Call a libc function that returns -1 and sets errno on failure.
 
     Raises:
