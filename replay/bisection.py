@@ -31,10 +31,12 @@ class Bisection(Struct, frozen=True, kw_only=True):
     """What was found.
 
     Attributes:
-        first_bad: The first event after which it is so; ``None`` if it never was.
+        first_bad: The first event after which it is so; ``None`` if it never was, or nobody can
+            tell, as one of the ends could not be judged.
         bad_before: Whether it was so already before the window.
         flips: The events that changed the answer, the first FLIPS_SHOWN_MAX; ``flip_count`` of all.
-        skipped: Positions that could not be judged, between the last good one and ``first_bad``.
+        skipped: Positions that could not be judged, between the last good one and ``first_bad``;
+            the end of the window if that is the one.
         looked_at: How many states were judged.
     """
 
@@ -99,22 +101,28 @@ async def bisect_by(window: Window, probe: Probe) -> Bisection:
         Whatever ``probe`` raises.
     """
     good, bad = window.first - 1, window.last
-    if await probe(bad) != "bad":
-        return Bisection(first_bad=None, looked_at=1)
-    if await probe(good) != "good":
-        return Bisection(first_bad=None, bad_before=True, looked_at=2)
-    skipped: set[int] = set()
+    if (answer := await probe(bad)) != "bad":
+        return Bisection(first_bad=None, skipped=(bad,) if answer == "skip" else (), looked_at=1)
+    if (answer := await probe(good)) != "good":
+        skipped = answer == "skip"
+        return Bisection(
+            first_bad=None,
+            bad_before=not skipped,
+            skipped=(good,) if skipped else (),
+            looked_at=2,
+        )
+    unjudged: set[int] = set()
     looked_at = 2
-    while (middle := _untried(good, bad, skipped)) is not None:
+    while (middle := _untried(good, bad, unjudged)) is not None:
         answer = await probe(middle)
         looked_at += 1
         if answer == "skip":
-            skipped.add(middle)
+            unjudged.add(middle)
         elif answer == "bad":
             bad = middle
         else:
             good = middle
-    left = tuple(sorted(each for each in skipped if good < each < bad))
+    left = tuple(sorted(each for each in unjudged if good < each < bad))
     return Bisection(first_bad=bad, skipped=left, looked_at=looked_at)
 
 

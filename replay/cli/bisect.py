@@ -77,7 +77,8 @@ def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
         )
     else:
         _print(found, window, record)
-    sys.exit(0 if found.first_bad is not None else EXIT_NO)
+    if found.first_bad is None:
+        sys.exit(EXIT_INCONCLUSIVE if found.skipped else EXIT_NO)
 
 
 async def _probe(trail: Trail, program: str, position: int) -> Answer:
@@ -100,6 +101,9 @@ async def _probe(trail: Trail, program: str, position: int) -> Answer:
 
 def _print(found: Bisection, window: Window, record: dict[str, Any] | None) -> None:
     stretch = f"#{window.first} to #{window.last}"
+    if record is None and found.skipped:
+        click.echo(f"nothing can be told of {stretch}: #{found.skipped[0]} cannot be judged")
+        return
     if record is None:
         so = "it was so before the window already" if found.bad_before else "it never was so"
         click.echo(f"{so} ({stretch}, {found.looked_at} states looked at)")

@@ -26,6 +26,7 @@ from manager.terminal.place import (
 )
 from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import local_time, print_table, printable
+from manager.terminal.timeout import timeout_option
 from manager.terminal.tree import scalar
 from replay.cli.window_line import window_line
 from replay.cursor_file import CursorUnknown, load_cursor, save_cursor
@@ -44,18 +45,6 @@ from replay.trail import Trail, Window
 COLUMNS: Final = ("#", "TIME", "WHERE", "EVENT", "ACTOR", "DETAIL")
 TABLE_ROWS_MAX: Final = 1000
 """Longer lists are printed line by line: a table has to be complete before its first line."""
-DURATION: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h|)")
-SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "": 1}
-
-
-def seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
-    """A duration as people write it (``90``, ``90s``, ``2m``, ``500ms``), in seconds."""
-    if text is None:
-        return None
-    found = DURATION.fullmatch(text)
-    if found is None:
-        raise click.BadParameter(f"{text!r} is no duration, such as 90s, 2m or 500ms")
-    return float(found[1]) * SECONDS[found[2]]
 
 
 def question(_: click.Context, __: click.Parameter, text: str | None) -> Any:
@@ -159,7 +148,7 @@ def tags(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple
 @click.option("-f", "--follow", is_flag=True, help="Go on with new events as they come.")
 @click.option("--until-match", callback=question, metavar="EXPR",
               help="Stop after such an event; see `sandtrail help expressions`.")  # fmt: skip
-@click.option("--timeout", callback=seconds, metavar="TIME", help="Stop after so long, with 124.")
+@timeout_option
 def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
     """Print the log, oldest event first; with --json one object a line.
 

@@ -319,6 +319,21 @@ def test_never_or_always(root: Path) -> None:
     assert "it was so before the window already" in always.stdout
 
 
+@pytest.mark.parametrize(
+    ("program", "code", "says"),
+    [
+        ("exit 0", 1, "it never was so"),
+        ("exit 127", 1, "it was so before the window already"),
+        ("exit 125", 4, "nothing can be told of #1 to #9: #9 cannot be judged"),
+        ("[ $SANDTRAIL_POSITION != 0 ] || exit 125; exit 1", 4, "#0 cannot be judged"),
+        ("exit 130", 4, "the command ended with 130 at #9: the search is given up"),
+    ],
+)
+def test_what_a_command_leaves_open(root: Path, program: str, code: int, says: str) -> None:
+    done = call(root, "bisect", "--run", program, "--bad-at", "9")
+    assert (done.exit_code, says in done.output) == (code, True), done.output
+
+
 def test_a_command_judges(root: Path) -> None:
     script = (
         "import json, os, sys; state = json.load(sys.stdin);"

@@ -58,6 +58,9 @@ async def test_create_start_wait_kill_rm(service: Service, rootfs: Path) -> None
     items = json.loads(cli(service, "ps", "--json").stdout)["items"]
     assert [each["CID"] for each in items[0]["Containers"]] == ["web", "job"]
     assert "job" in cli(service, "ps").stdout
+    assert cli(service, "wait", "web/job", "--timeout", "100ms").returncode == 124
+    restored = cli(service, "wait", "web", "--for", "restored", "--timeout", "9s")
+    assert (restored.returncode, "is not being restored" in restored.stderr) == (1, True)
     assert cli(service, "rm", "web").returncode == 1
     assert cli(service, "kill", "web/job", "KILL").returncode == 0
     waited = cli(service, "wait", "web/job", "--json")
