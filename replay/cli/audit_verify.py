@@ -36,7 +36,7 @@ from replay.evidence.verification import AuditReport, verify_file
     metavar="FILE",
     help="A checkpoint kept elsewhere, which the log must extend; repeatable.",
 )
-@click.option("--deep", is_flag=True, help="Compare every sealed state, not one in 256 events.")
+@click.option("--deep", is_flag=True, help="Compare every sealed state, not one in 4,096 events.")
 @click.option("--no-memory", is_flag=True, help="Neither use nor keep the head last seen here.")
 @json_option
 def command(

@@ -25,7 +25,7 @@ from manager.schema.state_check import (
 
 LAYER: Final = "state"
 DIGEST_CHARS: Final = 16
-COMPARED_EVERY: Final = 256
+COMPARED_EVERY: Final = 4096
 """Events between two sealed states that are compared, unless it is to be all of them."""
 
 

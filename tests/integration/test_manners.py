@@ -150,7 +150,7 @@ def on_terminal(root: Path, *args: str, keys: bytes = b"", **env: str) -> str:
     try:
         while chunk := os.read(mine, 65536):
             shown += chunk
-            if keys and shown.count(b"\n") >= 23:
+            if keys and shown.count(b"\n") >= 20:
                 os.write(mine, keys)
                 keys = b""
     except OSError:  # EIO: the last of its ends was closed
