@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from eventstore import RecordedEvent
 from manager.domain.checkpoint import POLICY_NAMES
+from manager.terminal.table import harmless_json
 from replay.outcome import outcome_of
 from replay.selection import container_of, payload, sandbox_of
 
@@ -56,7 +57,7 @@ def event_object(record: RecordedEvent) -> dict[str, Any]:
 def event_line(record: RecordedEvent, fields: Sequence[str] = ()) -> str:
     """An event as a line of JSON, of all of it or of some fields."""
     shown = event_fields(record, fields) if fields else event_object(record)
-    return msgspec.json.encode(shown).decode()
+    return harmless_json(msgspec.json.encode(shown))
 
 
 def event_fields(record: RecordedEvent, fields: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import click
 import msgspec
 
 from manager.terminal.manners import OUTPUTS, note_output, output_wanted
+from manager.terminal.table import harmless_json
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -40,7 +41,7 @@ def print_json(schema: str, **members: Any) -> None:
     """Print one JSON object with the name of its schema; with ``-o jsonl`` on one line."""
     body = msgspec.json.encode({"schema": f"sandtrail.{schema}/v1", **members})
     on_one_line = output_wanted() == "jsonl"
-    click.echo((body if on_one_line else msgspec.json.format(body, indent=2)).decode())
+    click.echo(harmless_json(body if on_one_line else msgspec.json.format(body, indent=2)))
 
 
 def done(as_json: bool, schema: str, text: str, **members: Any) -> None:

@@ -1,6 +1,7 @@
 """Tables for people: bounded to the terminal, and deaf to escapes in what clients named."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,8 @@ import click
 from manager.terminal.manners import output_wanted, page
 
 LAST_COLUMN_CHARS_MIN: Final = 28
+UNUSUAL: Final = re.compile(r"[^\n\x20-\x7e]")
+PLAIN: Final = re.compile(r"[\n\x20-\x7e]*")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -52,6 +55,21 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def harmless_json(body: bytes) -> str:
+    """JSON text that says the same, with nothing in it that a terminal would obey."""
+    text = body.decode()
+    return text if PLAIN.fullmatch(text) else UNUSUAL.sub(_escaped, text)
+
+
+def _escaped(found: "re.Match[str]") -> str:
+    """A character as JSON escapes it, if it is not one that is shown."""
+    char = found[0]
+    if char.isprintable():
+        return char
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def local_time(at_ns: int) -> str:

@@ -23,7 +23,7 @@ from manager.terminal.ending import EXIT_NO, EXIT_USAGE, fail, run
 from manager.terminal.output import json_option
 from manager.terminal.place import complete_target_lazily, log_option, root_option
 from manager.terminal.reading import log_path, read_log
-from manager.terminal.table import printable
+from manager.terminal.table import harmless_json, printable
 from replay.cli.scrubber import Scrubber, State
 from replay.cli.step_answers import whatif_lines, why_lines
 from replay.describe import event_object
@@ -87,7 +87,7 @@ def command(
 def _line(record: RecordedEvent, state: State) -> str:
     items = [summary(each) for each in state.values()]
     body = {"schema": "sandtrail.step/v1", "event": event_object(record), "items": items}
-    return msgspec.json.encode(body).decode()
+    return harmless_json(msgspec.json.encode(body))
 
 
 def _scrub(scrubber: Scrubber, path: Path) -> None:

@@ -13,7 +13,7 @@ from manager.terminal.output import json_option
 from manager.terminal.place import WHEN, log_option, root_option
 from manager.terminal.progress import progress
 from manager.terminal.reading import log_path, read_log
-from manager.terminal.table import printable
+from manager.terminal.table import harmless_json, printable
 from replay.cli.check import as_object, code_option, run_other_code
 from replay.redecide import Redecision, whatif
 from replay.settings import KEYS, SettingError, Settings, parse_settings
@@ -128,4 +128,4 @@ def _print_json(
         "verdicts": {verdict: counts[verdict] for verdict in TITLES},
         "findings": [as_object(each) for each in found],
     }
-    click.echo(msgspec.json.format(msgspec.json.encode(body), indent=2).decode())
+    click.echo(harmless_json(msgspec.json.format(msgspec.json.encode(body), indent=2)))

@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from eventstore import EventProof
+from manager.terminal.table import harmless_json
 
 PROOF_SCHEMA: Final = "sandtrail.proof/v1"
 
@@ -33,4 +34,5 @@ def proof_object(proof: EventProof) -> dict[str, Any]:
 
 def proof_text(proof: EventProof) -> str:
     """The proof as text, one event a line, so that it can be read and compared."""
-    return msgspec.json.format(msgspec.json.encode(proof_object(proof)), indent=1).decode() + "\n"
+    body = msgspec.json.format(msgspec.json.encode(proof_object(proof)), indent=1)
+    return harmless_json(body) + "\n"

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from eventstore import RecordedEvent
+from manager.terminal.table import harmless_json
 from replay.describe import utc_time
 from replay.outcome import outcome_of
 from replay.selection import container_of, payload
@@ -57,7 +58,7 @@ async def cloud_event_lines(
     async for record in records:
         cause = None if record.causation is None else await ids.of(record.causation)
         ids.note(record)
-        yield msgspec.json.encode(_event(record, origin, cause)).decode() + "\n"
+        yield harmless_json(msgspec.json.encode(_event(record, origin, cause))) + "\n"
 
 
 def _event(record: RecordedEvent, origin: str, cause: str | None) -> dict[str, Any]:

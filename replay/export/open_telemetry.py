@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from eventstore import RecordedEvent
+from manager.terminal.table import harmless_json
 from replay.describe import detail
 from replay.export.cloud_events import SEVERITIES
 from replay.outcome import outcome_of
@@ -45,7 +46,7 @@ def _request(batch: list[dict[str, Any]], origin: str) -> str:
     }
     scope = {"scope": {"name": "sandtrail.log"}, "logRecords": batch}
     request = {"resourceLogs": [{"resource": resource, "scopeLogs": [scope]}]}
-    return msgspec.json.encode(request).decode() + "\n"
+    return harmless_json(msgspec.json.encode(request)) + "\n"
 
 
 def _log_record(record: RecordedEvent) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from eventstore import RecordedEvent
+from manager.terminal.table import harmless_json
 from replay.describe import detail
 from replay.lanes import LaneTracker, Stretch
 from replay.outcome import outcome_of
@@ -127,4 +128,4 @@ def _us(at_ns: int) -> float:
 
 
 def _text(event: dict[str, Any]) -> str:
-    return msgspec.json.encode(event).decode()
+    return harmless_json(msgspec.json.encode(event))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from eventstore import RecordedEvent
-from manager.terminal.table import printable
+from manager.terminal.table import harmless_json, printable
 from replay.describe import detail, utc_time
 from replay.outcome import outcome_of
 from replay.selection import container_of, payload, sandbox_of
@@ -43,7 +43,7 @@ def _cells(record: RecordedEvent) -> tuple[str, ...]:
         "" if record.causation is None else str(record.causation),
         printable(record.event_id),
         printable(detail(data)),
-        bytes(record.data).decode(),
+        harmless_json(bytes(record.data)),
     )
 
 
