@@ -56,6 +56,8 @@ class Service(Struct, frozen=True, kw_only=True):
         ignore_namespace_paths: A spec that names a network, IPC or UTS namespace by a path runs in
             the sandbox's own namespace; otherwise it is refused.
         permits: What reaches the host and is refused otherwise: hooks, paths of namespaces.
+        engine_paths: Programs to use instead of those in PATH, by engine, or ``criu``; a worker
+            that is found at work already keeps its own.
         snapshot_events: A snapshot, which makes the next start fast, is written when so many came.
     """
 
@@ -70,6 +72,7 @@ class Service(Struct, frozen=True, kw_only=True):
     snapshot_events: int = SNAPSHOT_EVENTS
     ignore_namespace_paths: bool = False
     permits: tuple[Permit, ...] = ()
+    engine_paths: dict[str, Path] = {}
 
 
 class Manager:
@@ -169,7 +172,7 @@ async def _node(service: Service) -> AsyncIterator[Node]:
     async with open_log(root / LOG_FILE, seal=seal) as log:
         ports = NodePorts(
             log=log,
-            workers=WorkerProcess(root),
+            workers=WorkerProcess(root, service.engine_paths),
             descriptors=KernelDescriptors(),
             ids=RandomIds(),
             env_key=load_env_key(root / ENV_KEY_FILE),

@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -132,13 +132,15 @@ class WorkerProcess(Workers):
 
     Args:
         state: The service's state directory; the worker keeps its own things below it.
+        engine_paths: Programs that it is to use instead of those in PATH, by engine, or `criu`.
 
     Containers get the soft limit of open files that this process had when this was made, whatever
     it allows itself afterwards.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, engine_paths: Mapping[str, Path] | None = None) -> None:
         self._state = state
+        self._engine_paths = engine_paths or {}
         self._path = state / WORKER_SOCKET
         self._open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._child: int | None = None
@@ -226,6 +228,7 @@ class WorkerProcess(Workers):
             [
                 *(sys.executable, "-m", "manager.worker", "--state", str(self._state)),
                 *("--open-files", str(self._open_files)),
+                *(f"--engine-path={name}={path}" for name, path in self._engine_paths.items()),
             ],
             os.environ,
             file_actions=[

@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from manager.terminal.output import json_option, print_json
 from manager.terminal.place import root_option
 
 ENGINES = (AUTO, "bwrap", "crun", "runc", "runsc")
+PROGRAMS = (*ENGINES[1:], "criu")
 
 
 @click.command("serve")
@@ -84,6 +85,14 @@ ENGINES = (AUTO, "bwrap", "crun", "runc", "runsc")
     help="Run what reaches the host, else it is refused: a spec's hooks, as this service's user; "
     "a container in the namespace at a path. May be given twice.",
 )
+@click.option(
+    "--engine-path",
+    "engine_paths",
+    multiple=True,
+    metavar="NAME=PATH",
+    callback=lambda _context, _option, given: _engine_paths(given),
+    help="Use this crun, runc, runsc, bwrap or criu, not the one in PATH; may be repeated.",
+)
 @click.option("--verbose", is_flag=True, help="Log more to stderr.")
 @json_option
 def command(  # noqa: PLR0913 - one for each option
@@ -99,6 +108,7 @@ def command(  # noqa: PLR0913 - one for each option
     snapshot_events: int,
     ignore_namespace_paths: bool,
     permits: tuple[Permit, ...],
+    engine_paths: dict[str, Path],
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -121,6 +131,7 @@ def command(  # noqa: PLR0913 - one for each option
         snapshot_events=snapshot_events,
         ignore_namespace_paths=ignore_namespace_paths,
         permits=_permits(permits, ignore_namespace_paths=ignore_namespace_paths),
+        engine_paths=engine_paths,
     )
 
     service_manager = ServiceManager()
@@ -157,6 +168,16 @@ def _tell_ready(told: dict[str, Any], *, as_json: bool) -> None:
         print_json("ready", **told)
     else:
         click.echo(f"ready socket={told['Socket']} engine={told['Engine']} pid={told['PID']}")
+
+
+def _engine_paths(given: Sequence[str]) -> dict[str, Path]:
+    paths = {}
+    for text in given:
+        name, _, path = text.partition("=")
+        if name not in PROGRAMS or not path:
+            raise click.BadParameter(f"{text!r} is not NAME=PATH with {', '.join(PROGRAMS)}")
+        paths[name] = Path(path).absolute()
+    return paths
 
 
 def _log_to_stderr(*, verbose: bool) -> None:
