@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from manager.kernel.libc import call
@@ -48,6 +49,16 @@ def open_namespace(pid: int, name: str) -> OwnedFd:
     that it had not exited.
     """
     return OwnedFd(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC))
+
+
+def names_of(uts: int) -> tuple[str, str]:
+    """Host name and domain name in a UTS namespace; its descriptor is lent."""
+    with entered({"uts": uts}):
+        name, domain = (
+            Path("/proc/sys/kernel", each).read_text(encoding="utf-8").rstrip("\n")
+            for each in ("hostname", "domainname")
+        )
+        return name, domain
 
 
 @contextlib.contextmanager

@@ -24,8 +24,8 @@ MAGIC: Final = b"sandtrail-image\n"
 FORMAT_VERSION: Final = 1
 ALIGNMENT_BYTES: Final = 4096
 METADATA_BYTES_MAX: Final = 64 * 1024 * 1024
-FILES_MAX: Final = 64
-"""Files that one container's engine may have in an image."""
+FILES_MAX: Final = 16_384
+"""Files that one container's engine may have in an image: CRIU writes some for each process."""
 
 _HEADER: Final = struct.Struct("<16sIIQ32s")
 HEADER_BYTES: Final = _HEADER.size
@@ -190,12 +190,22 @@ def _read_header(header: bytes) -> tuple[int, bytes]:
     return length, digest
 
 
-def _check_files(container: ImageContainer, room: int) -> None:
-    files = container.files
-    if len(files) > FILES_MAX:
+def check_number(container: ImageContainer) -> None:
+    """See that a container has no more files than an image holds.
+
+    Raises:
+        ImageRejected: It has.
+    """
+    count = len(container.files)
+    if count > FILES_MAX:
         raise ImageRejected(
-            f"container {container.name!r} has {len(files)} files, an image holds {FILES_MAX} each"
+            f"container {container.name!r} has {count} files, an image holds {FILES_MAX} each"
         )
+
+
+def _check_files(container: ImageContainer, room: int) -> None:
+    check_number(container)
+    files = container.files
     if len({file.name for file in files}) < len(files):
         raise ImageRejected(f"container {container.name!r} has two files of the same name")
     for file in files:

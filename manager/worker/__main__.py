@@ -24,7 +24,7 @@ def main() -> int:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="the program of an engine (crun, runc, runsc, bwrap), instead of the one in PATH",
+        help="the program of an engine (crun, runc, runsc, bwrap), or criu, and not that in PATH",
     )
     parser.add_argument(
         "--open-files",

@@ -104,7 +104,8 @@ def kill_engine_processes(engine_id: str) -> None:
 def kill_processes_with(wanted: bytes) -> None:
     """End every process that has this among its arguments."""
     for handle in _processes_with(wanted):
-        signal.pidfd_send_signal(handle.number, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle.number, signal.SIGKILL)
 
 
 def is_at_work(wanted: bytes) -> bool:

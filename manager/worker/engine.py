@@ -15,6 +15,7 @@ from manager.kernel.namespaces import open_namespace
 from manager.schema.observation import ProcessFacts
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.cgroups import Cgroup
+from manager.worker.criu import Criu
 from manager.worker.delivery import (
     DELIVERED,
     EVERYONE,
@@ -94,7 +95,7 @@ class Host(Struct, frozen=True, kw_only=True):
         nothing: /dev/null, opened for reading and writing; lent.
         exit_status_by_pidfd: Whether the kernel tells init's status to those who did not reap it.
         lacks: What the machine itself does not allow, whatever the engine.
-        no_criu: Why processes cannot be saved by CRIU here.
+        criu: What can save processes here, for engines that cannot by themselves.
         open_files: Soft and hard limit of open files, for containers whose spec names none: the
             worker raises its own.
     """
@@ -103,7 +104,7 @@ class Host(Struct, frozen=True, kw_only=True):
     nothing: OwnedFd
     exit_status_by_pidfd: bool
     lacks: frozenset[Feature]
-    no_criu: str
+    criu: Criu
     open_files: tuple[int, int]
 
     def limits_for(self, process: Process) -> tuple[Rlimit, ...]:
@@ -300,21 +301,34 @@ class SavingEngine(Protocol):
         """
         ...
 
-    def streams(self, running: Running) -> FdBundle:
-        """Duplicate the container's stdin, stdout and stderr, for `revive`.
-
-        Raises:
-            OSError: It has ended.
-        """
+    def unsaveable(self, running: Running) -> str:
+        """Look whether a container can be saved, before anything is done to it; returns why not."""
         ...
 
     def save(self, running: Running, image: Path) -> Steps[str]:
         """Write a container that is frozen to files in a directory.
 
-        After that it can only end, at once or as soon as it may go on; or see `revive`.
+        After that it can go on as if nothing had been; see `RevivingEngine` for those of which
+        it cannot.
 
         Returns:
-            Why it could not be done; empty if it was. Then it can go on as if nothing had been.
+            Why it could not be done; empty if it was.
+        """
+        ...
+
+
+@runtime_checkable
+class RevivingEngine(SavingEngine, Protocol):
+    """An engine under which a container that was saved can only end.
+
+    It ends at once, or as soon as it may go on. If it was not saved, it can go on.
+    """
+
+    def streams(self, running: Running) -> FdBundle:
+        """Duplicate the container's stdin, stdout and stderr, for `revive`.
+
+        Raises:
+            OSError: It has ended.
         """
         ...
 

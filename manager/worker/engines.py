@@ -17,8 +17,9 @@ from manager.worker.bwrap import JOIN_OPTION, NEEDED_OPTIONS, BwrapEngine
 from manager.worker.capabilities import Kernel
 from manager.worker.cgroups import Cgroups
 from manager.worker.engine import Engine, Host
-from manager.worker.oci import CRUN, RUNC, OciEngine
+from manager.worker.oci import CRUN, RUNC, Dialect, OciEngine
 from manager.worker.processes import ENGINE_ENVIRONMENT
+from manager.worker.runc import RuncEngine
 from manager.worker.runsc import RUNSC, RunscEngine
 
 ENGINE_NAMES: Final = ("crun", "runc", "runsc", "bwrap")
@@ -26,7 +27,14 @@ ENGINE_NAMES: Final = ("crun", "runc", "runsc", "bwrap")
 VERSION_SECONDS: Final = 5.0
 """Longest time that an engine may take to say its version."""
 
-_OCI: Final = {"crun": (CRUN, OciEngine), "runc": (RUNC, OciEngine), "runsc": (RUNSC, RunscEngine)}
+_OCI: Final[dict[str, tuple[Dialect, type[OciEngine]]]] = {
+    "crun": (CRUN, OciEngine),
+    "runc": (RUNC, RuncEngine),
+    "runsc": (RUNSC, RunscEngine),
+}
+
+CRUN_WITH_CRIU: Final = "+CRIU"
+"""Among the words of `crun --version` if it was built with CRIU."""
 
 _VERSION: Final = re.compile(r"(\d+\.\d+\S*)")
 
@@ -68,7 +76,27 @@ def make_engine(program: Program, host: Host, state_dir: Path) -> Engine:
     dialect, kind = _OCI[program.name]
     own_dir = state_dir / program.name
     own_dir.mkdir(mode=0o700, exist_ok=True)
-    return kind(dialect, path=program.path, version=program.version, state_dir=own_dir, host=host)
+    return kind(
+        dialect,
+        path=program.path,
+        version=program.version,
+        state_dir=own_dir,
+        host=host,
+        why_not=_why_not(program.name, program.path),
+    )
+
+
+def _why_not(name: str, path: Path) -> dict[Feature, str]:
+    if name != "crun":
+        return {}
+    return {"checkpoint": why_crun_does_not_save(_output_of(path, "--version"))}
+
+
+def why_crun_does_not_save(version: str) -> str:
+    """Why there is no checkpoint with a crun that says this of itself. Pure."""
+    if CRUN_WITH_CRIU in version.split():
+        return "sandtrail uses CRIU with runc only: this crun has it, and it has not been tried"
+    return "this crun is built without CRIU"
 
 
 ROOTLESS_LACKS: Final[frozenset[Feature]] = frozenset(

@@ -19,6 +19,7 @@ from manager.schema.image import (
     ImageMetadata,
     ImageRejected,
     aligned,
+    check_number,
     data_offset,
     encode_header,
     encode_metadata,
@@ -51,12 +52,14 @@ def write_image(
 
     Raises:
         OSError: It cannot be written: no space is left, say.
+        ImageRejected: An image does not hold so much; says of what.
     """
     os.ftruncate(image.number, 0)
     whole = msgspec.json.decode(metadata, type=ImageMetadata)
     planned, offset = [], 0
     for container in whole.containers or ():
         placed, offset = _placed(container, saved[container.engine_id], offset)
+        check_number(placed)
         planned.append(placed)
     whole = replace(whole, containers=tuple(planned))
     begin = data_offset(len(encode_metadata(whole)))

@@ -16,7 +16,7 @@ from manager.schema.observation import ProcessFacts, UsageFacts
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker import emptying
 from manager.worker.delivery import GROUP, Delivery, Inhabitants, Target, to_the_dead
-from manager.worker.engine import Engine, Running, SavingEngine
+from manager.worker.engine import Engine, RevivingEngine, Running, SavingEngine
 from manager.worker.errors import EngineIdTaken, LaunchFailed
 from manager.worker.exit_report import ExitReport, nobody_knows
 from manager.worker.loop import Pause, Steps
@@ -197,9 +197,11 @@ class Launch:
         return usage_of(self.launch_id, self._cgroup)
 
     @property
-    def lasting(self) -> bool:
-        """Whether it could go on if it was saved, and the image came to nothing."""
-        return self._running is not None and bool(self._running.config)
+    def unsaveable(self) -> str:
+        """Why it cannot be saved as it is; empty if it can."""
+        if self.inside is None or not isinstance(self._engine, SavingEngine):
+            return "the container has ended meanwhile"
+        return self._engine.unsaveable(self.inside[1])
 
     def save(self, image: Path) -> Steps[str]:
         """Write it, frozen, to files in a directory; returns why it could not be done.
@@ -209,20 +211,21 @@ class Launch:
         if self.inside is None or not isinstance(self._engine, SavingEngine):
             return "the container has ended meanwhile"
         running = self.inside[1]
-        try:
-            self._streams = streams = self._engine.streams(running)
-        except OSError as problem:
-            return f"its streams cannot be kept: {problem.strerror}"
+        if isinstance(self._engine, RevivingEngine):
+            try:
+                self._streams = self._engine.streams(running)
+            except OSError as problem:
+                return f"its streams cannot be kept: {problem.strerror}"
         error = yield from self._engine.save(running, image)
         if error:
-            self._streams = None
-            streams.close()
+            self._close_streams()
         return error
 
     def revive(self, image: Path) -> Steps[w.Revived | None]:
-        """Have it go on after it was saved; `None` if it has ended for good."""
+        """Have it go on after it was saved; `None` if it goes on as it was, or has ended."""
         running, engine, streams = self._running, self._engine, self._streams
-        if running is None or streams is None or not isinstance(engine, SavingEngine):
+        if running is None or streams is None or not isinstance(engine, RevivingEngine):
+            yield from self.freeze(frozen=False)
             return None
         try:
             self._running = yield from engine.revive(running, image, self._stage, streams)
@@ -231,15 +234,13 @@ class Launch:
             logger.warning("worker.revival_failed launch_id=%s %s", self.launch_id, error)
             return None
         finally:
-            streams.close()
-            self._streams = None
-        assert self._engine is not None
+            self._close_streams()
         assert self.identity is not None
         return w.Revived(
             launch_id=self.launch_id,
             identity=self.identity,
-            engine=self._engine.name,
-            engine_version=self._engine.version,
+            engine=engine.name,
+            engine_version=engine.version,
             started_at_ns=time.time_ns(),
         )
 
@@ -250,10 +251,15 @@ class Launch:
         when it may go on and end at once, panics now and then ("Invalid stopCount: -1").
         """
         self._left_in_image = True
+        self._close_streams()
+        if not isinstance(self._engine, RevivingEngine):
+            self.end()
+        yield from self.freeze(frozen=False)
+
+    def _close_streams(self) -> None:
         if self._streams is not None:
             self._streams.close()
             self._streams = None
-        yield from self.freeze(frozen=False)
 
     def contains(self, pid: int) -> bool:
         """Whether a process of the host's belongs to the container."""

@@ -20,6 +20,7 @@ from manager.worker.delivery import Delivery, Target, to_the_dead
 from manager.worker.errors import EngineIdTaken, LaunchAborted, LaunchFailed
 from manager.worker.execs import Execs
 from manager.worker.holds import Holds
+from manager.worker.joining import join_namespaces
 from manager.worker.launch import Launch
 from manager.worker.leftovers import ENGINE_ID, Leftover
 from manager.worker.loop import Loop, Pause, Steps, Task
@@ -41,9 +42,6 @@ KILLS_REMEMBERED_MAX: Final = 10_000
 ENGINE_ID_POLL_SECONDS: Final = 0.01
 ENGINE_ID_ROUNDS_MAX: Final = 300
 """How often, and how many times, to look whether a saved container's remains are gone."""
-
-SANDBOX_NAMESPACES: Final = ("net", "ipc", "uts")
-"""What a subcontainer shares with the root container of its sandbox."""
 
 
 def _nothing_to_settle() -> None:
@@ -322,7 +320,9 @@ class Launches:
                 owned.callback(fds.close)
             terminal = self._take_terminal(command, owned)
             image = self._take_image(command, owned)
-            namespaces = self._join(command, given, owned) if engine.joins_namespaces else {}
+            namespaces = {}
+            if engine.joins_namespaces:
+                namespaces = yield from join_namespaces(command, given, self.running, owned)
             owned.pop_all()
         return Request(
             command=command,
@@ -374,22 +374,6 @@ class Launches:
         terminal = held.fds.take_first()
         owned.callback(terminal.close)
         return terminal
-
-    def _join(
-        self, command: w.Launch, given: dict[str, OwnedFd], owned: contextlib.ExitStack
-    ) -> dict[str, OwnedFd]:
-        wanted = dict.fromkeys(SANDBOX_NAMESPACES, command.sandbox) | {"pid": command.pid_namespace}
-        joined = dict(given)
-        for name, launch_id in wanted.items():
-            if launch_id is None or name in given:
-                continue
-            other = self._known.get(launch_id)
-            if other is None:
-                reason = f"the container whose {name} namespace is to be joined is gone"
-                raise LaunchFailed("namespaces", reason)
-            joined[name] = other.join(name)
-            owned.callback(joined[name].close)
-        return joined
 
 
 def _portable(plan: LaunchPlan, fds: FdBundle) -> FdBundle:

@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -97,7 +98,6 @@ RUNC: Final = Dialect(
     applies_resources=True,
     lacks=frozenset(
         {
-            "checkpoint",
             "domainname",
             "idmapped-mounts",
             "personality",
@@ -117,24 +117,39 @@ class OciEngine:
         version: As it says itself.
         state_dir: Directory for its own records, existing.
         host: What it needs of this machine.
+        why_not: Why this very program cannot give some of what it lacks.
     """
 
     joins_namespaces = True
 
     def __init__(
-        self, dialect: Dialect, *, path: Path, version: str, state_dir: Path, host: Host
+        self,
+        dialect: Dialect,
+        *,
+        path: Path,
+        version: str,
+        state_dir: Path,
+        host: Host,
+        why_not: Mapping[Feature, str],
     ) -> None:
         self._dialect = dialect
         self.name = dialect.name
         self.path = path
         self.version = version
         self.serves_files = dialect.serves_files
-        self.lacks = dialect.lacks | host.lacks
-        self.why_not: dict[Feature, str] = {}
-        if "checkpoint" in dialect.lacks:
-            self.why_not["checkpoint"] = host.no_criu
+        self._why_not = why_not
         self._state_dir = state_dir
         self._host = host
+
+    @property
+    def lacks(self) -> frozenset[Feature]:
+        """See :class:`manager.worker.engine.Engine`."""
+        return self._dialect.lacks | self._host.lacks
+
+    @property
+    def why_not(self) -> Mapping[Feature, str]:
+        """See :class:`manager.worker.engine.Engine`."""
+        return self._why_not
 
     def start(self, job: Job) -> Steps[Running]:
         """See :class:`manager.worker.engine.Engine`."""
@@ -232,9 +247,7 @@ class OciEngine:
         changes = Changes(
             root=stage.root,
             parts=stage.parts,
-            namespaces={
-                name: f"/proc/{os.getpid()}/fd/{fd}" for name, fd in job.namespaces.items()
-            },
+            namespaces=self._namespace_paths(job),
             cgroups_path=job.cgroup.path,
             rlimits=self._host.limits_for(job.process),
             terminal=job.terminal,
@@ -243,6 +256,9 @@ class OciEngine:
             readonly=job.root_plan.readonly and not self._dialect.serves_files,
         )
         return build_config(job.body, job.root_plan, changes)
+
+    def _namespace_paths(self, job: Job) -> dict[str, str]:
+        return {name: f"/proc/{os.getpid()}/fd/{fd}" for name, fd in job.namespaces.items()}
 
     def _write_config(self, bundle: Path, config: dict[str, object]) -> None:
         write_private(bundle / "config.json", msgspec.json.encode(config))

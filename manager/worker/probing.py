@@ -1,4 +1,4 @@
-"""Find out which engines work here, by starting a container with each.
+"""Find out which engines work here, by starting a container with each, and whether CRIU does.
 
 What is found is remembered for as long as the program and the boot of the machine are the same;
 a failure is not: it may have been the machine's mood.
@@ -18,6 +18,7 @@ from manager.domain.payload import LaunchPlan, LayerPlan
 from manager.kernel import mount
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
+from manager.worker.criu import NAME, Criu, try_criu
 from manager.worker.engine import Engine
 from manager.worker.engines import Program
 from manager.worker.launch import Launch
@@ -36,7 +37,7 @@ PROGRAM_NAME: Final = "probe"
 
 
 class _Proof(Struct, frozen=True, kw_only=True):
-    """An engine has worked: this program, on this boot."""
+    """An engine, or CRIU, has worked: this program, on this boot."""
 
     path: str
     size_bytes: int
@@ -51,15 +52,22 @@ class Prober:
         loop: Runs the trials.
         machine: What launches share.
         programs: The engines' programs.
+        criu: Told what stands in its way, if anything does.
         memory: File with the proofs of earlier trials.
     """
 
     def __init__(
-        self, loop: Loop, machine: Machine, programs: Sequence[Program], memory: Path
+        self,
+        loop: Loop,
+        machine: Machine,
+        programs: Sequence[Program],
+        criu: Criu,
+        memory: Path,
     ) -> None:
         self._loop = loop
         self._machine = machine
         self._programs = {program.name: program for program in programs}
+        self._criu = criu
         self._memory = memory
         self._proofs = self._read_proofs()
         self._problems = {name: each.problem for name, each in self._programs.items()}
@@ -75,10 +83,13 @@ class Prober:
         if missing:
             self._problems = {name: each or missing for name, each in self._problems.items()}
         untried = [] if missing or tiny_program(platform.machine()) is None else self._untried()
-        self._pending = {engine.name for engine in untried}
-        for engine in untried:
-            self._loop.start(self._try(engine, done))
-        if not untried:
+        trials = {engine.name: self._try(engine) for engine in untried}
+        if self._criu.path is not None:
+            trials[NAME] = self._try_criu(self._criu.path)
+        self._pending = set(trials)
+        for name, trial in trials.items():
+            self._loop.start(self._until_all_are_done(name, trial, done))
+        if not trials:
             done()
 
     def reports(self) -> tuple[w.EngineReport, ...]:
@@ -97,7 +108,26 @@ class Prober:
             for name, program in self._programs.items()
         )
 
-    def _try(self, engine: Engine, done: Callable[[], None]) -> Steps[None]:
+    def _until_all_are_done(
+        self, name: str, trial: Steps[None], done: Callable[[], None]
+    ) -> Steps[None]:
+        yield from trial
+        self._pending.discard(name)
+        if not self._pending:
+            self._memory.write_bytes(msgspec.json.encode(self._proofs))
+            done()
+
+    def _try_criu(self, path: Path) -> Steps[None]:
+        proof = self._proof(path)
+        if self._proofs.get(NAME) == proof:
+            self._criu.problem = ""
+            return
+        machine = self._machine
+        self._criu.problem = yield from try_criu(path, machine.processes, machine.nothing.number)
+        if not self._criu.problem:
+            self._proofs[NAME] = proof
+
+    def _try(self, engine: Engine) -> Steps[None]:
         outcomes: list[w.Outcome] = []
         reports = Reports(Outbox(outcomes.append))
         launch = Launch(_command(engine.name), self._machine, reports, lambda: None)
@@ -110,16 +140,14 @@ class Prober:
             launch.end()
         self._problems[engine.name] = _problem(outcomes)
         if not self._problems[engine.name]:
-            self._proofs[engine.name] = self._proof(engine)
-        self._pending.discard(engine.name)
-        if not self._pending:
-            self._memory.write_bytes(msgspec.json.encode(self._proofs))
-            done()
+            self._proofs[engine.name] = self._proof(engine.path)
 
     def _untried(self) -> list[Engine]:
         engines = self._machine.engines.values()
         return [
-            engine for engine in engines if self._proofs.get(engine.name) != self._proof(engine)
+            engine
+            for engine in engines
+            if self._proofs.get(engine.name) != self._proof(engine.path)
         ]
 
     def _request(self, command: w.Launch, engine: Engine) -> Steps[Request]:
@@ -135,10 +163,10 @@ class Prober:
         )
         yield  # a generator, as others have to wait here
 
-    def _proof(self, engine: Engine) -> _Proof:
-        status = engine.path.stat()
+    def _proof(self, path: Path) -> _Proof:
+        status = path.stat()
         return _Proof(
-            path=str(engine.path),
+            path=str(path),
             size_bytes=status.st_size,
             modified_ns=status.st_mtime_ns,
             boot_id=self._machine.boot_id,

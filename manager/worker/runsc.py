@@ -116,6 +116,15 @@ class RunscEngine(OciEngine):
         running.config = _to_tell_again(config)
         return running
 
+    def unsaveable(self, running: Running) -> str:
+        """See :class:`manager.worker.engine.SavingEngine`."""
+        if running.config:
+            return ""
+        return (
+            "a container was started by a worker that is gone: it could not go on if the image "
+            "came to nothing"
+        )
+
     def save(self, running: Running, image: Path) -> Steps[str]:
         """See :class:`manager.worker.engine.SavingEngine`."""
         result = yield from commands.run(
@@ -129,7 +138,7 @@ class RunscEngine(OciEngine):
         return one_line(result.output) or f"runsc checkpoint ended with {result.code}"
 
     def streams(self, running: Running) -> FdBundle:
-        """See :class:`manager.worker.engine.SavingEngine`."""
+        """See :class:`manager.worker.engine.RevivingEngine`."""
         assert running.pidfd is not None, "it was seen alive"
         number = running.pidfd.number
         return FdBundle(pidfd.duplicate(number, SENTRY_STDIO + each) for each in range(3))
@@ -137,7 +146,7 @@ class RunscEngine(OciEngine):
     def revive(
         self, running: Running, image: Path, stage: LaunchStage, streams: FdBundle
     ) -> Steps[Running]:
-        """See :class:`manager.worker.engine.SavingEngine`."""
+        """See :class:`manager.worker.engine.RevivingEngine`."""
         assert running.pidfd is not None, "it was seen alive"
         yield from self.freeze(running, frozen=False)  # it ends now, if it has not yet
         yield Pause(fd=running.pidfd.number, seconds=KILL_SECONDS)

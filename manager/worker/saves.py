@@ -9,17 +9,21 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from manager.kernel.fail_points import reached
 from manager.schema import worker as w
+from manager.schema.image import ImageRejected
 from manager.urpc.fds import FdBundle, OwnedFd
+from manager.worker.adoption import is_at_work
+from manager.worker.engine import RevivingEngine
 from manager.worker.executed import end_executed
 from manager.worker.images import write_image
 from manager.worker.launch import Launch
-from manager.worker.loop import Loop, Steps
+from manager.worker.loop import Loop, Pause, Steps
 from manager.worker.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
 Stage: TypeAlias = Literal["freeze", "save", "write", "resume"]
 DIRECTORY_MODE: Final = 0o700
+DONE_POLL_SECONDS: Final = 0.01
 FROZEN_PREFIX: Final = "frozen-"
 """Begins the name of a file that lists the launches of a save, as long as it is under way."""
 
@@ -99,7 +103,8 @@ class Saves:
         What was saved by then ends, since its engine is done with it: there is no image of it.
         """
         for path in self._directory.glob(FROZEN_PREFIX + "*"):
-            self._loop.start(self._thaw(self._listed(path), path))
+            place = self._directory / path.name.removeprefix(FROZEN_PREFIX)
+            self._loop.start(self._thaw(self._listed(path), path, place))
         for path in self._directory.glob(SAVED_PREFIX + "*"):
             self._loop.start(self._let_end(self._listed(path), path))
 
@@ -108,8 +113,11 @@ class Saves:
         found = (self._launches.running(launch_id) for launch_id in launch_ids)
         return [each for each in found if each is not None]
 
-    def _thaw(self, launches: Sequence[Launch], path: Path) -> Steps[None]:
+    def _thaw(self, launches: Sequence[Launch], path: Path, place: Path) -> Steps[None]:
         for launch in launches:
+            if launch.inside is not None and not isinstance(launch.inside[0], RevivingEngine):
+                # It has its hands in the container, and would leave it frozen as it found it.
+                yield from _until_done(str(place / launch.command.engine_id))
             error = yield from launch.freeze(frozen=False)
             if error:
                 logger.warning("worker.not_thawed launch_id=%s %s", launch.launch_id, error)
@@ -195,6 +203,8 @@ class Saves:
             return (yield from write_image(image, command.metadata, directories))
         except OSError as error:
             raise SaveFailed("write", error.strerror or str(error)) from error
+        except ImageRejected as error:
+            raise SaveFailed("write", str(error)) from error
 
     def _undo(
         self,
@@ -227,12 +237,9 @@ class Saves:
 def _check(found: Sequence[Launch], wanted: int) -> None:
     if len(found) < wanted or not found:
         raise SaveFailed("freeze", "a container has ended meanwhile")
-    if not all(launch.lasting for launch in found):
-        reason = (
-            "a container was started by a worker that is gone: it could not go on if the image "
-            "came to nothing"
-        )
-        raise SaveFailed("freeze", reason)
+    for launch in found:
+        if problem := launch.unsaveable:
+            raise SaveFailed("freeze", problem)
 
 
 def _freeze(found: Sequence[Launch]) -> Steps[None]:
@@ -240,6 +247,12 @@ def _freeze(found: Sequence[Launch]) -> Steps[None]:
         error = yield from launch.freeze(frozen=True)
         if error:
             raise SaveFailed("freeze", error)
+
+
+def _until_done(place: str) -> Steps[None]:
+    """Wait for the engine's command that writes there: it goes on without the worker."""
+    while is_at_work(place.encode()):
+        yield Pause(seconds=DONE_POLL_SECONDS)
 
 
 def _save_one(launch: Launch, place: Path) -> Steps[None]:
@@ -251,7 +264,7 @@ def _save_one(launch: Launch, place: Path) -> Steps[None]:
 
 
 def _revive(saved: Sequence[Launch], place: Path) -> Steps[list[w.Revived]]:
-    """Let what is saved go on, as new processes; one that cannot is told to have ended."""
+    """Let what is saved go on, as new processes if need be; one that cannot is told to end."""
     revived = []
     for launch in saved:
         with contextlib.suppress(OSError):

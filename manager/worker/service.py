@@ -25,7 +25,7 @@ from manager.urpc.fds import OwnedFd
 from manager.urpc.unix_address import UnixListener
 from manager.worker.capabilities import Kernel, probe_kernel
 from manager.worker.cgroups import Cgroups
-from manager.worker.criu import criu_problem
+from manager.worker.criu import NAME, Criu, find_criu
 from manager.worker.ends import Ends
 from manager.worker.engine import Host
 from manager.worker.engines import Program, find_programs, machine_lacks, make_engine
@@ -64,7 +64,7 @@ def serve(state: Path, engine_paths: Mapping[str, Path]) -> None:
 
     Args:
         state: The service's directory, existing, absolute.
-        engine_paths: Programs to use instead of those in PATH, by engine.
+        engine_paths: Programs to use instead of those in PATH, by engine, or `criu`.
 
     Raises:
         StateDirTaken: Another worker serves it.
@@ -86,7 +86,8 @@ def serve(state: Path, engine_paths: Mapping[str, Path]) -> None:
         processes = owned.enter_context(contextlib.closing(Processes(loop)))
         nothing = owned.enter_context(OwnedFd(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)))
         programs = find_programs(engine_paths)
-        machine = _machine(directory, kernel, processes, nothing, programs, rootless=rootless)
+        criu = find_criu(engine_paths.get(NAME))
+        machine = _machine(directory, kernel, processes, nothing, programs, criu, rootless=rootless)
         # Whoever holds the lock owns the name; a child of a killed worker may still listen on it.
         (state / SOCKET_NAME).unlink(missing_ok=True)
         listener = UnixListener.bind(state / SOCKET_NAME)
@@ -95,7 +96,7 @@ def serve(state: Path, engine_paths: Mapping[str, Path]) -> None:
         owned.callback(machine.keeping.close)
         server.launches.adopt_all(machine.keeping.open())
         server.saves.adopt_all()
-        prober = Prober(loop, machine, programs, directory / "engines.json")
+        prober = Prober(loop, machine, programs, criu, directory / "engines.json")
         prober.begin(kernel.missing, partial(_open, server, machine, kernel, prober))
         loop.run()
 
@@ -140,6 +141,7 @@ def _machine(
     processes: Processes,
     nothing: OwnedFd,
     programs: Sequence[Program],
+    criu: Criu,
     *,
     rootless: bool,
 ) -> Machine:
@@ -152,7 +154,7 @@ def _machine(
         nothing=nothing,
         exit_status_by_pidfd=kernel.exit_status_by_pidfd,
         lacks=machine_lacks(kernel, cgroups, rootless=rootless),
-        no_criu=criu_problem(),
+        criu=criu,
         open_files=_raise_open_files(),
     )
     state_dir = directory / "engines"

@@ -101,7 +101,7 @@ WHOLE = image_of(METADATA)
         (with_file(offset=1), "at no valid place"),
         (with_file(length=-1), "at no valid place"),
         (with_files(FILE, FILE), "two files of the same name"),
-        (with_files(*MANY), "65 files, an image holds 64"),
+        (with_files(*MANY), f"{FILES_MAX + 1} files, an image holds {FILES_MAX}"),
     ],
 )
 def test_what_is_refused(image: bytes, text: str) -> None:

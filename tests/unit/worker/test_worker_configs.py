@@ -8,6 +8,7 @@ import pytest
 from manager.domain.payload import LaunchPlan, LayerPlan, MountPlan
 from manager.domain.spec import Process, Rlimit, parse_spec
 from manager.worker.bwrap_args import later_mounts, sandbox_arguments
+from manager.worker.criu import Criu
 from manager.worker.engine import Host, Job
 from manager.worker.errors import LaunchFailed
 from manager.worker.oci_config import Changes, build_config
@@ -198,7 +199,7 @@ def test_open_files_are_limited_as_they_were_for_the_worker():
         nothing=None,
         exit_status_by_pidfd=True,
         lacks=frozenset(),
-        no_criu="CRIU is not installed",
+        criu=Criu(),
         open_files=(1024, 4096),
     )
     given = Rlimit(type="RLIMIT_NOFILE", soft=5, hard=6)

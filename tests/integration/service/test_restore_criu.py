@@ -1,0 +1,571 @@
+"""Processes that runc saves through CRIU, and brings back: real ones, under new ids.
+
+They run where `criu check` passes. `SANDTRAIL_CRIU=/path/to/criu` names one that is not in PATH.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from manager import CallRefused, Donation, Layer
+from manager.adapters.client import SandboxClient
+from manager.domain.exit_status import Exited, Signaled
+from manager.schema.image import read_image
+from tests.integration.service.conftest import (
+    Donor,
+    Service,
+    every_decision_is_taken_again,
+    know_engines,
+    pipe,
+    read_all,
+    sh,
+)
+from tests.integration.service.killing import Killed, reconcile
+from tests.integration.service.test_cli import cli
+from tests.integration.service.test_kill_points import AMID_IMAGES, ImageStory
+from tests.integration.service.test_restore import (
+    COUNTER,
+    Counted,
+    counter,
+    event,
+    events,
+    save,
+    started,
+    tags,
+)
+
+pytestmark = pytest.mark.runtime
+CRIU = os.environ.get("SANDTRAIL_CRIU") or shutil.which("criu")
+
+
+@pytest.fixture(scope="session")
+def criu() -> str:
+    """The program, where it can do what it is for."""
+    if CRIU is None or shutil.which("runc") is None:
+        pytest.skip("CRIU or runc is not installed")
+    checked = subprocess.run([CRIU, "check"], capture_output=True, text=True, check=False)
+    if checked.returncode:
+        pytest.skip(f"`criu check` fails here: {checked.stderr.strip()}")
+    return CRIU
+
+
+@contextlib.asynccontextmanager
+async def serving(root: Path, probed: Path, criu: str) -> AsyncIterator[Service]:
+    know_engines(root, probed)
+    service = Service(root, "runc")
+    service.options = ("--engine-path", f"criu={criu}")
+    service.start()
+    try:
+        yield service
+    finally:
+        await service.end()
+    await every_decision_is_taken_again(root / "events.db")
+
+
+@pytest.fixture
+async def service(tmp_path: Path, rootfs: Path, probed: Path, criu: str) -> AsyncIterator[Service]:
+    async with serving(tmp_path / "state", probed, criu) as running:
+        yield running
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return tmp_path / "image"
+
+
+async def hostname(sandbox: SandboxClient, cid: str) -> str:
+    with pipe() as (read_end, write_end):
+        pid = await sandbox.execute(cid, ["/bin/hostname"], {1: write_end})
+        assert await sandbox.wait_process(cid, pid) == Exited(code=0)
+        return read_all(read_end, write_end).decode().strip()
+
+
+async def pids(sandbox: SandboxClient) -> dict[str, int]:
+    containers = (await sandbox.state())["containers"]
+    return {cid: each["launched"]["pid"] for cid, each in containers.items()}
+
+
+async def restored(
+    service: Service, image: Path, sandbox_id: str, spec: dict[str, Any], donation: Donation
+) -> SandboxClient:
+    """A sandbox of one container, from its image."""
+    sandbox = await service.client.create_sandbox(sandbox_id, spec, donation)
+    with image.open("rb") as file:
+        await sandbox.restore(file)
+    return sandbox
+
+
+async def test_three_counters_go_on_where_they_stopped(
+    service: Service, donor: Donor, image: Path
+) -> None:
+    names = ["root", "parked", "last"]
+    sandbox, counts = await started(service, donor, names)
+    await save(sandbox, image)
+    for name, cid in zip(names, ["old", "old-parked", "old-last"], strict=True):
+        assert await sandbox.wait(cid) == Exited(code=0), name
+    assert (await event(service, "old", "container.exited"))["checkpoint_id"]
+    stopped = [await each.rest() for each in counts]
+    await sandbox.delete()
+    for attempt in ("new", "newer"):
+        counts = [Counted() for _ in names]
+        spec = counter("root", hostname=attempt)
+        again = await restored(service, image, attempt, spec, donor.donation(counts[0].write))
+        for cid in ("p", "l"):
+            await again.create_subcontainer(cid)
+        parked = donor.donation(counts[1].write)
+        await again.restore_subcontainer("p", counter("parked"), parked)
+        # What is asked for is a start; what it is taken as, the log says.
+        last = donor.donation(counts[2].write)
+        await again.start_subcontainer("l", counter("last"), last)
+        assert (await again.state())["phase"] == "restored"
+        for before, each in zip(stopped, counts, strict=True):
+            assert await each.numbers(3) == [before + 1, before + 2, before + 3]
+        assert [await hostname(again, cid) for cid in (attempt, "p", "l")] == [attempt] * 3
+        for kind in ("net", "ipc", "uts"):
+            found = {
+                os.stat(f"/proc/{pid}/ns/{kind}").st_ino for pid in (await pids(again)).values()
+            }
+            assert len(found) == 1, f"they share one {kind} namespace"
+        # What came out of an image can be saved again.
+        await save(again, image)
+        stopped = [await each.rest() for each in counts]
+        for cid in (attempt, "p", "l"):
+            assert await again.wait(cid) == Exited(code=0)
+        await again.delete()
+        trail = await tags(service, attempt)
+        assert trail.index("restore.begun") < trail.index("container.restore_accepted")
+        assert trail.index("container.start_translated") < trail.index("restore.validated")
+        assert trail.index("restore.validated") < trail.index("sandbox.restored")
+
+
+async def test_a_sandbox_runs_on_after_its_image_was_made(
+    service: Service, donor: Donor, image: Path
+) -> None:
+    sandbox, counts = await started(service, donor, ["root", "other"])
+    before = await pids(sandbox)
+    for _ in range(2):
+        await save(sandbox, image, resume=True)
+        for each in counts:
+            await each.numbers(3)
+    assert await pids(sandbox) == before, "they are the very same processes"
+    assert (await event(service, "old", "sandbox.checkpointed"))["revived"] == {}
+    assert (await sandbox.state())["phase"] == "started"
+    await sandbox.signal(signal.SIGKILL)
+    assert await sandbox.wait() == Signaled(signal=9)
+    for each in counts:
+        each.close()
+
+
+async def test_a_container_as_it_was_ends_as_it_would_have(
+    service: Service, donor: Donor, image: Path
+) -> None:
+    script = "trap 'exit 7' TERM; sleep 900 & echo ready; wait"
+    with pipe() as (read_end, write_end):
+        sandbox = await service.client.create_sandbox("old", sh(script), donor.donation(write_end))
+        await sandbox.start_root()
+        assert os.read(read_end, 100) == b"ready\n"
+        await save(sandbox, image)
+    with pipe() as (_, write_end):
+        again = await restored(service, image, "new", sh(script), donor.donation(write_end))
+    # They are found by their control group, so all are in it.
+    assert sorted([row["cmd"] for row in await again.processes()]) == ["sh", "sleep"]
+    await again.signal(signal.SIGTERM)
+    assert await again.wait() == Exited(code=7)
+
+
+@pytest.mark.parametrize("kind", ["file", "named pipe", "one pipe for two"])
+async def test_what_streams_may_be(
+    service: Service, donor: Donor, image: Path, tmp_path: Path, kind: str
+) -> None:
+    spec = sh("n=0; while :; do n=$((n+1)); echo $n; echo $n >&2; sleep 0.05; done")
+    async with _streams(kind, tmp_path, "before") as (fds, seen):
+        first = _with_stdio(donor, fds)
+        sandbox = await service.client.create_sandbox("old", spec, first)
+        await sandbox.start_root()
+        await seen(3)
+        await save(sandbox, image)
+        await sandbox.wait()
+        last = await seen(0)
+    async with _streams(kind, tmp_path, "after") as (fds, seen):
+        again = await restored(service, image, "new", spec, _with_stdio(donor, fds))
+        assert await seen(4) >= last + 1
+        await again.delete(force=True)
+        numbers = [int(line) for line in (tmp_path / "after").read_text().split()]
+    # The second of the two lines of a number may be what it goes on with.
+    assert numbers[0] in {last, last + 1}
+    assert sorted(numbers) == numbers
+
+
+def _with_stdio(donor: Donor, fds: tuple[int, int, int]) -> Donation:
+    whole = donor.donation()
+    return Donation(rootfs=whole.rootfs, stdio=fds)
+
+
+@contextlib.asynccontextmanager
+async def _streams(kind: str, directory: Path, name: str) -> AsyncIterator[tuple[Any, Any]]:
+    """Three streams of that kind, and a wait for so many lines, which all come to a file."""
+    path, copy = directory / f"{name}.stream", directory / name
+    with contextlib.ExitStack() as owned:
+        opened = lambda *how: owned.enter_context(os.fdopen(os.open(*how), "rb")).fileno()  # noqa: E731
+        stdin = opened("/dev/null", os.O_RDONLY)
+        if kind == "file":
+            path = copy
+            stdin = opened("/etc/passwd", os.O_RDONLY)
+            out = opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            err = opened("/dev/null", os.O_WRONLY)
+            read_end = -1
+        elif kind == "named pipe":
+            os.mkfifo(path)
+            read_end = opened(path, os.O_RDONLY | os.O_NONBLOCK)
+            out, err = opened(path, os.O_WRONLY), opened("/dev/null", os.O_WRONLY)
+        else:
+            read_end, out = os.pipe()
+            owned.callback(os.close, read_end)
+            owned.callback(os.close, out)
+            os.set_blocking(read_end, False)
+            err = out
+
+        async def seen(count: int) -> int:
+            with anyio.fail_after(30):
+                while True:
+                    if read_end >= 0:
+                        with contextlib.suppress(BlockingIOError), copy.open("ab") as file:
+                            file.write(os.read(read_end, 65536))
+                    lines = copy.read_text().split("\n")[:-1] if copy.exists() else []
+                    if len(lines) >= count:
+                        return int(lines[-1])
+                    await anyio.sleep(0.01)
+
+        yield (stdin, out, err), seen
+
+
+def _socket() -> tuple[int, int]:
+    ours, theirs = socket.socketpair()
+    return theirs.detach(), ours.detach()
+
+
+def _terminal() -> tuple[int, int]:
+    ours, theirs = os.openpty()
+    return theirs, ours
+
+
+@pytest.mark.parametrize(("kind", "make"), [("socket", _socket), ("terminal", _terminal)])
+async def test_streams_that_cannot_be_saved_are_refused_before_anything(
+    service: Service, donor: Donor, image: Path, kind: str, make: Any
+) -> None:
+    fd, other = make()
+    sandbox = await service.client.create_sandbox("old", counter("root"), donor.donation(fd))
+    await sandbox.start_root()
+    with pipe() as (_, write_end):
+        pid = await sandbox.execute("old", ["/bin/sleep", "900"], {1: write_end})
+        text = (
+            rf'^checkpointing sandbox "old": freeze: runc cannot save a container: '
+            rf"stdout is a {kind}: give it a pipe or a regular file$"
+        )
+        with pytest.raises(CallRefused, match=text):
+            await save(sandbox, image)
+        await sandbox.signal(0, pid=pid)
+    assert (await sandbox.state())["phase"] == "started"
+    await sandbox.delete(force=True)
+    os.close(fd)
+    os.close(other)
+
+
+@pytest.mark.parametrize(
+    ("out", "text"),
+    [
+        ("null", "stdout was a file when it was saved: give it a file again"),
+        ("no append", "runc would leave a hole in a file: open stdout with O_APPEND"),
+    ],
+)
+async def test_streams_that_cannot_come_in_the_place_of_others(
+    service: Service, donor: Donor, image: Path, tmp_path: Path, out: str, text: str
+) -> None:
+    path = tmp_path / "numbers"
+    flags = os.O_WRONLY | os.O_CREAT
+    with OpenFile(path, flags | os.O_APPEND) as fd:
+        spec = counter("root")
+        sandbox = await service.client.create_sandbox("old", spec, donor.donation(fd))
+        await sandbox.start_root()
+        await save(sandbox, image)
+    with (
+        OpenFile("/dev/null" if out == "null" else path, flags) as fd,
+        pytest.raises(CallRefused, match=f"^failed to load kernel: runc restore: {text}$"),
+    ):
+        await restored(service, image, "new", spec, donor.donation(fd))
+    state = await service.client.sandbox("new").state()
+    assert state["phase"] == "restoreFailed"
+
+
+class OpenFile:
+    """A descriptor of a file, for the length of a block."""
+
+    def __init__(self, path: str | Path, flags: int) -> None:
+        self._fd = os.open(path, flags)
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+async def test_a_stream_that_was_nothing_stays_nothing(
+    service: Service, donor: Donor, image: Path
+) -> None:
+    sandbox = await service.client.create_sandbox("old", counter("root"), donor.donation())
+    await sandbox.start_root()
+    await save(sandbox, image)
+    with pipe() as (_, write_end), pytest.raises(CallRefused, match=r"give it /dev/null again$"):
+        await restored(service, image, "new", counter("root"), donor.donation(write_end))
+
+
+async def test_one_that_cannot_come_back_takes_the_others_along(
+    service: Service, donor: Donor, image: Path
+) -> None:
+    sandbox, counts = await started(service, donor, ["root", "other"])
+    await save(sandbox, image)
+    for each in counts:
+        await each.rest()
+    count = Counted()
+    again = await restored(service, image, "new", counter("root"), donor.donation(count.write))
+    await again.create_subcontainer("c")
+    with pipe() as (read_end, write_end):
+        whole = donor.donation(write_end)
+        bad = Donation(rootfs=whole.rootfs, stdio=(read_end, write_end, donor.null_out))
+        text = "failed to load kernel: runc restore: stdin was /dev/null when it was saved"
+        with pytest.raises(CallRefused, match=text):
+            await again.restore_subcontainer("c", counter("other"), bad)
+    state = await again.state()
+    assert state["phase"] == "restoreFailed"
+    assert await count.rest() > 0, "the root that was back already has been ended"
+    await again.delete()
+
+
+async def test_mounts_are_the_new_ones(
+    service: Service, donor: Donor, image: Path, tmp_path: Path
+) -> None:
+    """One in the root, one beneath a filesystem that runc mounts; a file in the second is open."""
+    counting = COUNTER.replace("echo $n", "echo $n; cat /data/greeting")
+    script = f"exec 4</run/inner/greeting; {counting}"
+    spec = sh(script)
+    spec["mounts"] += [
+        {"destination": "/data", "type": "bind", "source": "x", "options": ["rbind"]},
+        {"destination": "/run", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/run/inner", "type": "bind", "source": "x", "options": ["rbind", "ro"]},
+    ]
+    for name in ("first!", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "greeting").write_text(f"{name}\n")
+    for name in ("first!", "second"):
+        with (
+            OpenFile(tmp_path / name, os.O_RDONLY | os.O_DIRECTORY) as tree,
+            pipe() as (read_end, write_end),
+        ):
+            layers = (Layer(source=tree), Layer(source=tree))
+            donation = donor.donation(write_end, mounts=layers)
+            if name == "first!":
+                sandbox = await service.client.create_sandbox("old", spec, donation)
+                await sandbox.start_root()
+                await _contains(read_end, b"first!\n")
+                await save(sandbox, image)
+                await sandbox.wait()
+            else:
+                again = await restored(service, image, "new", spec, donation)
+                await _contains(read_end, b"second\n")
+                await again.delete(force=True)
+
+
+async def _contains(read_end: int, wanted: bytes) -> None:
+    seen = b""
+    with anyio.fail_after(30):
+        while wanted not in seen:
+            await anyio.wait_readable(read_end)
+            seen += os.read(read_end, 4096)
+
+
+async def test_what_criu_cannot_save_goes_on_and_the_event_says_why(
+    service: Service, donor: Donor, image: Path
+) -> None:
+    sandbox, counts = await started(service, donor, ["root", "other"])
+    with pipe() as (read_end, write_end):
+        make = "/bin/busybox dd if=/dev/zero of=/tmp/big bs=1M count=2 2>/dev/null"
+        spec = sh(f"{make}; exec 5</tmp/big; /bin/busybox rm /tmp/big; echo open; {COUNTER}")
+        await sandbox.create_subcontainer("ghost")
+        await sandbox.start_subcontainer("ghost", spec, donor.donation(write_end))
+        await _contains(read_end, b"open\n")
+        text = r'^checkpointing sandbox "old": save: runc checkpoint: .*[Gg]host'
+        with pytest.raises(CallRefused, match=text):
+            await save(sandbox, image)
+        failed = await event(service, "old", "sandbox.checkpoint_failed")
+        assert "host" in failed["error"]
+        assert (await sandbox.state())["phase"] == "started"
+        for each in counts:
+            await each.numbers(3)
+        assert image.stat().st_size == 0
+        await sandbox.delete(force=True)
+    for each in counts:
+        await each.rest()
+
+
+async def test_an_image_without_room_leaves_the_sandbox_running(
+    service: Service, donor: Donor
+) -> None:
+    sandbox, counts = await started(service, donor, ["root", "other"])
+    full = os.memfd_create("full", os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(full, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+    text = r'^checkpointing sandbox "old": write: Operation not permitted$'
+    with pytest.raises(CallRefused, match=text):
+        await sandbox.checkpoint(full)
+    os.close(full)
+    for each in counts:
+        await each.numbers(3)
+    await sandbox.delete(force=True)
+    for each in counts:
+        await each.rest()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+async def test_what_was_executed_is_in_no_image(
+    service: Service, donor: Donor, image: Path, resume: bool
+) -> None:
+    sandbox, counts = await started(service, donor, ["root"])
+    with pipe() as (read_end, write_end):
+        executed = await sandbox.execute("old", ["/bin/sleep", "900"], {1: write_end})
+        await save(sandbox, image, resume=resume)
+        assert await sandbox.wait_process("old", executed) == Signaled(signal=9)
+        assert read_all(read_end, write_end) == b""
+    exited = await event(service, "old", "process.exited")
+    saved = await event(service, "old", "sandbox.checkpointed")
+    assert exited["checkpoint_id"] == saved["checkpoint_id"]
+    await sandbox.delete(force=True)
+    counts[0].close()
+    count = Counted()
+    again = await restored(service, image, "new", counter("root"), donor.donation(count.write))
+    await count.numbers(1)
+    commands = [row["cmd"] for row in await again.processes()]
+    assert set(commands) <= {"sh", "sleep"}
+    assert commands.count("sh") == 1
+    await again.delete(force=True)
+    count.close()
+
+
+async def test_a_shared_segment_is_brought_back_once(
+    service: Service, donor: Donor, image: Path
+) -> None:
+    if shutil.which("ipcmk") is None:
+        pytest.skip("ipcmk is not installed (apt-get install util-linux-extra)")
+    sandbox, counts = await started(service, donor, ["root", "other"])
+    root = (await pids(sandbox))["old"]
+    subprocess.run(["nsenter", "-i", "-t", str(root), "ipcmk", "-M", "4096"], check=True)
+    before = _segments(root)
+    await save(sandbox, image)
+    for cid, each in zip(("old", "old-other"), counts, strict=True):
+        assert await sandbox.wait(cid) == Exited(code=0)
+        each.close()
+    await sandbox.delete()
+    counts = [Counted(), Counted()]
+    again = await restored(service, image, "new", counter("root"), donor.donation(counts[0].write))
+    await again.create_subcontainer("c")
+    await again.restore_subcontainer("c", counter("other"), donor.donation(counts[1].write))
+    assert before
+    assert _segments((await pids(again))["c"]) == before
+    await again.delete(force=True)
+    for each in counts:
+        each.close()
+
+
+def _segments(pid: int) -> list[str]:
+    """Key, id and size of the shared memory segments where a process is."""
+    rows = subprocess.check_output(["nsenter", "-i", "-t", str(pid), "cat", "/proc/sysvipc/shm"])
+    return [" ".join(row.split()[:4:]) for row in rows.decode().splitlines()[1:]]
+
+
+async def test_a_worker_killed_while_criu_is_at_work(
+    tmp_path: Path, rootfs: Path, probed: Path, criu: str, donor: Donor, image: Path
+) -> None:
+    """CRIU goes on without the worker, and leaves frozen what it found frozen."""
+    slow, begun, go = tmp_path / "criu", tmp_path / "begun", tmp_path / "go"
+    slow.write_text(
+        f'#!/bin/sh\n[ $1 = swrk ] || exec {criu} "$@"\n'
+        f'touch {begun}\nwhile [ ! -e {go} ]; do sleep 0.01; done\nexec {criu} "$@"\n'
+    )
+    slow.chmod(0o755)
+    async with serving(tmp_path / "state", probed, str(slow)) as service:
+        sandbox, counts = await started(service, donor, ["root", "other"])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_save_in_vain, sandbox, image)
+            with anyio.fail_after(30):
+                while not begun.exists():
+                    await anyio.sleep(0.01)
+            os.kill(await service.worker_pid(), signal.SIGKILL)
+        go.touch()
+        for each in counts:
+            await each.numbers(3)
+        assert len(await events(service, "old", "sandbox.checkpoint_failed")) == 1
+        await save(sandbox, image, resume=True)
+        for each in counts:
+            await each.numbers(3)
+        await sandbox.delete(force=True)
+    for each in counts:
+        each.close()
+
+
+async def _save_in_vain(sandbox: SandboxClient, image: Path) -> None:
+    with pytest.raises(CallRefused, match="interrupted"):
+        await save(sandbox, image)
+
+
+@pytest.mark.parametrize(("point", "count"), AMID_IMAGES)
+async def test_a_kill_amid_images(
+    point: str, count: int, tmp_path: Path, probed: Path, criu: str, donor: Donor
+) -> None:
+    killed = Killed(tmp_path / "state", probed, "runc", point, count)
+    killed.service.options = ("--engine-path", f"criu={criu}")
+    async with killed.running() as service:
+        await ImageStory(service, donor, tmp_path).tell()
+        await reconcile(service)
+        assert killed.marker.exists(), "nobody was killed"
+
+
+async def test_the_command_line(service: Service, rootfs: Path, image: Path) -> None:
+    script = "trap 'exit 7' TERM; while :; do sleep 0.05; done"
+    where = ("--rootfs", str(rootfs))
+    assert cli(service, "create", "web", *where, "--", "/bin/sh", "-c", script).returncode == 0
+    assert cli(service, "start", "web").returncode == 0
+    done = cli(service, "checkpoint", "web", str(image))
+    assert done.returncode == 0, done.stderr
+    done = cli(service, "restore", "again", str(image), *where)
+    assert done.returncode == 0, done.stderr
+    assert cli(service, "kill", "again", "TERM").returncode == 0
+    assert cli(service, "wait", "again").stdout == "7\n"
+
+
+async def test_damaged_images_restore_nothing(service: Service, donor: Donor, image: Path) -> None:
+    sandbox, counts = await started(service, donor, ["root"])
+    await save(sandbox, image)
+    await counts[0].rest()
+    await sandbox.wait()
+    await sandbox.delete()
+    whole = image.read_bytes()
+    metadata, begin = read_image(len(whole), lambda offset, length: whole[offset:][:length])
+    (container,) = metadata.containers or ()
+    for file in container.files[::3]:
+        damaged = bytearray(whole)
+        damaged[begin + file.offset + file.length // 2] ^= 0x10
+        image.write_bytes(damaged)
+        text = f"^failed to load kernel: the image is damaged: {file.name} has another SHA-256$"
+        with pytest.raises(CallRefused, match=text):
+            await restored(service, image, file.name, counter("root"), donor.donation())
+        await service.client.sandbox(file.name).delete(force=True)
+    assert await service.client.sandboxes() == []
