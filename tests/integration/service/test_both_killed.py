@@ -5,11 +5,13 @@ import os
 import signal
 
 import anyio
+import anyio.to_thread
 import msgspec
 import pytest
 
-from manager import Donation, Layer
+from manager import CallRefused, Donation, Layer
 from manager.domain.exit_status import Exited, Signaled
+from manager.domain.react import KEEPER_GONE
 from tests.integration.service.conftest import (
     ENGINES,
     Donor,
@@ -123,3 +125,27 @@ def pidfds(pid: int) -> list[str]:
         with contextlib.suppress(FileNotFoundError):  # it opens and closes others meanwhile
             found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
     return [link for link in found if "pidfd" in link]
+
+
+@pytest.mark.parametrize("victims", ["worker", "both"])
+async def test_descriptors_that_died_with_the_worker_are_said_to_be_lost(
+    service: Service, donor: Donor, victims: str
+) -> None:
+    """They waited for the start in the worker alone."""
+    sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+    worker = await service.worker_pid()
+    if victims == "both":
+        await anyio.to_thread.run_sync(service.kill)
+    os.kill(worker, signal.SIGKILL)
+    await wait_for_end(worker)
+    if victims == "both":
+        await anyio.to_thread.run_sync(service.start)
+    with anyio.fail_after(20):
+        while not (lost := [e for e in await service.records() if e.type == "container.hold_lost"]):
+            await anyio.sleep(0.01)
+    told = [msgspec.json.decode(each.data) for each in lost]
+    assert told == [{"container": "sb", "reason": KEEPER_GONE}]
+    with pytest.raises(CallRefused, match="donated"):
+        await sandbox.start_root()
+    await sandbox.destroy("sb")
+    await sandbox.delete()
