@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from eventstore import EventLog, ReadOptions, RecordedEvent, newest_note, open_log, read_checkpoint
 from manager.domain.state import Sandbox
+from manager.schema.marks import Mark, read_marks
 from manager.schema.moment import position_at, window_end, window_start
 from manager.schema.node_fold import NodeFold
 from manager.schema.past import AsOf, as_of, fold_log_at, record_at
@@ -155,6 +156,15 @@ class Trail:
     async def record(self, position: int) -> RecordedEvent | None:
         """The event at a position."""
         return await record_at(self.log, position)
+
+    async def marks(self) -> dict[str, Mark]:
+        """The points that were given names, by name, the oldest first.
+
+        Raises:
+            EventStoreError: The log cannot be read.
+            EventFormatError: A mark is damaged; the text names it.
+        """
+        return await read_marks(self.log)
 
     async def as_of(self, position: int) -> AsOf:
         """A position with its time."""

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from manager.cli import cli
 from manager.domain.mark import MarkAdded, MarkRejected
 from manager.schema.layout import LOG_FILE
+from replay import Trail
 from tests.integration.decided_log import Historian, write_story
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
@@ -70,6 +71,15 @@ async def write_marks_after(root: Path) -> None:
     async with Historian(root) as historian:
         await historian.note(MarkAdded(name="early", at=9))
         await historian.note(MarkAdded(name="now"))
+
+
+async def test_python_programs_find_them_too(tmp_path: Path) -> None:
+    await write_marks(tmp_path / "r")
+    async with Trail.open(tmp_path / "r" / LOG_FILE) as trail:
+        assert {name: mark.at for name, mark in (await trail.marks()).items()} == {
+            "deploy": 1, "before": 1, "late": 4,
+        }  # fmt: skip
+        assert await trail.position("mark:late") == 4
 
 
 def test_a_wrong_name_is_answered_with_one_that_is_there(root: Path) -> None:
