@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-DOCUMENTS = ("docs/security.md", "docs/reliability.md")
+DOCUMENTS = ("docs/security.md", "docs/reliability.md", "docs/gvisor-scenarios.md")
 NAMED = re.compile(r"\b(tests/[\w/.]+?\.py)(?:::(test_\w+))?")
 
 
