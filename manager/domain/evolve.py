@@ -287,8 +287,8 @@ def _executed(
             changes = {"status": "failed", "error": error}
         case e.ProcessExited(exit=exit_status, exited_at_ns=at_ns):
             changes = {"status": "exited", "exit": exit_status, "exited_at_ns": at_ns}
-        case e.ProcessLost(reason=reason):
-            changes = {"status": "lost", "loss": reason}
+        case _:
+            changes = {"status": "lost", "loss": event.reason}
     cid, exec_id = event.container, event.exec_id
     request_id = evolve_exec.request_of(state, cid, exec_id)
     return settle(evolve_exec.update(state, cid, exec_id, **changes), request_id, error)
