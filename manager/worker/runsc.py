@@ -61,7 +61,13 @@ SIGNAL_MAX: Final = 64
 RUNSC: Final = Dialect(
     name="runsc",
     exec=ExecDialect(name="runsc", own_kernel=True),
-    global_options=("--platform=ptrace", "--network=none", "--ignore-cgroups"),
+    global_options=(
+        "--platform=ptrace",
+        "--network=none",
+        "--ignore-cgroups",
+        # Else it never sees what others write into a directory that was donated.
+        "--file-access=shared",
+    ),
     serves_files=True,
     lacks=frozenset(
         {

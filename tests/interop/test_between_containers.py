@@ -63,8 +63,7 @@ async def test_an_open_file_is_passed_on(
         os.close(source)
 
 
-# Not runsc: on it this does not come to an end, for a reason that is not known yet.
-@pytest.mark.parametrize("service", ["crun", "runc", "bwrap"], indirect=True)
+@pytest.mark.parametrize("service", ["crun", "runc", "bwrap", "runsc"], indirect=True)
 async def test_what_one_writes_into_a_shared_directory_another_reads(
     service: Service, donor: Donor, tmp_path: Path
 ) -> None:

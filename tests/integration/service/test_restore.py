@@ -187,11 +187,12 @@ DIES_BADLY = r"""#!/bin/sh
 for last in "$@"; do :; done
 case " $* " in
 *" checkpoint "*)
-    echo its memory > "$8/checkpoint.img"
+    echo its memory > "$9/checkpoint.img"
     exit
     ;;
 *" resume "*)
-    pid=$({real} "$1" "$2" "$3" "$4" "$5" state "$last" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
+    state=$({real} "$1" "$2" "$3" "$4" "$5" "$6" state "$last")
+    pid=$(echo "$state" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
     exec kill -9 "$pid"
     ;;
 esac
