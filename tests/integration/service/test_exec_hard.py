@@ -259,7 +259,9 @@ async def test_destroy_ends_and_tells_all(service: Service, sandbox: SandboxClie
     with pytest.raises(CallRefused, match=f'^waiting for PID {pids[0]}: container "sb" not found$'):
         await sandbox.wait_process("sb", pids[0])
     tags = [each.type for each in await service.records("sandbox-sb")]
-    assert tags.count("process.exited") == len(pids)
+    # Where the kernel of a gVisor sandbox is killed, not every process in it lives to be told of.
+    lost = tags.count("process.lost") if service.engine == "runsc" else 0
+    assert tags.count("process.exited") + lost == len(pids)
     assert tags.index("process.exited") < tags.index("container.destroyed")
 
 
