@@ -98,8 +98,13 @@ class Outbox:
             if isinstance(outcome, w.Saved | w.SaveFailed)
         ]
 
-    def __len__(self) -> int:
-        return len(self._kept)
+    @property
+    def has_news(self) -> bool:
+        """Whether something waits that no later worker could tell.
+
+        That a launch is destroyed is no news: any worker says so of one that it does not know.
+        """
+        return any(not isinstance(each, w.Destroyed) for each in self._kept.values())
 
 
 def _subject(outcome: w.Outcome) -> str:

@@ -59,7 +59,7 @@ class Server:
         self._loop.watch(self._listener.sock.fileno(), self._accept)
 
     def stop(self) -> None:
-        """End the loop as soon as nothing runs and every outcome is acknowledged.
+        """End the loop as soon as nothing runs and all news is acknowledged.
 
         Containers are never killed for it.
         """
@@ -180,5 +180,5 @@ class Server:
 
     def _stop_if_idle(self) -> None:
         idle = self.launches.idle and self.saves.idle
-        if self._stopping and idle and not len(self._outbox):
+        if self._stopping and idle and not self._outbox.has_news:
             self._loop.stop()

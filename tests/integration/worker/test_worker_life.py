@@ -325,6 +325,14 @@ def test_stop_waits_for_containers_and_acknowledgements(own_worker, make_spec, b
     launched.stdio.out.close()
 
 
+def test_a_second_word_of_a_destroy_keeps_no_worker(own_worker):
+    conversation = own_worker.connect(acknowledge=False)
+    conversation.send(w.Destroy(launch_id="destroyed-before"))
+    conversation.expect(w.Destroyed, "destroyed-before")
+    conversation.send(w.Stop())
+    assert own_worker.process.wait(10) == 0
+
+
 def test_sigterm_ends_an_idle_worker(own_worker):
     os.kill(own_worker.pid, signal.SIGTERM)
     assert own_worker.process.wait(10) == 0

@@ -111,7 +111,7 @@ def test_outcomes_are_kept_until_acknowledged():
     for _ in range(3):
         outbox.put(held(outbox.next_seq()))
     outbox.acknowledge(2)
-    assert len(outbox) == 1
+    assert outbox.has_news
     sent.clear()
     assert outbox.send_again()
     assert [each.seq for each in sent] == [3]
