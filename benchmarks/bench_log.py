@@ -18,13 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from benchmarks import raw_log, rival_log
+from benchmarks.event_loop import run
 from benchmarks.recorded import record, recorded
 from eventstore import ANY, Actor, EventLog, NewEvent, open_log, verify_log
 from eventstore.canonical import encode_fields
@@ -84,16 +84,6 @@ QUICK = Sizes(single=20, many=600, read=2_000, streams=5, rival=10, tail=10)
 
 def new_event() -> NewEvent:
     return NewEvent(type="container.exited", data=DATA, actor=ACTOR)
-
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run on uvloop where it is installed, as the service does."""
-    try:
-        import uvloop  # noqa: PLC0415 - an extra
-    except ImportError:
-        return asyncio.run(work)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
 
 
 async def append_each(path: Path, count: int, appenders: int) -> list[float]:

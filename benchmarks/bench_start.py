@@ -36,6 +36,7 @@ from benchmarks.contenders import (
     enter_own_mount_namespace,
     make_rootfs,
 )
+from benchmarks.event_loop import run
 from benchmarks.recorded import record, recorded
 from benchmarks.round_trips import (
     GO,
@@ -49,7 +50,7 @@ from benchmarks.round_trips import (
     Trips,
     measure_round_trips,
 )
-from benchmarks.service import Sandtrail, measure_ready, measure_steps, run
+from benchmarks.service import Sandtrail, measure_ready, measure_steps
 from manager.worker.cgroups import Cgroups
 
 RUNNING, EXIT, LIFE = " -> running", " -> exit on record", " -> whole life"

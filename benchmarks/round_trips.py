@@ -4,7 +4,6 @@ One connection a call, as both clients make them; where a connection is kept, th
 """
 
 import os
-import shutil
 import sqlite3
 import subprocess
 import time
@@ -13,14 +12,15 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.contenders import container_spec
-from benchmarks.service import Sandtrail, run
+from benchmarks.event_loop import run
+from benchmarks.go_program import build_go
+from benchmarks.service import Sandtrail
 from manager import CallRefused
 
-GO_SOURCES: Final = Path("/usr/share/gocode")
-"""Where Debian puts Go libraries: golang-gvisor-gvisor-dev and what it needs."""
-
 GO_PROGRAM: Final = Path(__file__).with_name("gourpc")
-BUILD_SECONDS: Final = 240
+GO_CACHE: Final = Path(os.environ.get("GOCACHE", Path.home() / ".cache" / "go-build"))
+"""Kept between runs: building takes longer than measuring."""
+
 CALLS_SECONDS: Final = 60
 
 RAW_COMMIT: Final = "raw commit, durable"
@@ -36,30 +36,6 @@ Trips = dict[str, list[float]]
 """Seconds of each round trip, by name."""
 
 
-def build_go(directory: Path) -> Path | None:
-    """The Go program; `None` where Go or gVisor's library is not installed."""
-    if shutil.which("go") is None or not (GO_SOURCES / "src/gvisor.dev/gvisor").is_dir():
-        return None
-    program = directory / "gourpc-program"
-    subprocess.run(
-        ["go", "build", "-o", program, "."],
-        cwd=GO_PROGRAM,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(directory),
-            "GO111MODULE": "off",
-            "GOPATH": str(GO_SOURCES),
-            # Kept between runs: building takes longer than measuring.
-            "GOCACHE": os.environ.get("GOCACHE", str(Path.home() / ".cache" / "go-build")),
-            "GOFLAGS": "-buildvcs=false",
-            "CGO_ENABLED": "0",
-        },
-        check=True,
-        timeout=BUILD_SECONDS,
-    )
-    return program
-
-
 def measure_round_trips(
     contender: Sandtrail, rootfs: Path, directory: Path, *, blocks: int, calls: int
 ) -> Trips:
@@ -73,7 +49,7 @@ def measure_round_trips(
         REJECTED: lambda: run(_rejected(contender, calls)),
         TRIVIAL: lambda: run(_trivial(contender, calls)),
     }
-    program, server = build_go(directory), None
+    program, server = build_go(GO_PROGRAM, directory / "gourpc-program", GO_CACHE), None
     if program is not None:
         go_socket = directory / "go.sock"
         server = subprocess.Popen([program, "serve", go_socket], stdout=subprocess.PIPE, text=True)

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from msgspec import Struct
 from typing_extensions import override
 
 from benchmarks.contenders import Batch, Contender, container_spec
+from benchmarks.event_loop import run
 from manager import Donation, Layer, ManagerClient, SandboxClient, connect
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -207,16 +208,6 @@ async def at_once(
             await one(name)
 
     await asyncio.gather(*(client() for _ in range(concurrency)))
-
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run on uvloop where it is installed, as the service does."""
-    try:
-        import uvloop  # noqa: PLC0415 - an extra
-    except ImportError:
-        return asyncio.run(work)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
 
 
 class Phase(Struct, frozen=True):

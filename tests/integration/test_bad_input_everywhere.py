@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,15 @@ from click.testing import CliRunner, Result
 from eventstore import ANY, NewEvent, open_log
 from manager.cli import cli
 from manager.schema.layout import LOG_FILE
+from tests.integration.damaged_logs import (
+    another_database,
+    directory,
+    empty,
+    garbage,
+    half,
+    newer,
+    without_wal,
+)
 from tests.integration.decided_log import write_story
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "logs"
@@ -45,45 +53,8 @@ def call(*args: str) -> Result:
     return CliRunner().invoke(cli, list(args), env={"TZ": "UTC"}, prog_name="sandtrail")
 
 
-def garbage(path: Path, _: Path) -> None:
-    path.write_bytes(b"not a log at all\n" * 500)
-
-
-def empty(path: Path, _: Path) -> None:
-    path.touch()
-
-
-def directory(path: Path, _: Path) -> None:
-    path.mkdir()
-
-
 def missing(path: Path, _: Path) -> None:
     pass
-
-
-def another_database(path: Path, _: Path) -> None:
-    raw = sqlite3.connect(path)
-    raw.execute("CREATE TABLE t (x)")
-    raw.close()
-
-
-def half(path: Path, whole: Path) -> None:
-    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-
-
-def without_wal(path: Path, whole: Path) -> None:
-    shutil.copy(whole, path)
-    raw = sqlite3.connect(path)
-    raw.execute("UPDATE completeness SET whole = 0")
-    raw.commit()
-    raw.close()
-
-
-def newer(path: Path, whole: Path) -> None:
-    shutil.copy(whole, path)
-    raw = sqlite3.connect(path)
-    raw.execute("PRAGMA user_version = 99")
-    raw.close()
 
 
 CODES: dict[Callable[[Path, Path], None], int] = {

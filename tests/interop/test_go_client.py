@@ -1,7 +1,6 @@
 """gVisor's own client library, in Go, against a real service with real containers."""
 
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -9,39 +8,21 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
+from benchmarks.go_program import build_go
 from tests.integration.service.conftest import ENGINES, Service
 
 pytestmark = pytest.mark.runtime
-GO_SOURCES = Path("/usr/share/gocode")
-"""Where Debian puts Go libraries: golang-gvisor-gvisor-dev and what it needs."""
-
 PROGRAM = Path(__file__).parent / "urpcdrive"
-BUILD_SECONDS = 240
 DRIVE_SECONDS = 120
 
 
 @pytest.fixture(scope="session")
 def urpcdrive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program, built against the libraries of this machine; nothing is downloaded."""
-    if shutil.which("go") is None or not (GO_SOURCES / "src/gvisor.dev/gvisor").is_dir():
-        pytest.skip("apt-get install golang-go golang-gvisor-gvisor-dev")
     directory = tmp_path_factory.mktemp("go")
-    program = directory / "urpcdrive"
-    subprocess.run(
-        ["go", "build", "-o", program, "."],
-        cwd=PROGRAM,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(directory),
-            "GO111MODULE": "off",
-            "GOPATH": str(GO_SOURCES),
-            "GOCACHE": str(directory / "cache"),
-            "GOFLAGS": "-buildvcs=false",
-            "CGO_ENABLED": "0",
-        },
-        check=True,
-        timeout=BUILD_SECONDS,
-    )
+    program = build_go(PROGRAM, directory / "urpcdrive", directory / "cache")
+    if program is None:
+        pytest.skip("apt-get install golang-go golang-gvisor-gvisor-dev")
     return program
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,15 @@ from click.testing import CliRunner
 from eventstore import ANY, NewEvent, open_log
 from manager.cli import cli
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
+from tests.integration.damaged_logs import (
+    another_database,
+    directory,
+    empty,
+    garbage,
+    half,
+    newer,
+    without_wal,
+)
 from tests.integration.replay.conftest import Run
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "logs"
@@ -30,43 +38,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "bundle": ("export", "-o", "bundle", "--out", OUT),
     "report": ("report", "--out", OUT),
 }
-
-
-def garbage(path: Path, _: Path) -> None:
-    path.write_bytes(b"not a log at all\n" * 500)
-
-
-def empty(path: Path, _: Path) -> None:
-    path.touch()
-
-
-def directory(path: Path, _: Path) -> None:
-    path.mkdir()
-
-
-def another_database(path: Path, _: Path) -> None:
-    raw = sqlite3.connect(path)
-    raw.execute("CREATE TABLE t (x)")
-    raw.close()
-
-
-def half(path: Path, whole: Path) -> None:
-    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-
-
-def newer(path: Path, whole: Path) -> None:
-    shutil.copy(whole, path)
-    raw = sqlite3.connect(path)
-    raw.execute("PRAGMA user_version = 99")
-    raw.close()
-
-
-def without_wal(path: Path, whole: Path) -> None:
-    shutil.copy(whole, path)
-    raw = sqlite3.connect(path)
-    raw.execute("UPDATE completeness SET whole = 0")
-    raw.commit()
-    raw.close()
 
 
 def unknown_event(path: Path, _: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -79,8 +80,9 @@ def test_what_a_joined_container_leaves_in_a_shared_pid_namespace_ends_with_it(
     worker.expect(w.Started, joined)
     assert worker.expect(w.Exited, joined).status == 4 << 8
     worker.destroy(joined)
-    children = f"/proc/{started.identity.pid}/root/proc/{joined.stdio.read_line()}"
-    assert not os.path.exists(children)
+    seen = Path("/proc", str(started.identity.pid), "root", "proc")
+    assert seen.is_dir()
+    assert not (seen / joined.stdio.read_line()).exists()
 
 
 @pytest.mark.parametrize("which", ["sandbox", "pid_namespace"])
