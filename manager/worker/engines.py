@@ -40,11 +40,15 @@ _VERSION: Final = re.compile(r"(\d+\.\d+\S*)")
 
 
 class Program(Struct, frozen=True, kw_only=True):
-    """An engine's program as found on this machine; `problem` says why it cannot be used."""
+    """An engine's program as found on this machine; `problem` says why it cannot be used.
+
+    ``words`` is what it says of itself: its version and, of bubblewrap, its options.
+    """
 
     name: str
     path: Path | None = None
     version: str = ""
+    words: str = ""
     problem: str = ""
 
 
@@ -71,7 +75,7 @@ def make_engine(program: Program, host: Host, state_dir: Path) -> Engine:
             path=program.path,
             version=program.version,
             host=host,
-            can_join_pid_namespace=JOIN_OPTION in _output_of(program.path, "--help"),
+            can_join_pid_namespace=JOIN_OPTION in program.words,
         )
     dialect, kind = _OCI[program.name]
     own_dir = state_dir / program.name
@@ -82,14 +86,14 @@ def make_engine(program: Program, host: Host, state_dir: Path) -> Engine:
         version=program.version,
         state_dir=own_dir,
         host=host,
-        why_not=_why_not(program.name, program.path),
+        why_not=_why_not(program),
     )
 
 
-def _why_not(name: str, path: Path) -> dict[Feature, str]:
-    if name != "crun":
+def _why_not(program: Program) -> dict[Feature, str]:
+    if program.name != "crun":
         return {}
-    return {"checkpoint": why_crun_does_not_save(_output_of(path, "--version"))}
+    return {"checkpoint": why_crun_does_not_save(program.words)}
 
 
 def why_crun_does_not_save(version: str) -> str:
@@ -135,14 +139,15 @@ def _find(name: str, given: Path | None) -> Program:
         return Program(name=name, problem=f"no program {name} in {ENGINE_ENVIRONMENT['PATH']}")
     if not os.access(path, os.X_OK):
         return Program(name=name, path=path, problem=f"{path} cannot be executed")
-    version = _version(path)
+    words, problem = _output_of(path, "--version"), ""
+    match = _VERSION.search(words)
+    version = match.group(1) if match else ""
     if name == "bwrap":
-        options = _output_of(path, "--help")
-        missing = [option for option in NEEDED_OPTIONS if option not in options]
+        words += _output_of(path, "--help")
+        missing = [option for option in NEEDED_OPTIONS if option not in words]
         if missing:
             problem = f"version {version} is too old: it has no {', '.join(missing)}"
-            return Program(name=name, path=path, version=version, problem=problem)
-    return Program(name=name, path=path, version=version)
+    return Program(name=name, path=path, version=version, words=words, problem=problem)
 
 
 def _in_path(name: str) -> Path | None:
@@ -163,13 +168,8 @@ def _embedded_bwrap() -> Path | None:
     return None
 
 
-def _version(path: Path) -> str:
-    """What a program says of itself; empty if it does not answer in time."""
-    match = _VERSION.search(_output_of(path, "--version"))
-    return match.group(1) if match else ""
-
-
 def _output_of(path: Path, option: str) -> str:
+    """What a program says if it is asked; empty if it does not answer in time."""
     try:
         result = subprocess.run(
             [path, option],
