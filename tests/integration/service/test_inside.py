@@ -265,6 +265,14 @@ async def on_terminal(
     return sandbox
 
 
+async def keep_interrupting(terminal: Terminal) -> None:
+    """Nothing tells when a job has the terminal: until then an interrupt is for the shell."""
+    while True:
+        terminal.type(b"\x03")
+        terminal.type(b"echo status-$?\n")
+        await anyio.sleep(1)
+
+
 @every_engine
 async def test_jobs_are_stopped_and_go_on(
     service: Service, donor: Donor, terminal: Terminal
@@ -278,10 +286,11 @@ async def test_jobs_are_stopped_and_go_on(
     await terminal.says(b"still-2")
     terminal.type(b"echo fore-$((1+1)); fg\n")
     await terminal.says(b"fore-2")
-    terminal.type(b"\x03")
-    terminal.type(b"echo status-$?\n")
-    await terminal.says(b"status-130")
-    terminal.type(b"exit 6\n")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keep_interrupting, terminal)
+        await terminal.says(b"status-130")
+        tasks.cancel_scope.cancel()
+    terminal.type(b"\nexit 6\n")
     assert await sandbox.wait("c1") == Exited(code=6)
 
 
