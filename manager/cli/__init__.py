@@ -26,6 +26,7 @@ COMMANDS: Final = {
         "Show everything about a sandbox or a container, now or then.",
     ),
     "wait": ("manager.cli.wait", "Wait for a container's end."),
+    "stop": ("manager.cli.stop", "Ask a container to end, and end it if it does not."),
     "kill": ("manager.cli.kill", "Send a signal."),
     "pause": ("manager.cli.pause", "Stop everything in a sandbox for a while."),
     "resume": ("manager.cli.resume", "Let a paused sandbox go on."),
@@ -35,6 +36,7 @@ COMMANDS: Final = {
     "stats": ("manager.cli.stats", "Show what containers use."),
     "rm": ("manager.cli.rm", "Remove a sandbox or a container."),
     "log": ("replay.cli.log", "Print the log: any filter, any window, or as it grows."),
+    "events": ("replay.cli.log", "As `log`, under the name that others have for it."),
     "replay": (
         "replay.cli.replay",
         "Ask for states of the past, why they are so, and what would have been.",
@@ -42,6 +44,7 @@ COMMANDS: Final = {
     "mark": ("manager.cli.mark", "Give points of the log names."),
     "audit": ("replay.cli.audit", "Show that the log is what was sealed, and what it says."),
     "doctor": ("manager.cli.doctor", "Try every engine on this machine."),
+    "urpc": ("manager.cli.urpc", "Make one call of the protocol, as it is written."),
     "completion": (
         "manager.cli.completion",
         "Print a script that lets a shell complete commands and ids.",
@@ -49,13 +52,13 @@ COMMANDS: Final = {
     "help": ("manager.cli.help", "Explain a command or a topic."),
 }
 SECTIONS: Final = {
-    "The service": ("serve", "doctor"),
+    "The service": ("serve", "doctor", "urpc"),
     "Containers": (
-        "run", "create", "start", "exec", "wait", "kill", "pause", "resume", "checkpoint",
-        "restore", "rm",
+        "run", "create", "start", "exec", "wait", "stop", "kill", "pause", "resume",
+        "checkpoint", "restore", "rm",
     ),
     "What there is, and was": ("ps", "inspect", "top", "stats"),
-    "The log": ("log", "replay", "mark", "audit"),
+    "The log": ("log", "events", "replay", "mark", "audit"),
     "Help": ("help", "completion"),
 }  # fmt: skip
 """How its help groups them."""

@@ -7,6 +7,7 @@ import click
 
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import WHEN, log_option, root_option
+from manager.terminal.sandbox_filter import SandboxFilter, parse_filters
 from manager.terminal.sandboxes import print_sandboxes
 
 
@@ -15,17 +16,35 @@ from manager.terminal.sandboxes import print_sandboxes
 @log_option
 @json_option
 @click.option("--at", type=WHEN, help="A point of the past; see `sandtrail help when`.")
-def command(root: Path, log: Path | None, as_json: bool, at: str | None) -> None:
-    """List sandboxes and their containers; with --at those of that time, from the log alone."""
-    if at is not None or log is not None:
+@click.option("-a", "--all", "everything", is_flag=True,
+              help="Destroyed containers, too; what has ended is shown anyway.")  # fmt: skip
+@click.option("--filter", "chosen", multiple=True, metavar="KEY=VALUE", callback=parse_filters,
+              help="Only these: sandbox, container, state, engine or command; * and ? as in a "
+              "shell. Repeatable: one of the same key, all of several.")  # fmt: skip
+def command(
+    root: Path,
+    log: Path | None,
+    as_json: bool,
+    at: str | None,
+    everything: bool,
+    chosen: SandboxFilter,
+) -> None:
+    """List sandboxes and their containers; with --at those of that time, from the log alone.
+
+    With --all the log is asked, too: a service forgets what was destroyed, its log does not. Of a
+    sandbox that was deleted `sandtrail log -s SANDBOX` tells, and `ps --at` a point before.
+    """
+    if at is not None or log is not None or everything:
         from manager.terminal.past import show_sandboxes  # noqa: PLC0415 - only for the past
 
-        show_sandboxes(root, log, at or "head", as_json=as_json)
+        show_sandboxes(
+            root, log, at or "head", as_json=as_json, everything=everything, chosen=chosen
+        )
         return
     from manager.cli.session import client_of, run_async  # noqa: PLC0415 - only for what lives
 
     found: list[dict[str, Any]] = run_async(lambda: client_of(root).sandboxes())
     if as_json:
-        print_json("ps", items=found)
+        print_json("ps", items=chosen.chosen(found) if chosen else found)
     else:
-        print_sandboxes(found)
+        print_sandboxes(found, chosen)

@@ -7,8 +7,11 @@ import msgspec
 from manager.domain.state import Sandbox
 
 
-def summary(sandbox: Sandbox) -> dict[str, Any]:
-    """One line of a list: the sandbox, its engine, and the status of each container."""
+def summary(sandbox: Sandbox, *, destroyed: bool = False) -> dict[str, Any]:
+    """One line of a list: the sandbox, its engine, and the status of each container.
+
+    Containers that were ``destroyed`` are among them only if asked for.
+    """
     root = sandbox.containers.get(sandbox.id)
     return {
         "ID": sandbox.id,
@@ -25,7 +28,7 @@ def summary(sandbox: Sandbox) -> dict[str, Any]:
                 "Args0": found.intent.executable if found.intent is not None else "",
             }
             for found in sandbox.containers.values()
-            if found.exists
+            if destroyed or found.exists
         ],
     }
 

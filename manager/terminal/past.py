@@ -14,21 +14,31 @@ from manager.schema.summary import inspection, summary
 from manager.terminal.manners import page
 from manager.terminal.output import print_json
 from manager.terminal.reading import log_path, read_log, say_as_of, unknown
+from manager.terminal.sandbox_filter import NO_FILTER, SandboxFilter
 from manager.terminal.sandboxes import print_sandboxes
 from manager.terminal.tree import tree_lines
 
 
-def show_sandboxes(root: Path, log: Path | None, when: str, *, as_json: bool) -> None:
-    """As ``ps``, at a point of the past."""
+def show_sandboxes(
+    root: Path,
+    log: Path | None,
+    when: str,
+    *,
+    as_json: bool,
+    everything: bool = False,
+    chosen: SandboxFilter = NO_FILTER,
+) -> None:
+    """As ``ps``, at a point of the past; ``everything``: with what was destroyed by then."""
     path = log_path(root, log)
     fold, moment = read_log(lambda: fold_at(path, when))
-    items = [summary(folded.state) for folded in fold.live.values()]
+    items = [summary(folded.state, destroyed=everything) for folded in fold.live.values()]
     page()
     if as_json:
-        print_json("ps", as_of=msgspec.to_builtins(moment), items=items)
+        shown = chosen.chosen(items) if chosen else items
+        print_json("ps", as_of=msgspec.to_builtins(moment), items=shown)
         return
     say_as_of(moment)
-    print_sandboxes(items)
+    print_sandboxes(items, chosen)
 
 
 def show_target(root: Path, log: Path | None, target: str, when: str, *, as_json: bool) -> None:

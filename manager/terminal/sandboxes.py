@@ -3,17 +3,23 @@
 from typing import Any
 
 from manager.terminal.manners import say
+from manager.terminal.sandbox_filter import NO_FILTER, SandboxFilter
 
 COLUMNS = ("SANDBOX", "CONTAINER", "STATUS", "PID", "ENGINE", "STARTED", "COMMAND")
 
 
-def print_sandboxes(items: list[dict[str, Any]]) -> None:
-    """Print summaries (:func:`manager.schema.summary.summary`) as a table."""
+def print_sandboxes(items: list[dict[str, Any]], chosen: SandboxFilter = NO_FILTER) -> None:
+    """Print summaries (:func:`manager.schema.summary.summary`) as a table, those that fit."""
     from manager.terminal.table import print_table  # noqa: PLC0415 - only for people
 
-    rows = rows_of(items)
+    rows, kept = rows_of(items), items
+    containers, sandboxes = str(len(rows)), str(len(items))
+    if chosen:
+        kept = chosen.chosen(items)
+        rows = rows_of(kept)
+        containers, sandboxes = f"{len(rows)} of {containers}", f"{len(kept)} of {sandboxes}"
     print_table(COLUMNS, rows)
-    say(f"containers: {len(rows)}; sandboxes: {len(items)}")
+    say(f"containers: {containers}; sandboxes: {sandboxes}")
 
 
 def rows_of(items: list[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -27,7 +33,7 @@ def _row(sandbox: dict[str, Any], container: dict[str, Any]) -> tuple[str, ...]:
     return (
         sandbox["ID"],
         container["CID"],
-        status_text(container),
+        status_text(sandbox, container),
         str(container["PID"] or "-"),
         sandbox["Engine"],
         local_time(container["StartedAtNs"]) if container["StartedAtNs"] else "-",
@@ -35,10 +41,11 @@ def _row(sandbox: dict[str, Any], container: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def status_text(container: dict[str, Any]) -> str:
-    """A container's status, with how it ended."""
-    ended = container["Exit"]
-    match ended:
+def status_text(sandbox: dict[str, Any], container: dict[str, Any]) -> str:
+    """A container's status, with how it ended, or that its restore failed."""
+    if (sandbox["State"], container["Status"]) == ("restoreFailed", "creating"):
+        return "restoreFailed"
+    match container["Exit"]:
         case {"type": "exited", "code": code}:
             return f"{container['Status']} (exit {code})"
         case {"type": "signaled", "signal": signo}:

@@ -8,13 +8,14 @@ from typing import Any, Final
 import click
 import msgspec
 
-from manager.terminal.ending import EXIT_NO
+from manager.terminal.ending import EXIT_NO, EXIT_UNREADABLE, fail
 from manager.terminal.output import json_option
 from manager.terminal.place import WHEN, log_option, root_option
 from manager.terminal.progress import progress
 from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import harmless_json, printable
 from replay.cli.check import as_object, code_option, run_other_code
+from replay.policy_file import read_policy
 from replay.redecide import Redecision, whatif
 from replay.settings import KEYS, SettingError, Settings, parse_settings
 from replay.trail import Trail, Window
@@ -30,12 +31,25 @@ TITLES: Final = {
 }
 
 
-def settings(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> Settings:
+def settings(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
     """Settings, all of them known."""
     try:
-        return parse_settings(given)
+        parse_settings(given)
     except SettingError as error:
         raise click.BadParameter(str(error)) from None
+    return given
+
+
+def policy(ctx: click.Context, param: click.Parameter, path: Path | None) -> tuple[str, ...]:
+    """The settings of a file, all of them known."""
+    if path is None:
+        return ()
+    try:
+        return settings(ctx, param, read_policy(path))
+    except SettingError as error:
+        raise click.BadParameter(f"{printable(str(path))}: {error}") from None
+    except OSError as error:
+        fail(f"{printable(str(path))}: {error.strerror}", EXIT_UNREADABLE)
 
 
 @click.command("whatif")
@@ -44,6 +58,8 @@ def settings(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> S
 @json_option
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", callback=settings,
               help="; ".join(f"{key}: {values}" for key, values in KEYS.items()))  # fmt: skip
+@click.option("--policy", type=click.Path(path_type=Path), metavar="FILE", callback=policy,
+              help="Such settings in TOML or JSON; --set goes before them.")  # fmt: skip
 @code_option
 @click.option("--cascade", is_flag=True, help="Go on from what would have been, not what was.")
 @click.option("--fail-on", type=click.Choice(["widened", "narrowed", "any"]),
@@ -59,7 +75,8 @@ def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
     """
     if how["code"] is not None:
         run_other_code(how["code"])
-    settings, cascade = how["settings"], how["cascade"]
+    cascade = how["cascade"]
+    settings = parse_settings((*how["policy"], *how["settings"]))
     path = log_path(root, log)
     found: list[Redecision] = []
     counts: Counter[str] = Counter()

@@ -34,6 +34,7 @@ def schema_of(told: Any) -> Any:
 
 CALLS = [
     ("ps", "--at", "head"),
+    ("ps", "--all", "--filter", "state=running"),
     ("inspect", "lenient", "--at", "head"),
     ("inspect", "lenient/web", "--at", "head"),
     ("replay", "show", "--at", "#9"),
@@ -62,10 +63,12 @@ CALLS = [
 PRINTS = {
     **{name: (name,) for name in (
         "create", "start", "run", "exec", "wait", "kill", "pause", "resume", "checkpoint",
-        "restore", "rm", "ps", "inspect", "top", "stats", "doctor", "help", "completion",
+        "restore", "rm", "stop", "urpc", "ps", "inspect", "top", "stats", "doctor", "help",
+        "completion",
     )},
     "serve": ("ready",),
     "log": ("event",),
+    "events": ("event",),
     "mark add": ("mark",),
     "mark ls": ("marks",),
     "replay show": ("ps", "inspect"),

@@ -89,6 +89,54 @@ def test_what_was_not_there(root: Path, args: tuple[str, ...], code: int, says: 
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (("state=running",), ["web", "side"]),
+        (("status=running", "sandbox=web", "name=s*"), ["side"]),
+        (("container=web", "container=hello"), ["hello", "web"]),
+        (("engine=bwrap",), ["hello", "fails", "web", "side"]),
+        (("engine=bwrap", "id=fails"), ["fails"]),
+        (("command=e?ho",), ["hello"]),
+        (("sandbox=nobody",), []),
+    ],
+)
+def test_only_those_that_are_asked_for(
+    root: Path, asked: tuple[str, ...], expected: list[str]
+) -> None:
+    options = [word for each in asked for word in ("--filter", each)]
+    told = json.loads(call(root, "ps", "--json", "--at", "head~13", *options).stdout)
+    assert [each["CID"] for sandbox in told["items"] for each in sandbox["Containers"]] == expected
+    counted = call(root, "ps", "--at", "head~13", *options).stderr
+    assert f"containers: {len(expected)} of 4; sandboxes: {len(told['items'])} of 3" in counted
+
+
+def test_what_was_destroyed_is_shown_if_asked_for(root: Path) -> None:
+    def cids(*args: str) -> dict[str, str]:
+        items = json.loads(call(root, "ps", "--json", "--at", "#40", *args).stdout)["items"]
+        return {each["CID"]: each["Status"] for one in items for each in one["Containers"]}
+
+    less, everything = cids(), cids("--all")
+    assert "hello" not in less
+    assert everything == {"hello": "destroyed", **less}
+    assert cids("-a", "--filter", "state=destroyed") == {"hello": "destroyed"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ("colour=red", "is no filter: want sandbox=…, container=…, state=…, engine=…"),
+        ("running", "is no filter: want sandbox=…"),
+        ("state=runing", "nothing is ever in the state 'runing': did you mean 'running'?"),
+        ("state=", "want absent, created, "),
+    ],
+)
+def test_filters_that_are_none(root: Path, asked: str, says: str) -> None:
+    done = call(root, "ps", "--at", "head", "--filter", asked)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert says in " ".join(done.stderr.split())
+
+
 async def test_the_same_from_python(root: Path) -> None:
     async with Trail.open(root / LOG_FILE) as trail:
         fold, moment = await trail.at("#7")

@@ -265,6 +265,52 @@ def test_nothing_changed_changes_nothing(root: Path) -> None:
     assert told(root, "whatif")["verdicts"]["same"] == told(root, "whatif")["decisions"]
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ('restore-spec-validation = "ignore"\nengine = "bwrap"', ("ignore", "bwrap")),
+        ('{"restore-spec-validation": "ignore", "engine": "bwrap"}', ("ignore", "bwrap")),
+    ],
+)
+def test_a_policy_in_a_file(root: Path, tmp_path: Path, text: str, meant: tuple[str, str]) -> None:
+    file = tmp_path / "policy"
+    file.write_text(text)
+    policy, engine = meant
+    by_hand = ("--set", f"restore-spec-validation={policy}", "--set", f"engine={engine}")
+    assert told(root, "whatif", "--policy", str(file)) == told(root, "whatif", *by_hand)
+    over = told(root, "whatif", "--policy", str(file), "--set", "engine=crun")
+    assert over["settings"]["engine"] == "crun", "--set goes before the file"
+    file.write_text('permit = ["hooks", "namespace-paths"]\nignore-namespace-paths = false')
+    settings = told(root, "whatif", "--policy", str(file))["settings"]
+    assert (settings["permits"], settings["ignore_namespace_paths"]) == (
+        ["hooks", "namespace-paths"], False,
+    )  # fmt: skip
+    file.write_text("permit = []")
+    assert told(root, "whatif", "--policy", str(file))["settings"]["permits"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("restore-spec-validation = strict", 2, "neither TOML nor JSON"),
+        ('{"engine": "crun"', 2, "neither TOML nor JSON"),
+        ("colour = 'red'", 2, "'colour=red' is no setting: want restore-spec-validation="),
+        ("engine = 3", 2, "engine: want text, true, false or a list of names, not 3"),
+        ("restore-spec-validation = 'strict'", 2, "want ignore, warning or enforce"),
+        (None, 5, "No such file"),
+    ],
+)
+def test_files_that_are_no_policy(
+    root: Path, tmp_path: Path, text: str | None, code: int, says: str
+) -> None:
+    file = tmp_path / "policy"
+    if text is not None:
+        file.write_text(text)
+    done = call(root, "whatif", "--policy", str(file))
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert says in " ".join(done.stderr.replace("│", "").split())
+
+
 @pytest.mark.parametrize("command", ["check", "whatif"])
 def test_other_code_decides(root: Path, tmp_path: Path, command: str) -> None:
     other = tmp_path / "code"

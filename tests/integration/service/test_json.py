@@ -44,6 +44,12 @@ async def test_every_command_of_the_service(service: Service, rootfs: Path) -> N
     assert [each["CID"] for each in told_by(service, "ps")["items"][0]["Containers"]] == [
         "web", "job",
     ]  # fmt: skip
+    assert (
+        told_by(service, "ps", "--filter", "name=j*")["items"][0]["Containers"][0]["CID"] == "job"
+    )
+    assert (
+        told_by(service, "urpc", "sandboxManager.List")["result"] == told_by(service, "ps")["items"]
+    )
     assert told_by(service, "inspect", "web")["item"]["phase"] == "started"
     assert told_by(service, "inspect", "web/job")["item"]["status"] == "running"
     assert "sleep" in {each["cmd"] for each in told_by(service, "top", "web")["items"]}
@@ -55,6 +61,9 @@ async def test_every_command_of_the_service(service: Service, rootfs: Path) -> N
     assert told_by(service, "kill", "web/job", "KILL")["signal"] == 9
     assert told_by(service, "wait", "web/job")["exit"]["signal"] == 9
     assert told_by(service, "rm", "web/job")["container"] == "web/job"
+    gone = told_by(service, "ps", "--all")["items"][0]["Containers"]
+    assert [each["Status"] for each in gone] == ["running", "destroyed"]
+    assert told_by(service, "stop", "web", "-t", "0")["killed"]
     assert told_by(service, "rm", "--force", "web")["container"] == "web"
     told_by(service, "audit", "reconcile")
 
