@@ -60,6 +60,16 @@ def inode(pidfd: int) -> int:
     return 0 if status.st_dev == shared.st_dev else status.st_ino
 
 
+def number(pidfd: int) -> int:
+    """The process's pid, as numbered here; 0 if it was reaped.
+
+    Source: pidfd_open(2), the field Pid of /proc/self/fdinfo.
+    """
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        found = dict(line.split(":", 1) for line in file)
+    return max(0, int(found["Pid"]))
+
+
 def start_ticks(pid: int) -> int:
     """When the process started, in clock ticks since boot; 0 if it is gone.
 

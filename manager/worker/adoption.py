@@ -48,27 +48,41 @@ def remaining_life(
     A record of an earlier boot of the machine is cleaned up after like any other; its container
     is lost.
     """
-    engine = machine.engines.get(record.engine)
-    if record.identity is None:
-        if kept is not None:
-            kept.close()
+    engine = machine.engine_of(record.engine)
+    identity = _identity(record, kept)
+    if identity is None:
         kill_engine_processes(record.engine_id)
         reason = "the worker was killed while it was starting this container"
         if record.boot_id != machine.boot_id:
             reason = f"{REBOOTED} while this container was being started"
         return launch.abandoned_life(engine, LaunchFailed("interrupted", reason))
-    handle = kept or open_same_process(record.identity, machine.boot_id)
+    handle = kept or open_same_process(identity, machine.boot_id)
     if handle is None:
-        return launch.lost_life(engine, why_lost(record.identity, machine.boot_id))
+        return launch.lost_life(engine, why_lost(identity, machine.boot_id))
     if engine is None:
         handle.close()
-        return launch.lost_life(None, f"{record.engine} does not work any more: it was ended")
+        return launch.lost_life(None, f"there is no engine {record.engine!r} here: it was ended")
     cgroup = machine.cgroups.of_launch(record.engine_id)
-    running = observe(record.engine_id, record.identity.pid, handle, cgroup)
-    running.start_ticks = record.identity.start_ticks
+    running = observe(record.engine_id, identity.pid, handle, cgroup)
+    running.start_ticks = identity.start_ticks
     running.maybe_paused = True
     engine.adopt(running)
     return launch.adopted_life(running, engine)
+
+
+def _identity(record: Record, kept: OwnedFd | None) -> w.PidIdentity | None:
+    """What the record says, unless the disk was full when it was to be written.
+
+    A container's init is kept as soon as it runs, and never before.
+    """
+    if kept is None:
+        return record.identity
+    inode = pidfd.inode(kept.number)
+    if record.identity is not None and record.identity.pidfd_inode in (0, inode):
+        return record.identity
+    pid = pidfd.number(kept.number)
+    ticks = pidfd.start_ticks(pid)
+    return w.PidIdentity(pid=pid, start_ticks=ticks, pidfd_inode=inode, boot_id=record.boot_id)
 
 
 def why_lost(identity: w.PidIdentity, boot_id: str) -> str:

@@ -1,5 +1,6 @@
 """The end of a control group: the kernel takes a moment for each of its steps."""
 
+from collections.abc import Callable
 from typing import Final
 
 from manager.worker.cgroups import Cgroup
@@ -8,6 +9,14 @@ from manager.worker.loop import Pause, Steps
 POLL_SECONDS: Final = 0.01
 ROUNDS_MAX: Final = 500
 """How often, and how many times, to look whether a killed container's processes are gone."""
+
+
+def until(done: Callable[[], bool]) -> Steps[None]:
+    """Wait for what follows a container's end by itself, though not for ever."""
+    for _ in range(ROUNDS_MAX):
+        if done():
+            return
+        yield Pause(seconds=POLL_SECONDS)
 
 
 def empty(cgroup: Cgroup) -> Steps[list[str]]:

@@ -3,7 +3,9 @@
 One small file each, written before the outcome is sent and removed when it is acknowledged.
 """
 
+import contextlib
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -11,6 +13,8 @@ from typing import Final, TypeAlias
 import msgspec
 
 from manager.schema import worker as w
+
+logger = logging.getLogger(__name__)
 
 _FILE_MODE: Final = 0o600
 
@@ -34,16 +38,28 @@ class Ends:
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def put(self, end: End) -> None:
-        """Write one. Not synced: it is for a worker that is killed, not for a machine that is."""
+        """Write one. Not synced: it is for a worker that is killed, not for a machine that is.
+
+        Where the disk takes no more this worker alone knows, and the program's log says so.
+        """
         path = self._path(subject_of(end))
         draft = path.with_suffix(".new")
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _FILE_MODE), "wb") as file:
-            file.write(msgspec.json.encode(end))
-        draft.rename(path)
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            with open(os.open(draft, flags, _FILE_MODE), "wb") as file:
+                file.write(msgspec.json.encode(end))
+            draft.rename(path)
+        except OSError as error:
+            logger.warning("worker.end_not_written subject=%s %s", subject_of(end), error)
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
 
     def remove(self, end: End) -> None:
-        """Forget one."""
-        self._path(subject_of(end)).unlink(missing_ok=True)
+        """Forget one. If that cannot be, a later worker tells it once more, which harms nobody."""
+        try:
+            self._path(subject_of(end)).unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("worker.end_not_removed subject=%s %s", subject_of(end), error)
 
     def read(self) -> list[End]:
         """What a former worker left, oldest first; a file that was not finished says nothing."""

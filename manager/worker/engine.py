@@ -13,6 +13,7 @@ from manager.domain.spec import Process, Rlimit, Spec
 from manager.kernel import pidfd
 from manager.kernel.namespaces import open_namespace
 from manager.schema.observation import ProcessFacts
+from manager.schema.worker_facts import PidIdentity
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.cgroups import Cgroup
 from manager.worker.criu import Criu
@@ -148,6 +149,15 @@ class Running(Struct, kw_only=True):
     maybe_paused: bool = False
     kernel: OwnedFd | None = None
     config: bytes = b""
+
+    def identity(self, boot_id: str) -> PidIdentity:
+        """Which process its init is, for whoever comes later in this boot of the machine."""
+        return PidIdentity(
+            pid=self.pid,
+            start_ticks=self.start_ticks,
+            pidfd_inode=pidfd.inode(self.pidfd.number) if self.pidfd is not None else 0,
+            boot_id=boot_id,
+        )
 
     def close(self) -> None:
         """Close the descriptors."""

@@ -62,17 +62,18 @@ def find_programs(paths: Mapping[str, Path]) -> tuple[Program, ...]:
 
 
 def make_engine(program: Program, host: Host, state_dir: Path) -> Engine:
-    """Make an engine of a program without a problem.
+    """Make an engine of a program.
 
     Args:
-        program: Found before.
+        program: Found before. If it has a problem, the engine may only be asked to look after
+            containers that run already.
         host: What it needs of this machine.
         state_dir: Parent of the directories for the engines' own state; existing.
     """
-    assert program.path is not None
+    path = program.path or Path(program.name)
     if program.name == "bwrap":
         return BwrapEngine(
-            path=program.path,
+            path=path,
             version=program.version,
             host=host,
             can_join_pid_namespace=JOIN_OPTION in program.words,
@@ -82,7 +83,7 @@ def make_engine(program: Program, host: Host, state_dir: Path) -> Engine:
     own_dir.mkdir(mode=0o700, exist_ok=True)
     return kind(
         dialect,
-        path=program.path,
+        path=path,
         version=program.version,
         state_dir=own_dir,
         host=host,
@@ -145,7 +146,9 @@ def _find(name: str, given: Path | None) -> Program:
     if name == "bwrap":
         words += _output_of(path, "--help")
         missing = [option for option in NEEDED_OPTIONS if option not in words]
-        if missing:
+        if not words:
+            problem = f"{path} does not say what it can do"
+        elif missing:
             problem = f"version {version} is too old: it has no {', '.join(missing)}"
     return Program(name=name, path=path, version=version, words=words, problem=problem)
 

@@ -169,7 +169,10 @@ class Execs:
             pid=number,
             started_at_ns=time.time_ns(),
         )
-        self._machine.exec_records.write(record)
+        try:
+            self._machine.exec_records.write(record)
+        except OSError as error:  # it runs, so a full disk is no reason to fail
+            logger.warning("worker.record_not_written exec_id=%s %s", command.exec_id, error)
         reached("exec.done")
         self._reports.executed(record, engine)
         reached("exec.reported")
@@ -257,13 +260,8 @@ class Execs:
     def _identify(self, running: Running) -> w.PidIdentity:
         if running.pidfd is not None:
             running.start_ticks = pidfd.start_ticks(running.pid)
-        return w.PidIdentity(
-            pid=running.pid,
-            start_ticks=running.start_ticks,
-            pidfd_inode=pidfd.inode(running.pidfd.number) if running.pidfd is not None else 0,
-            boot_id=self._machine.boot_id,
-        )
+        return running.identity(self._machine.boot_id)
 
     def _engine_of(self, record: ExecRecord) -> Engine | None:
         names = {each.launch_id: each.engine for each in self._machine.records.read()}
-        return self._machine.engines.get(names.get(record.launch_id, ""))
+        return self._machine.engine_of(names.get(record.launch_id, ""))

@@ -49,10 +49,28 @@ class Keeper:
                     self._workers[worker.fileno()] = worker
                     self._poll.register(worker, select.POLLIN)
                 else:
-                    leaving = self._hear(self._workers[fd]) or leaving
+                    leaving = self._hear_out(self._workers[fd]) or leaving
+
+    def _hear_out(self, worker: socket.socket) -> bool:
+        """Do all that it has said so far; returns whether it is time to leave.
+
+        The last words of a worker that was killed count before the questions of the next one: who
+        came first is polled first.
+        """
+        leaving = False
+        while worker.fileno() >= 0 and not leaving:
+            try:
+                leaving = self._hear(worker)
+            except BlockingIOError:
+                break
+        return leaving
 
     def _hear(self, worker: socket.socket) -> bool:
-        """Do what one packet says; returns whether it is time to leave."""
+        """Do what one packet says; returns whether it is time to leave.
+
+        Raises:
+            BlockingIOError: There is none.
+        """
         try:
             packet, fds = _receive(worker)
             verb, name = packet[:1], packet[1:]
@@ -67,6 +85,8 @@ class Keeper:
                 self._hang_up(worker)
             for fd in fds:
                 os.close(fd)
+        except BlockingIOError:
+            raise
         except OSError:
             self._hang_up(worker)
             return False
@@ -91,7 +111,8 @@ class Keeper:
 
 def _receive(worker: socket.socket) -> tuple[bytes, list[int]]:
     room = socket.CMSG_SPACE(_FD_BYTES)
-    packet, ancillary, _, _ = worker.recvmsg(PACKET_BYTES_MAX, room, socket.MSG_CMSG_CLOEXEC)
+    flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+    packet, ancillary, _, _ = worker.recvmsg(PACKET_BYTES_MAX, room, flags)
     fds = array.array("i")
     for level, kind, payload in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

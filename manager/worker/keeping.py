@@ -18,7 +18,11 @@ logger = logging.getLogger(__name__)
 
 SOCKET_NAME: Final = "keeper.sock"
 ANSWER_SECONDS: Final = 5.0
-"""Longest wait for a keeper to say what it keeps."""
+"""Longest wait for a keeper to say what it keeps, or to make room for more to be told.
+
+The kernel takes some 270 packets that nobody has read yet; whoever adopts more containers than that
+waits a moment for the keeper.
+"""
 
 
 class Keeping:
@@ -83,6 +87,7 @@ class Keeping:
     def _replace(self) -> None:
         self._hang_up()
         try:
+            self._path.unlink(missing_ok=True)  # one that does not answer may still listen
             self._keeper = self._start()
             for name, pidfd in self._lent.items():
                 send_with_fds(self._keeper, b"+" + name.encode(), (pidfd.number,))
@@ -97,9 +102,14 @@ class Keeping:
 
     def _connect(self) -> socket.socket | None:
         try:
-            return connect_unix(self._path, kind=socket.SOCK_SEQPACKET)
+            return self._reach()
         except (FileNotFoundError, ConnectionRefusedError):
             return None
+
+    def _reach(self) -> socket.socket:
+        sock = connect_unix(self._path, kind=socket.SOCK_SEQPACKET)
+        sock.settimeout(ANSWER_SECONDS)
+        return sock
 
     def _start(self) -> socket.socket:
         listener = UnixListener.bind(self._path, kind=socket.SOCK_SEQPACKET)
@@ -110,18 +120,16 @@ class Keeping:
             stdio = (listener.sock.fileno(), nothing.number, nothing.number)
             self._processes.forget(self._processes.spawn(program, stdio=stdio))
             # It will accept when it has started; until then packets wait in the socket.
-            return connect_unix(self._path, kind=socket.SOCK_SEQPACKET)
+            return self._reach()
 
     def _ask(self, sock: socket.socket) -> dict[str, OwnedFd]:
         kept: dict[str, OwnedFd] = {}
-        sock.settimeout(ANSWER_SECONDS)
         sock.send(b"?")
         while True:
             answer = recv_with_fds(sock, keeper.PACKET_BYTES_MAX)
             if answer.data[:1] != b"=":
                 break
             kept[answer.data[1:].decode()] = answer.files.take_first()
-        sock.setblocking(False)
         if answer.data != b".":
             for pidfd in kept.values():
                 pidfd.close()

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from manager.kernel import pidfd
 from manager.kernel.fail_points import reached
 from manager.schema import worker as w
 from manager.schema.observation import ProcessFacts, UsageFacts
@@ -58,7 +57,6 @@ class Launch:
         self.launch_id = command.launch_id
         self.phase: Phase = "launching"
         self.identity: w.PidIdentity | None = None
-        self.gone = False
         self.destroy_wanted = False
         self.executing = 0
         self._streams: FdBundle | None = None
@@ -116,13 +114,22 @@ class Launch:
         yield from self._finish()
 
     def abandoned_life(self, engine: Engine | None, failure: LaunchFailed) -> Steps[None]:
-        """Remove what a former worker left of a start that it did not finish."""
+        """Remove what there is of a start that was not finished, or not begun."""
         self._engine = engine
         yield from self._fail(failure)
 
-    def give_up(self, failure: LaunchFailed) -> Steps[None]:
-        """Fail before anything was begun."""
-        yield from self._fail(failure)
+    def crashed_life(self, error: Exception) -> Steps[None]:
+        """End a life that a defect of this program has cut short; its end is told, whatever it was.
+
+        Else it would be waited for until this worker ends, and would keep it from ending.
+        """
+        why = f"a defect of the worker: {type(error).__name__}: {error}"
+        if self.phase == "launching":
+            yield from self._fail(LaunchFailed("create", why))
+        elif self.phase == "running":
+            yield from self.lost_life(self._engine, why)
+        else:
+            yield from self._finish()
 
     @property
     def interruptible(self) -> bool:
@@ -216,9 +223,12 @@ class Launch:
                 self._streams = self._engine.streams(running)
             except OSError as problem:
                 return f"its streams cannot be kept: {problem.strerror}"
-        error = yield from self._engine.save(running, image)
-        if error:
-            self._close_streams()
+        error = "it crashed"
+        try:
+            error = yield from self._engine.save(running, image)
+        finally:
+            if error:
+                self._close_streams()
         return error
 
     def revive(self, image: Path) -> Steps[w.Revived | None]:
@@ -306,11 +316,11 @@ class Launch:
         self._know(running)
         reached("launch.done")
         if self.identity is not None:
+            self._settled()
             cpu_ns = (self.usage().cpu_ns or 0) if self.command.held_image else 0
             self._reports.started(
                 self.launch_id, self.identity, self._engine, phases, cpu_ns=cpu_ns
             )
-            self._settled()
             reached("launch.reported")
         report = yield from self._engine.wait(running)
         while (successor := (yield from self._successor(running))) is not None:
@@ -336,12 +346,7 @@ class Launch:
 
     def _know(self, running: Running) -> None:
         """Leave word of the process for the next worker."""
-        self.identity = w.PidIdentity(
-            pid=running.pid,
-            start_ticks=running.start_ticks,
-            pidfd_inode=pidfd.inode(running.pidfd.number) if running.pidfd is not None else 0,
-            boot_id=self._machine.boot_id,
-        )
+        self.identity = running.identity(self._machine.boot_id)
         self._machine.records.running(self.command, self.identity)
         if running.pidfd is not None:
             self._machine.keeping.keep(self.launch_id, running.pidfd)
@@ -370,7 +375,6 @@ class Launch:
         self._leave(leftovers)
 
     def _leave(self, leftovers: list[str]) -> None:
-        self.gone = True
         if self.destroy_wanted:
             self._reports.destroyed(self.launch_id, tuple(leftovers))
 
@@ -379,7 +383,8 @@ class Launch:
         leftovers: list[str] = []
         try:
             leftovers += yield from emptying.empty(self._cgroup)
-            yield from self._executions_ended()
+            # What was executed in it is dead by now, and to be told before its container is gone.
+            yield from emptying.until(lambda: not self.executing)
             if self._engine is not None:
                 leftovers += yield from self._engine.clean_up(self.command.engine_id)
             leftovers += self._stage.remove()
@@ -391,10 +396,3 @@ class Launch:
             if self._running is not None:
                 self._running.close()
         return leftovers
-
-    def _executions_ended(self) -> Steps[None]:
-        """Let what was executed in it, and is dead by now, be told before its container is gone."""
-        for _ in range(emptying.ROUNDS_MAX):
-            if not self.executing:
-                return
-            yield Pause(seconds=emptying.POLL_SECONDS)

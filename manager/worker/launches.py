@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ from manager.worker.outbox import Outbox
 from manager.worker.records import LEFTOVER_PREFIX, PRIVATE_PREFIXES, TRIAL_PREFIX, Record
 from manager.worker.reports import Reports
 from manager.worker.starting import Request
+
+logger = logging.getLogger(__name__)
 
 LAUNCHES_IN_FLIGHT_MAX: Final = 2 * (os.cpu_count() or 1)
 """Starts under way at a time: more of them only make each slower."""
@@ -182,7 +185,7 @@ class Launches:
             if record.launch_id in told:
                 if handle is not None:
                     handle.close()
-                steps = launch.told_life(self._machine.engines.get(record.engine))
+                steps = launch.told_life(self._machine.engine_of(record.engine))
             else:
                 steps = remaining_life(launch, record, self._machine, handle)
             self._known[launch.launch_id] = launch
@@ -209,7 +212,7 @@ class Launches:
         )
         self._known[launch.launch_id] = launch
         kill_engine_processes(leftover.engine_id)
-        self._begin(launch, launch.told_life(self._machine.engines.get(leftover.engine)))
+        self._begin(launch, launch.told_life(self._machine.engine_of(leftover.engine)))
 
     def _start_next(self) -> None:
         while self._queue and self._in_flight < LAUNCHES_IN_FLIGHT_MAX:
@@ -229,7 +232,7 @@ class Launches:
                 self._queue.remove(entry)
                 entry[1].close()
                 self._in_flight += 1
-                self._begin(launch, launch.give_up(LaunchAborted()))
+                self._begin(launch, launch.abandoned_life(None, LaunchAborted()))
                 return
 
     def _begin(self, launch: Launch, steps: Steps[None]) -> None:
@@ -238,10 +241,19 @@ class Launches:
             self._tasks[launch.launch_id] = task
 
     def _whole(self, launch: Launch, steps: Steps[None]) -> Steps[None]:
-        yield from steps
-        del self._known[launch.launch_id]
-        self._tasks.pop(launch.launch_id, None)
-        self._over[launch.launch_id] = None
+        try:
+            try:
+                yield from steps
+            except Exception as error:
+                logger.exception("worker.life_crashed launch_id=%s", launch.launch_id)
+                yield from launch.crashed_life(error)
+        finally:
+            self._forget(launch.launch_id)
+
+    def _forget(self, launch_id: str) -> None:
+        del self._known[launch_id]
+        self._tasks.pop(launch_id, None)
+        self._over[launch_id] = None
         if len(self._over) > LAUNCHES_REMEMBERED_MAX:
             self._over.popitem(last=False)
         self._changed()

@@ -31,6 +31,8 @@ class Machine(Struct, kw_only=True):
         engine_states: Directory with a directory for each engine's own state.
         keeping: Has their pidfds kept, for the same.
         images: Room for what goes into images, or comes out of them.
+        engines: Those whose programs are here.
+        absent: The others: they can look after what runs already, and start nothing.
     """
 
     processes: Processes
@@ -46,7 +48,12 @@ class Machine(Struct, kw_only=True):
     keeping: Keeping
     images: Path
     engines: Mapping[str, Engine]
+    absent: Mapping[str, Engine]
     engine_states: Path
+
+    def engine_of(self, name: str) -> Engine | None:
+        """What looks after a container of that engine's, whether its program is here or not."""
+        return self.engines.get(name) or self.absent.get(name)
 
     def take_stock(self) -> tuple[list[Leftover], list[Record]]:
         """What former workers left behind, and the launches that they were still busy with."""

@@ -219,12 +219,15 @@ class OciEngine:
         """See :class:`manager.worker.engine.Engine`."""
         if not self._traces(engine_id):
             return []
-        result = yield from commands.run(
-            self._host.processes,
-            [*self._command(), *self._dialect.delete, "--", engine_id],
-            seconds=DELETE_SECONDS,
-            nothing=self._host.nothing.number,
-        )
+        try:
+            result = yield from commands.run(
+                self._host.processes,
+                [*self._command(), *self._dialect.delete, "--", engine_id],
+                seconds=DELETE_SECONDS,
+                nothing=self._host.nothing.number,
+            )
+        except OSError as error:  # its program is gone: all that there is are files
+            result = commands.Result(code=os.EX_UNAVAILABLE, output=str(error))
         for path in self._traces(engine_id):
             # runsc leaves its lock behind, and no engine removes a state that was never finished.
             if path.is_dir():

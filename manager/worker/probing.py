@@ -4,6 +4,7 @@ What is found is remembered for as long as the program and the boot of the machi
 a failure is not: it may have been the machine's mood.
 """
 
+import logging
 import os
 import platform
 import uuid
@@ -29,6 +30,8 @@ from manager.worker.records import TRIAL_PREFIX
 from manager.worker.reports import Reports
 from manager.worker.starting import Request
 from manager.worker.tiny_program import tiny_program
+
+logger = logging.getLogger(__name__)
 
 PROBE_SECONDS: Final = 10.0
 """Longest time for a container that does nothing, from its launch to its end."""
@@ -114,7 +117,10 @@ class Prober:
         yield from trial
         self._pending.discard(name)
         if not self._pending:
-            self._memory.write_bytes(msgspec.json.encode(self._proofs))
+            try:
+                self._memory.write_bytes(msgspec.json.encode(self._proofs))
+            except OSError as error:
+                logger.warning("worker.trials_not_remembered %s", error)
             done()
 
     def _try_criu(self, path: Path) -> Steps[None]:

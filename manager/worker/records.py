@@ -6,6 +6,7 @@ happened is the manager's log.
 """
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from manager.schema import worker as w
+
+logger = logging.getLogger(__name__)
 
 TRIAL_PREFIX: Final = "trial:"
 """Begins the launch id of a container that only shows that an engine works: no manager's."""
@@ -59,13 +62,16 @@ class Records:
         self._write(command, None)
 
     def running(self, command: w.Launch, identity: w.PidIdentity) -> None:
-        """The container's init is this process."""
-        self._write(command, identity)
+        """The container's init is this process.
+
+        It runs, so a full disk is no reason to fail: the keeper has its pidfd as well.
+        """
+        self._try_to_write(command, identity)
 
     def left(self, command: w.Launch) -> None:
         """It is over, but not all of it could be removed: the next worker is to try again."""
         self._process.pop(command.engine_id, None)
-        self._write(command, None, over=True)
+        self._try_to_write(command, None, over=True)
 
     def names(self) -> frozenset[str]:
         """Engine ids of all records, whether they can be read or not."""
@@ -78,8 +84,12 @@ class Records:
     def remove(self, engine_id: str) -> None:
         """Nothing is left of it."""
         self._process.pop(engine_id, None)
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(self._directory / engine_id)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            logger.warning("worker.record_not_removed engine_id=%s %s", engine_id, error)
 
     def read(self) -> list[Record]:
         """All records; one that cannot be read was never finished, and is removed."""
@@ -91,6 +101,16 @@ class Records:
                 path.unlink(missing_ok=True)
         self._process |= {each.engine_id: each.process for each in records if each.process}
         return records
+
+    def _try_to_write(
+        self, command: w.Launch, identity: w.PidIdentity | None, *, over: bool = False
+    ) -> None:
+        try:
+            self._write(command, identity, over=over)
+        except OSError as error:
+            logger.warning("worker.record_not_written launch_id=%s %s", command.launch_id, error)
+            with contextlib.suppress(OSError):
+                self._draft(command).unlink(missing_ok=True)
 
     def _write(
         self, command: w.Launch, identity: w.PidIdentity | None, *, over: bool = False
@@ -106,11 +126,13 @@ class Records:
         )
         # Replaced as a whole: a killed writer leaves the old record. Not synced: after a crash of
         # the machine no container runs.
-        path = self._directory / command.engine_id
-        draft = path.with_suffix(_DRAFT_SUFFIX)
+        draft = self._draft(command)
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _FILE_MODE), "wb") as file:
             file.write(msgspec.json.encode(record))
-        draft.rename(path)
+        draft.rename(draft.with_suffix(""))
+
+    def _draft(self, command: w.Launch) -> Path:
+        return (self._directory / command.engine_id).with_suffix(_DRAFT_SUFFIX)
 
 
 def _files(directory: Path) -> list[Path]:

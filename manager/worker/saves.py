@@ -165,7 +165,8 @@ class Saves:
                 saved.append(launch)
                 reached("save.one")
             length, digest = yield from self._write(command, image, found, place)
-        except SaveFailed as failure:
+        except Exception as error:
+            failure = _as_failure(command, error)
             yield from self._undo(command, failure, found, saved, place)
             return
         revived: list[w.Revived] = []
@@ -232,6 +233,16 @@ class Saves:
                 revived=tuple(revived),
             )
         )
+
+
+def _as_failure(command: w.Save, error: Exception) -> SaveFailed:
+    """Whatever went wrong: what was frozen is to go on."""
+    if isinstance(error, SaveFailed):
+        return error
+    if isinstance(error, OSError):
+        return SaveFailed("save", f"{error.filename or 'the image'}: {error.strerror or error}")
+    logger.error("worker.save_crashed checkpoint_id=%s", command.checkpoint_id, exc_info=error)
+    return SaveFailed("save", f"a defect of the worker: {error!r}")
 
 
 def _check(found: Sequence[Launch], wanted: int) -> None:

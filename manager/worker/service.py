@@ -160,6 +160,8 @@ def _machine(
     state_dir = directory / "engines"
     state_dir.mkdir(mode=0o700, exist_ok=True)
     boot_id = pidfd.boot_id()
+    engines = {each.name: make_engine(each, host, state_dir) for each in programs}
+    absent = {each.name: engines.pop(each.name) for each in programs if each.problem}
     return Machine(
         processes=processes,
         stage=stage,
@@ -174,11 +176,8 @@ def _machine(
         keeping=Keeping(directory, processes),
         engine_states=state_dir,
         images=_emptied(directory / "images"),
-        engines={
-            program.name: make_engine(program, host, state_dir)
-            for program in programs
-            if not program.problem
-        },
+        engines=engines,
+        absent=absent,
     )
 
 

@@ -204,7 +204,7 @@ class Conversation:
 
 
 def _ids(outcome: object) -> set[str]:
-    names = ("launch_id", "hold_id", "kill_id")
+    names = ("launch_id", "hold_id", "kill_id", "checkpoint_id")
     return {getattr(outcome, name) for name in names if hasattr(outcome, name)}
 
 
@@ -228,10 +228,14 @@ class WorkerHarness:
         assert self.process is not None
         return self.process.pid
 
-    def start(self, *arguments: str, pass_fds: Sequence[int] = ()) -> None:
+    def start(
+        self, *arguments: str, pass_fds: Sequence[int] = (), through: Sequence[str] = ()
+    ) -> None:
+        """Start it, with more arguments, and `through` a command that becomes what follows it."""
+        command = [sys.executable, "-m", "manager.worker", "--state", str(self.state), *arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "manager.worker", "--state", str(self.state), *arguments],
+                [*through, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
