@@ -61,6 +61,19 @@ def names_of(uts: int) -> tuple[str, str]:
         return name, domain
 
 
+def set_domain_name(uts: int, name: str) -> None:
+    """Give a UTS namespace a domain name; its descriptor is lent.
+
+    Raises:
+        OSError: ``EINVAL`` if the name has more than 64 bytes.
+
+    Source: setdomainname(2).
+    """
+    encoded = name.encode()
+    with entered({"uts": uts}):
+        call("setdomainname", encoded, len(encoded))
+
+
 @contextlib.contextmanager
 def entered(namespaces: Mapping[str, int]) -> Iterator[None]:
     """Be inside other namespaces for the length of a block; children born there stay there.

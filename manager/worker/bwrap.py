@@ -29,6 +29,7 @@ from manager.worker.bwrap_lacks import LACKS, WHY_NOT
 from manager.worker.cgroups import Cgroup
 from manager.worker.completing import complete
 from manager.worker.delivery import Delivery, Target
+from manager.worker.domain_name import name_domain
 from manager.worker.engine import (
     Host,
     Job,
@@ -204,6 +205,7 @@ class BwrapEngine:
 
     def _finish_sandbox(self, job: Job, running: Running) -> None:
         process = job.process
+        name_domain(job, running)
         complete(running.pid, job.spec, later_mounts(job.root_plan), running.namespaces)
         check_program(running.pid, process)
         _set_limits(running.pid, self._host.limits_for(process))

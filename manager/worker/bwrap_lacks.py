@@ -14,7 +14,6 @@ LACKS: Final[frozenset[Feature]] = frozenset(
         "cgroup-mount",
         "checkpoint",
         "devices",
-        "domainname",
         "hooks",
         "idmapped-mounts",
         "intel-rdt",

@@ -36,6 +36,10 @@ _OCI: Final[dict[str, tuple[Dialect, type[OciEngine]]]] = {
 CRUN_WITH_CRIU: Final = "+CRIU"
 """Among the words of `crun --version` if it was built with CRIU."""
 
+WHY_RUNSC_HAS_NO_DOMAIN_NAME: Final = (
+    "gVisor of 2022 tells the host name for it, and no newer one has been tried"
+)
+
 _VERSION: Final = re.compile(r"(\d+\.\d+\S*)")
 
 
@@ -92,9 +96,11 @@ def make_engine(program: Program, host: Host, state_dir: Path) -> Engine:
 
 
 def _why_not(program: Program) -> dict[Feature, str]:
-    if program.name != "crun":
-        return {}
-    return {"checkpoint": why_crun_does_not_save(program.words)}
+    if program.name == "runsc":
+        return {"domainname": WHY_RUNSC_HAS_NO_DOMAIN_NAME}
+    if program.name == "crun":
+        return {"checkpoint": why_crun_does_not_save(program.words)}
+    return {}
 
 
 def why_crun_does_not_save(version: str) -> str:

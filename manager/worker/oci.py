@@ -22,6 +22,7 @@ from manager.worker import commands
 from manager.worker.cgroups import Cgroup
 from manager.worker.console import ConsoleSocket, start_relay
 from manager.worker.delivery import Delivery, Target
+from manager.worker.domain_name import name_domain
 from manager.worker.engine import (
     Host,
     Job,
@@ -81,7 +82,6 @@ CRUN: Final = Dialect(
     lacks=frozenset(
         {
             "checkpoint",
-            "domainname",
             "idmapped-mounts",
             "intel-rdt",
             "resources-beyond-memory-pids-cpu",
@@ -98,7 +98,6 @@ RUNC: Final = Dialect(
     applies_resources=True,
     lacks=frozenset(
         {
-            "domainname",
             "idmapped-mounts",
             "personality",
             "time-namespace",
@@ -170,6 +169,7 @@ class OciEngine:
                     job.cgroup.add(running.pid)
                 if not self._dialect.applies_resources:
                     job.cgroup.limit(job.limits)
+                name_domain(job, running)
                 job.phases.lap("cgroup")
                 yield from self._start(job, bundle)
                 job.phases.lap("start")

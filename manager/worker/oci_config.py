@@ -19,8 +19,11 @@ NAMESPACES: Final = {"pid": "pid", "net": "network", "ipc": "ipc", "uts": "uts"}
 KEPT_NAMESPACES: Final = frozenset({"cgroup", "user", "time"})
 """Made new if the spec asks for them; never joined by a path of the client's choice."""
 
-DROPPED_MEMBERS: Final = frozenset({"hooks", "annotations", "solaris", "windows", "vm", "zos"})
-"""Hooks are programs of the host, run as the engine; annotations switch engine features on."""
+DROPPED_MEMBERS: Final = frozenset(
+    {"hooks", "annotations", "domainname", "solaris", "windows", "vm", "zos"}
+)
+"""Hooks are programs of the host, run as the engine; annotations switch engine features on; the
+domain name is set by the worker."""
 
 
 class Changes(Struct, frozen=True, kw_only=True):
@@ -62,9 +65,8 @@ def build_config(body: Mapping[str, object], plan: RootPlan, changes: Changes) -
     config["mounts"] = [_mount(entry, changes.parts) for entry in plan.engine_entries]
     config["linux"] = _linux(_object(body, "linux"), changes)
     if "uts" in changes.namespaces:
-        # The root container's names are everybody's; a subcontainer does not rename the sandbox.
+        # The root container's name is everybody's; a subcontainer does not rename the sandbox.
         config.pop("hostname", None)
-        config.pop("domainname", None)
     return config
 
 

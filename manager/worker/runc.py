@@ -24,7 +24,7 @@ from manager.kernel.namespaces import names_of, open_namespace
 from manager.kernel.paths import open_beneath
 from manager.urpc.fds import OwnedFd
 from manager.worker import commands
-from manager.worker.criu import first_error, names_image, options
+from manager.worker.criu import NAME_BYTES_MAX, first_error, names_image, options
 from manager.worker.criu_streams import (
     StreamLost,
     check_kinds,
@@ -263,6 +263,9 @@ def _rename_host(job: Job, image: Path) -> None:
     """Have CRIU set the names that count now, and not those that were saved.
 
     The root container has its new spec's; the others find the root's, and leave them so.
+
+    Raises:
+        LaunchFailed: Stage `restore`: a name is too long.
     """
     with contextlib.ExitStack() as owned:
         joined = job.namespaces.get("uts")
@@ -271,6 +274,11 @@ def _rename_host(job: Job, image: Path) -> None:
         hostname, domainname = names_of(joined)
     if "uts" not in job.namespaces:
         hostname = job.spec.hostname or hostname
+        domainname = job.spec.domainname or domainname
+    for name in (hostname, domainname):
+        if len(name.encode()) > NAME_BYTES_MAX:
+            reason = f"runc restore: a name has at most {NAME_BYTES_MAX} bytes, unlike {name!r}"
+            raise LaunchFailed("restore", reason)
     for path in image.glob("utsns-*.img"):
         path.write_bytes(names_image(hostname, domainname))
 
