@@ -7,7 +7,7 @@ PYTEST := $(BIN)/pytest -q --numprocesses=auto --maxprocesses=8
 SEED ?= 1
 # How often `make sim` cuts the power on each of four recordings of the log's writer.
 IMAGES ?= 2500
-# How many inputs `make fuzz` gives each of five readers; two that need the kernel get a tenth.
+# How many inputs `make fuzz` gives each of six readers; two that need the kernel get a tenth.
 INPUTS ?= 200000
 # How many writers of the log it kills, each at some one call.
 KILLS ?= 200

@@ -7,6 +7,8 @@ event all are named, the likeliest first.
 
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import replace
+
 from manager.domain import commands as c
 from manager.domain import events as e
 from manager.domain import restore_events as r
@@ -213,7 +215,8 @@ def _image_commands(state: Sandbox, event: Event, facts: Facts) -> Iterator[c.Co
                     engine=engine,
                     files=event.files,
                     files_wanted=wanted,
-                    image=UNKNOWN_IMAGE,
+                    image=replace(UNKNOWN_IMAGE, compression=event.compression),
+                    reserved_label=event.reserved_label,
                     request_id=event.request_id,
                 )
 

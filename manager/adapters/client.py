@@ -4,12 +4,13 @@ A call carries a request id, so that one whose answer was lost can be asked agai
 twice; the client does that by itself while the service restarts.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
-from eventstore import ReadOptions, RecordedEvent, new_event_id, open_log
+from eventstore import RecordedEvent, new_event_id
 from manager.adapters.donation import Donation
+from manager.adapters.event_reading import read_events
 from manager.adapters.transport import SocketTransport, Transport
 from manager.application.spec_body import SpecObject
 from manager.domain.exit_status import Exited, Signaled, from_wait_status
@@ -256,7 +257,12 @@ class SandboxClient:
         await self._call("Resume", {"RequestID": request_id or new_event_id()})
 
     async def checkpoint(
-        self, file: int | HasFileno, *, resume: bool = False, request_id: str | None = None
+        self,
+        file: int | HasFileno,
+        *,
+        resume: bool = False,
+        compression: str = "none",
+        request_id: str | None = None,
     ) -> None:
         """Make an image of all that runs; returns when it is whole and on disk.
 
@@ -264,12 +270,17 @@ class SandboxClient:
             file: A regular file that can be written, lent; the image begins at its beginning. Sync
                 its directory and give it its final name when this has returned.
             resume: Let the sandbox run on; else its containers end.
+            compression: ``none`` or ``flate-best-speed``: takes less room, and longer.
             request_id: Same id, same call: acted upon once. A new one if absent.
 
         Raises:
             CallRefused: Refused, or there is no image: then the sandbox runs on.
         """
-        arg = {"Resume": resume, "RequestID": request_id or new_event_id()}
+        arg = {
+            "metadata": {"compression": compression},
+            "Resume": resume,
+            "RequestID": request_id or new_event_id(),
+        }
         await self._call("Checkpoint", arg, (file,))
 
     async def restore(
@@ -371,26 +382,3 @@ def _start_args(
         **donation.arguments(),
         "RequestID": request_id or new_event_id(),
     }
-
-
-async def read_events(
-    path: Path, stream: str | None, *, follow: bool, **how: Unpack[ReadOptions]
-) -> AsyncGenerator[RecordedEvent, None]:
-    """Read a log through a connection of its own, which never writes.
-
-    Args:
-        path: The log's file.
-        stream: Only this stream's events; all of them if None.
-        follow: Go on with new events for ever; of ``how`` only ``after`` counts.
-        **how: As :meth:`eventstore.EventLog.read` has it.
-
-    Close the generator (``contextlib.aclosing``) if it may be left before its end.
-    """
-    async with open_log(path, read_only=True) as log:
-        if not follow:
-            async for record in log.read(stream, **how):
-                yield record
-            return
-        async with log.subscribe(after=how.get("after", 0), stream=stream) as records:
-            async for record in records:
-                yield record

@@ -9,7 +9,7 @@ from manager.application.ports import Descriptors
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import FdFact
 from manager.kernel.donated import describe, make_portable, open_namespace_at
-from manager.schema.image import ImageMetadata, read_image
+from manager.schema.image import Image, read_image
 from manager.urpc.fds import FdBundle, OwnedFd
 
 ROOT_UID: Final = 0
@@ -23,10 +23,10 @@ class KernelDescriptors(Descriptors):
         return tuple(describe(number) for number in files.numbers())
 
     @override
-    def read_image(self, files: FdBundle) -> ImageMetadata:
+    def read_image(self, files: FdBundle) -> Image:
         number = files.numbers()[0]
         size = os.fstat(number).st_size
-        return read_image(size, lambda offset, length: _read(number, offset, length))[0]
+        return read_image(size, lambda offset, length: _read(number, offset, length))
 
     @override
     def open_namespace(self, name: str, path: str) -> OwnedFd:

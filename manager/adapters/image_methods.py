@@ -28,6 +28,7 @@ class ImageMethods:
             origin,
             resume=argument["Resume"],
             files_wanted=FILES_WANTED[argument["have_pages_file"]],
+            labels=argument["metadata"],
             request_id=argument["RequestID"],
         )
         return EMPTY

@@ -1,7 +1,7 @@
 """Calls that make an image of a sandbox, and that bring one back from it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import anyio.to_thread
 import msgspec
@@ -22,7 +22,13 @@ from manager.application.registration import (
 )
 from manager.domain import commands as c
 from manager.domain import restore_events as r
-from manager.domain.checkpoint import ImageEntry, ImageFacts
+from manager.domain.checkpoint import (
+    COMPRESSION_LABEL,
+    NONE,
+    ImageEntry,
+    ImageFacts,
+    is_reserved,
+)
 from manager.domain.events import Event
 from manager.domain.query import Pending, Refused, checkpoint_answer, restore_failure
 from manager.domain.request import EngineFacts
@@ -54,6 +60,7 @@ class ImageCalls:
         *,
         resume: bool = False,
         files_wanted: int = 1,
+        labels: Mapping[str, str] | None = None,
         request_id: str = "",
     ) -> None:
         """Make an image of all that runs; returns when it is whole and on disk.
@@ -64,6 +71,7 @@ class ImageCalls:
             origin: Who asks.
             resume: Let the sandbox run on afterwards; else its containers end.
             files_wanted: How many files the call should have brought.
+            labels: gVisor's metadata, of which COMPRESSION_LABEL alone counts.
             request_id: Same id, same call.
 
         Raises:
@@ -73,7 +81,9 @@ class ImageCalls:
         with files:
             sandbox = self._calls.live(sandbox_id)
             attempts = sandbox.state.checkpoint_attempts
-            metadata = await self._metadata(sandbox.state)
+            labels = labels or {}
+            compression = labels.get(COMPRESSION_LABEL) or NONE
+            metadata = await self._metadata(sandbox.state, compression)
             document = Document(media_type=IMAGE_MEDIA_TYPE, body=encode_metadata(metadata))
             command = c.Checkpoint(
                 checkpoint_id=self._node.ports.ids.new_id(),
@@ -81,6 +91,7 @@ class ImageCalls:
                 resume=resume,
                 files=self._node.ports.descriptors.describe(files),
                 files_wanted=files_wanted,
+                reserved_label=next((name for name in labels if is_reserved(name)), ""),
                 image=_facts(metadata, document.digest),
                 request_id=request_id,
             )
@@ -178,18 +189,18 @@ class ImageCalls:
             return msgspec.structs.replace(command, image_error=error), ()
         descriptors = self._node.ports.descriptors
         try:
-            metadata = await anyio.to_thread.run_sync(descriptors.read_image, files)
+            read = await anyio.to_thread.run_sync(descriptors.read_image, files)
         except ImageRejected as error:
             return msgspec.structs.replace(command, image_error=str(error)), ()
         except OSError as error:
             text = f"failed to open state file: {error.strerror}"
             return msgspec.structs.replace(command, image_error=text), ()
-        document = Document(media_type=IMAGE_MEDIA_TYPE, body=encode_metadata(metadata))
+        document = Document(media_type=IMAGE_MEDIA_TYPE, body=read.body)
         whole = msgspec.structs.replace(
             command,
-            image=_facts(metadata, document.digest),
+            image=_facts(read.metadata, document.digest),
             spec_object=await recorded_spec(self._node, root.intent.request),
-            image_specs=specs_of(metadata),
+            image_specs=specs_of(read.metadata),
         )
         return whole, (document,)
 
@@ -239,7 +250,7 @@ class ImageCalls:
         root = state.containers[state.id].intent
         return self._node.engines.named(root.engine if root is not None else "")
 
-    async def _metadata(self, state: Sandbox) -> ImageMetadata:
+    async def _metadata(self, state: Sandbox, compression: str) -> ImageMetadata:
         running = [found for found in state.containers.values() if found.status == "running"]
         root = state.containers.get(state.id)
         engine, now_ns = self._engine(state), time.time_ns()
@@ -250,6 +261,7 @@ class ImageCalls:
             engine_version=engine.version,
             container_count=len(running),
             containers=tuple([await self._container(state, found) for found in running]),
+            compression=compression,
             cpu_ns=await self._cpu_ns(state.id),
             wall_ns=now_ns - started,
             taken_ns=now_ns,
@@ -290,6 +302,7 @@ def _facts(metadata: ImageMetadata, digest: str) -> ImageFacts:
             for found in metadata.containers
         ),
         network=metadata.network,
+        compression=metadata.compression,
         cpu_ns=metadata.cpu_ns,
         wall_ns=metadata.wall_ns,
         taken_ns=metadata.taken_ns,

@@ -9,7 +9,7 @@ from eventstore import EventLog, SnapshotFiles
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import FdFact, Permit
 from manager.schema import worker as w
-from manager.schema.image import ImageMetadata
+from manager.schema.image import Image
 from manager.urpc.fds import FdBundle, OwnedFd
 
 
@@ -28,8 +28,8 @@ class Descriptors(Protocol):
         """Return the facts of each descriptor, in order; the bundle keeps them."""
         ...
 
-    def read_image(self, files: FdBundle) -> ImageMetadata:
-        """Read the metadata of the image that is the first of ``files``; the bundle keeps it.
+    def read_image(self, files: FdBundle) -> Image:
+        """Read what the image says of itself that is the first of ``files``; the bundle keeps it.
 
         Raises:
             ImageRejected: It is no image, or a damaged one; the text says which.

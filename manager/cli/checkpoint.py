@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from manager.cli.session import run_async, sandbox_of
+from manager.domain.checkpoint import COMPRESSIONS, NONE
 from manager.terminal.ending import fail
 from manager.terminal.output import done, json_option
 from manager.terminal.place import root_option
@@ -18,9 +19,18 @@ PARTIAL_SUFFIX = ".partial"
 @root_option
 @json_option
 @click.option("--leave-running", is_flag=True, help="Let the sandbox run on afterwards.")
+@click.option(
+    "--compression",
+    type=click.Choice(COMPRESSIONS),
+    default=NONE,
+    show_default=True,
+    help="Make FILE smaller, which takes longer, and so does its restore.",
+)
 @click.argument("sandbox")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-def command(root: Path, as_json: bool, leave_running: bool, sandbox: str, file: Path) -> None:
+def command(
+    root: Path, as_json: bool, leave_running: bool, compression: str, sandbox: str, file: Path
+) -> None:
     """Save every process of SANDBOX to FILE, which `sandtrail restore` brings back.
 
     FILE appears at once, when the image is whole and on disk; one of that name is replaced. It has
@@ -31,7 +41,7 @@ def command(root: Path, as_json: bool, leave_running: bool, sandbox: str, file: 
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
     async def call() -> None:
-        await found.checkpoint(image, resume=leave_running)
+        await found.checkpoint(image, resume=leave_running, compression=compression)
 
     try:
         image = os.open(partial, flags, 0o600)

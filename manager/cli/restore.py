@@ -77,7 +77,7 @@ def _read(file: Path) -> ImageMetadata:
                 image.seek(offset)
                 return image.read(length)
 
-            return read_image(size, read)[0]
+            return read_image(size, read).metadata
     except ImageRejected as error:
         fail(f"{file} is no image: {error}", EXIT_NO_IMAGE)
     except OSError as error:

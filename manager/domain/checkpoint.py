@@ -10,7 +10,20 @@ ENFORCE: Final = 2
 POLICY_NAMES: Final = {IGNORE: "ignore", WARNING: "warning", ENFORCE: "enforce"}
 """Conf.RestoreSpecValidation, as gVisor numbers it."""
 
+NONE: Final = "none"
+FLATE: Final = "flate-best-speed"
+COMPRESSIONS: Final = (NONE, FLATE)
+"""How an image may be compressed, as gVisor names it; not at all unless somebody asks for it."""
+
+COMPRESSION_LABEL: Final = "compression"
+"""The label of a checkpoint by which it is asked for."""
+
 Verdict: TypeAlias = Literal["same", "differs"]
+
+
+def is_reserved(label: str) -> bool:
+    """Whether a label is one that gVisor keeps to itself."""
+    return label.startswith("_")
 
 
 class ImageEntry(Struct, frozen=True, kw_only=True):
@@ -39,6 +52,7 @@ class ImageFacts(Struct, frozen=True, kw_only=True):
     container_count: int | None = None
     containers: tuple[ImageEntry, ...] | None = None
     network: str = "none"
+    compression: str = NONE
     cpu_ns: int = 0
     wall_ns: int = 0
     taken_ns: int = 0

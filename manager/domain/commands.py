@@ -115,7 +115,8 @@ class Restore(Struct, frozen=True, kw_only=True):
 class Checkpoint(Struct, frozen=True, kw_only=True):
     """Make an image of everything that runs; with ``resume`` the sandbox runs on afterwards.
 
-    ``files_wanted`` is how many descriptors the call should have brought.
+    ``files_wanted`` is how many descriptors the call should have brought; ``reserved_label`` is one
+    of its labels that nobody may give.
     """
 
     checkpoint_id: str
@@ -124,6 +125,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     files: tuple[FdFact, ...] = ()
     files_wanted: int = 1
     image: ImageFacts | None = None
+    reserved_label: str = ""
     request_id: str = ""
 
 

@@ -4,6 +4,7 @@ from typing import Final
 
 from manager.domain import commands as c
 from manager.domain import restore_events as r
+from manager.domain.checkpoint import COMPRESSIONS, NONE
 from manager.domain.gotext import quote
 from manager.domain.payload_rules import a_kind
 from manager.domain.repeat import check_request_id
@@ -20,13 +21,18 @@ def decide_checkpoint(state: Sandbox, command: c.Checkpoint) -> tuple[RestoreEve
     error = (
         check_request_id(state, command)
         or _files_error(command)
+        or _labels_error(command)
         or _state_error(state)
         or _engine_error(command)
         or next(filter(None, map(_container_error, state.containers.values())), "")
     )
     if error or command.image is None:
         rejected = r.SandboxCheckpointRejected(
-            error=error, files=command.files, request_id=command.request_id
+            error=error,
+            files=command.files,
+            compression=_compression(command),
+            reserved_label=command.reserved_label,
+            request_id=command.request_id,
         )
         return (rejected,)
     return (
@@ -52,6 +58,18 @@ def _image_file_error(fact: FdFact) -> str:
         kind = a_kind(fact) if fact.kind != "regular" else f"open for {fact.access!r}"
         return f"checkpoint file must be a regular file that can be written, but is {kind}"
     return ""
+
+
+def _labels_error(command: c.Checkpoint) -> str:
+    if command.reserved_label:
+        return "statefile error: metadata invalid, can't start with _"
+    if _compression(command) not in COMPRESSIONS:
+        return "statefile error: flags set is invalid"
+    return ""
+
+
+def _compression(command: c.Checkpoint) -> str:
+    return NONE if command.image is None else command.image.compression
 
 
 def _state_error(state: Sandbox) -> str:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from manager.domain.checkpoint import ImageFacts, Mismatch, Verdict
+from manager.domain.checkpoint import NONE, ImageFacts, Mismatch, Verdict
 from manager.domain.request import FdFact
 from manager.domain.state import Launched, LaunchIntent
 
@@ -30,10 +30,15 @@ class SandboxCheckpointRequested(
 class SandboxCheckpointRejected(
     Struct, frozen=True, kw_only=True, tag="sandbox.checkpoint_rejected"
 ):
-    """A Checkpoint was refused."""
+    """A Checkpoint was refused.
+
+    ``compression`` is what was asked for; ``reserved_label`` is a label that nobody may give.
+    """
 
     error: str
     files: tuple[FdFact, ...] = ()
+    compression: str = NONE
+    reserved_label: str = ""
     request_id: str = ""
 
 

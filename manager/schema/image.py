@@ -6,6 +6,7 @@
     4096   metadata: one JSON object
     ...    the engine's files of each container, each at a multiple of 4096
 
+If the image is compressed, each of these files is one DEFLATE stream, and the format version is 2.
 The header is written last, when everything else is on disk: a file that was half written when
 somebody died has no magic, and is no image. ``docs/checkpoint-format.md`` says the same to readers
 in other languages.
@@ -20,8 +21,15 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from manager.domain.checkpoint import FLATE, NONE
+
 MAGIC: Final = b"sandtrail-image\n"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSIONS: Final = {NONE: 1, FLATE: 2}
+"""Compression, as gVisor names it -> format version of the images that have it."""
+
+DEFLATE_RATIO_MAX: Final = 1032
+"""How many bytes one byte of a DEFLATE stream can stand for: four times the longest match."""
+
 ALIGNMENT_BYTES: Final = 4096
 METADATA_BYTES_MAX: Final = 64 * 1024 * 1024
 FILES_MAX: Final = 16_384
@@ -39,20 +47,27 @@ class ImageRejected(ValueError):  # noqa: N818 - an answer, as other refusals
     """
 
 
-class ImageFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ImageFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One of an engine's files.
 
     Attributes:
         name: What the engine calls it; no path.
         offset: In bytes, from the end of the metadata, rounded up to the next multiple of 4096.
-        length: In bytes.
-        sha256: In lowercase hexadecimal digits.
+        length: In bytes, as the engine wrote it.
+        sha256: Of what the engine wrote, in lowercase hexadecimal digits.
+        stored: How many bytes it takes in a compressed image; `None` in another one.
     """
 
     name: str
     offset: int
     length: int
     sha256: str
+    stored: int | None = None
+
+    @property
+    def room(self) -> int:
+        """How many bytes it takes in the image."""
+        return self.length if self.stored is None else self.stored
 
 
 class ImageContainer(Struct, frozen=True, kw_only=True):
@@ -85,6 +100,7 @@ class ImageMetadata(Struct, frozen=True, kw_only=True):
         container_count: How many containers a restore has to register.
         containers: In the order of their creation, the root first.
         network: ``none`` or ``host``.
+        compression: Of the engine's files: a key of FORMAT_VERSIONS.
         cpu_ns: Processor time that the containers had used.
         wall_ns: Time since the root container was started.
         taken_ns: When it was made, since 1970.
@@ -96,9 +112,24 @@ class ImageMetadata(Struct, frozen=True, kw_only=True):
     container_count: int | None = None
     containers: tuple[ImageContainer, ...] | None = None
     network: str = "none"
+    compression: str = NONE
     cpu_ns: int = 0
     wall_ns: int = 0
     taken_ns: int = 0
+
+
+class Image(Struct, frozen=True, kw_only=True):
+    """What can be read of an image without its engines' files.
+
+    Attributes:
+        metadata: What it says of itself.
+        body: The metadata as it stands there: its SHA-256 is that of the image.
+        begin: The offset from which the engines' files are counted.
+    """
+
+    metadata: ImageMetadata
+    body: bytes
+    begin: int
 
 
 def specs_of(metadata: ImageMetadata) -> dict[str, dict[str, object]]:
@@ -123,10 +154,11 @@ def encode_metadata(metadata: ImageMetadata) -> bytes:
     return body
 
 
-def encode_header(metadata: bytes) -> bytes:
+def encode_header(metadata: bytes, compression: str = NONE) -> bytes:
     """The header that goes before that metadata, once everything else is on disk."""
     digest = hashlib.sha256(metadata).digest()
-    return _HEADER.pack(MAGIC, FORMAT_VERSION, len(metadata), ALIGNMENT_BYTES, digest)
+    version = FORMAT_VERSIONS[compression]
+    return _HEADER.pack(MAGIC, version, len(metadata), ALIGNMENT_BYTES, digest)
 
 
 def aligned(offset: int) -> int:
@@ -139,7 +171,7 @@ def data_offset(metadata_length: int) -> int:
     return aligned(ALIGNMENT_BYTES + metadata_length)
 
 
-def read_image(size: int, read: Callable[[int, int], bytes]) -> tuple[ImageMetadata, int]:
+def read_image(size: int, read: Callable[[int, int], bytes]) -> Image:
     """Read an image's metadata, and see that every file that it names is there in full.
 
     The contents of the engines' files are not looked at: whoever takes one out of the image
@@ -149,15 +181,12 @@ def read_image(size: int, read: Callable[[int, int], bytes]) -> tuple[ImageMetad
         size: Of the file, in bytes.
         read: Reads that many bytes from an offset; it may return fewer at the file's end.
 
-    Returns:
-        The metadata, and the offset from which the engines' files are counted.
-
     Raises:
         ImageRejected: With gVisor's text where it has one.
     """
     if size == 0:
         raise ImageRejected("statefile cannot be empty")
-    length, digest = _read_header(read(0, HEADER_BYTES))
+    version, length, digest = _read_header(read(0, HEADER_BYTES))
     body = read(ALIGNMENT_BYTES, length)
     if len(body) < length:
         raise ImageRejected(f"the image is cut short: {size} bytes end before its metadata does")
@@ -167,13 +196,14 @@ def read_image(size: int, read: Callable[[int, int], bytes]) -> tuple[ImageMetad
         metadata = msgspec.json.decode(body, type=ImageMetadata)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ImageRejected(f"the image's metadata cannot be read: {error}") from error
+    _check_compression(metadata.compression, version)
     begin = data_offset(length)
     for container in metadata.containers or ():
-        _check_files(container, size - begin)
-    return metadata, begin
+        _check_files(container, size - begin, compressed=metadata.compression != NONE)
+    return Image(metadata=metadata, body=body, begin=begin)
 
 
-def _read_header(header: bytes) -> tuple[int, bytes]:
+def _read_header(header: bytes) -> tuple[int, int, bytes]:
     if header[: len(MAGIC)] != MAGIC:
         raise ImageRejected(
             "creating statefile reader: statefile.NewReader failed: bad magic header"
@@ -181,13 +211,25 @@ def _read_header(header: bytes) -> tuple[int, bytes]:
     if len(header) < HEADER_BYTES:
         raise ImageRejected("the image is cut short: it ends within its header")
     _, version, length, offset, digest = _HEADER.unpack(header)
-    if version != FORMAT_VERSION:
+    if version not in FORMAT_VERSIONS.values():
+        newest = max(FORMAT_VERSIONS.values())
         raise ImageRejected(
-            f"the image has format version {version}, this program reads {FORMAT_VERSION}"
+            f"the image has format version {version}, this program reads 1 to {newest}"
         )
     if offset != ALIGNMENT_BYTES or length > METADATA_BYTES_MAX:
         raise ImageRejected(f"the image is damaged: {length} bytes of metadata at {offset}")
-    return length, digest
+    return version, length, digest
+
+
+def _check_compression(compression: str, version: int) -> None:
+    if compression not in FORMAT_VERSIONS:
+        raise ImageRejected(
+            "creating statefile reader: statefile.NewReader failed: flags set is invalid"
+        )
+    if FORMAT_VERSIONS[compression] != version:
+        raise ImageRejected(
+            f"the image is damaged: format version {version} with compression {compression}"
+        )
 
 
 def check_number(container: ImageContainer) -> None:
@@ -203,7 +245,7 @@ def check_number(container: ImageContainer) -> None:
         )
 
 
-def _check_files(container: ImageContainer, room: int) -> None:
+def _check_files(container: ImageContainer, space: int, *, compressed: bool) -> None:
     check_number(container)
     files = container.files
     if len({file.name for file in files}) < len(files):
@@ -211,10 +253,14 @@ def _check_files(container: ImageContainer, room: int) -> None:
     for file in files:
         if not _FILE_NAME.fullmatch(file.name):
             raise ImageRejected(f"container {container.name!r} has a file named {file.name!r}")
-        if file.offset < 0 or file.length < 0 or file.offset % ALIGNMENT_BYTES:
+        if file.offset < 0 or file.length < 0 or file.room < 0 or file.offset % ALIGNMENT_BYTES:
             raise ImageRejected(f"{file.name} of container {container.name!r} is at no valid place")
-        if file.offset + file.length > room:
+        if (file.stored is not None) != compressed or file.length > file.room * DEFLATE_RATIO_MAX:
+            raise ImageRejected(
+                f"{file.name} of container {container.name!r} cannot have {file.length} bytes"
+            )
+        if file.offset + file.room > space:
             raise ImageRejected(
                 f"the image is cut short: {file.name} of container {container.name!r} ends "
-                f"{file.offset + file.length - room} bytes after the image does"
+                f"{file.offset + file.room - space} bytes after the image does"
             )

@@ -5,16 +5,16 @@ A little at a time: whoever else wants something of the worker meanwhile is serv
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
+from manager.domain.checkpoint import NONE
 from manager.kernel.fail_points import reached
 from manager.schema.image import (
-    ImageContainer,
     ImageFile,
     ImageMetadata,
     ImageRejected,
@@ -27,14 +27,14 @@ from manager.schema.image import (
 )
 from manager.urpc.fds import OwnedFd
 from manager.worker.errors import LaunchFailed
+from manager.worker.flate import PIECE_BYTES, NotDeflated, deflated, inflated
 from manager.worker.loop import Pause, Steps
 
-PIECE_BYTES: Final = 4 << 20
-"""How much is copied before others have their turn."""
-
 FILE_MODE: Final = 0o600
-NO_DIGEST: Final = "0" * 64
-"""Stands for a digest that is not known yet: it is as long."""
+LARGEST: Final = ImageFile(
+    name="", offset=2**63 - 1, length=2**63 - 1, sha256="0" * 64, stored=2**63 - 1
+)
+"""No entry of a file is longer, but for its name."""
 
 
 def write_image(
@@ -44,7 +44,7 @@ def write_image(
 
     Args:
         image: A regular file that can be written; lent. What it held before is lost.
-        metadata: JSON of the metadata, still without files.
+        metadata: JSON of the metadata, still without files; it says whether to compress them.
         saved: Engine id -> directory with the engine's files, for each container of it.
 
     Returns:
@@ -56,51 +56,65 @@ def write_image(
     """
     os.ftruncate(image.number, 0)
     whole = msgspec.json.decode(metadata, type=ImageMetadata)
-    planned, offset = [], 0
+    space = _space(whole, saved)
+    begin, offset, containers = data_offset(space), 0, []
     for container in whole.containers or ():
-        placed, offset = _placed(container, saved[container.engine_id], offset)
-        check_number(placed)
-        planned.append(placed)
-    whole = replace(whole, containers=tuple(planned))
-    begin = data_offset(len(encode_metadata(whole)))
-    for number, container in enumerate(planned):
-        directory = saved[container.engine_id]
         files = []
-        for file in container.files:
-            digest = yield from _copy_in(directory / file.name, image, begin + file.offset)
-            files.append(replace(file, sha256=digest))
-        planned[number] = replace(container, files=tuple(files))
-    body = encode_metadata(replace(whole, containers=tuple(planned)))
+        for path in sorted(saved[container.engine_id].iterdir()):
+            file = yield from _copy_in(path, image, begin, offset, whole.compression)
+            files.append(file)
+            offset = aligned(offset + file.room)
+        containers.append(replace(container, files=tuple(files)))
+    # Blanks at its end mean nothing to JSON.
+    body = encode_metadata(replace(whole, containers=tuple(containers))).ljust(space)
     _write(image.number, body, aligned(1))
     length = begin + offset
     os.ftruncate(image.number, length)
     reached("image.copied")
     os.fsync(image.number)
     reached("image.synced")
-    _write(image.number, encode_header(body), 0)
+    _write(image.number, encode_header(body, whole.compression), 0)
     os.fsync(image.number)
     reached("image.written")
     return length, hashlib.sha256(body).hexdigest()
 
 
-def _placed(container: ImageContainer, directory: Path, offset: int) -> tuple[ImageContainer, int]:
-    files = []
-    for path in sorted(directory.iterdir()):
-        length = path.stat().st_size
-        files.append(ImageFile(name=path.name, offset=offset, length=length, sha256=NO_DIGEST))
-        offset = aligned(offset + length)
-    return replace(container, files=tuple(files)), offset
+def _space(metadata: ImageMetadata, saved: Mapping[str, Path]) -> int:
+    """Bytes that suffice for the metadata: it comes first, but is known last."""
+    containers = []
+    for container in metadata.containers or ():
+        names = os.listdir(saved[container.engine_id])
+        planned = replace(container, files=tuple(replace(LARGEST, name=name) for name in names))
+        check_number(planned)
+        containers.append(planned)
+    return len(encode_metadata(replace(metadata, containers=tuple(containers))))
 
 
-def _copy_in(path: Path, image: OwnedFd, offset: int) -> Steps[str]:
-    digest = hashlib.sha256()
+def _copy_in(
+    path: Path, image: OwnedFd, begin: int, offset: int, compression: str
+) -> Steps[ImageFile]:
+    """Copy a file to an offset of the data, which begins at ``begin``; says how it lies there."""
+    digest, length, stored = hashlib.sha256(), 0, 0
     with open(path, "rb") as source:
-        while piece := source.read(PIECE_BYTES):
-            digest.update(piece)
-            _write(image.number, piece, offset)
-            offset += len(piece)
+
+        def pieces() -> Iterator[bytes]:
+            nonlocal length
+            while piece := source.read(PIECE_BYTES):
+                digest.update(piece)
+                length += len(piece)
+                yield piece
+
+        for piece in pieces() if compression == NONE else deflated(pieces()):
+            _write(image.number, piece, begin + offset + stored)
+            stored += len(piece)
             yield Pause(seconds=0)
-    return digest.hexdigest()
+    return ImageFile(
+        name=path.name,
+        offset=offset,
+        length=length,
+        sha256=digest.hexdigest(),
+        stored=None if compression == NONE else stored,
+    )
 
 
 def extract(image: OwnedFd, name: str, engine: str, destination: Path) -> Steps[None]:
@@ -116,16 +130,17 @@ def extract(image: OwnedFd, name: str, engine: str, destination: Path) -> Steps[
         LaunchFailed: Stage `restore`; what was made so far is left to the caller.
     """
     try:
-        metadata, begin = read_image(
+        read = read_image(
             os.fstat(image.number).st_size,
             lambda offset, length: os.pread(image.number, length, offset),
         )
-        found = next((each for each in metadata.containers or () if each.name == name), None)
-        if found is None or metadata.engine != engine:
+        containers = read.metadata.containers or ()
+        found = next((each for each in containers if each.name == name), None)
+        if found is None or read.metadata.engine != engine:
             raise LaunchFailed("restore", f"the image has no container {name!r} of {engine}")
         destination.mkdir(mode=0o700)
         for file in found.files:
-            yield from _copy_out(image, file, begin, destination / file.name)
+            yield from _copy_out(image, file, read.begin, destination / file.name)
     except ImageRejected as error:
         raise LaunchFailed("restore", str(error)) from error
     except OSError as error:
@@ -133,20 +148,31 @@ def extract(image: OwnedFd, name: str, engine: str, destination: Path) -> Steps[
 
 
 def _copy_out(image: OwnedFd, file: ImageFile, begin: int, path: Path) -> Steps[None]:
-    digest, done = hashlib.sha256(), 0
+    digest, pieces = hashlib.sha256(), _stored(image, file, begin)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with open(os.open(path, flags, FILE_MODE), "wb") as target:
-        while done < file.length:
-            wanted = min(PIECE_BYTES, file.length - done)
-            piece = os.pread(image.number, wanted, begin + file.offset + done)
-            if not piece:
-                raise LaunchFailed("restore", f"the image is cut short within {file.name}")
-            digest.update(piece)
-            target.write(piece)
-            done += len(piece)
-            yield Pause(seconds=0)
+        try:
+            for piece in pieces if file.stored is None else inflated(pieces, file.length):
+                digest.update(piece)
+                target.write(piece)
+                yield Pause(seconds=0)
+        except NotDeflated as problem:
+            reason = f"the image is damaged: {file.name}: {problem}"
+            raise LaunchFailed("restore", reason) from problem
     if digest.hexdigest() != file.sha256:
         raise LaunchFailed("restore", f"the image is damaged: {file.name} has another SHA-256")
+
+
+def _stored(image: OwnedFd, file: ImageFile, begin: int) -> Iterator[bytes]:
+    """A file as it lies in the image."""
+    done = 0
+    while done < file.room:
+        wanted = min(PIECE_BYTES, file.room - done)
+        piece = os.pread(image.number, wanted, begin + file.offset + done)
+        if not piece:
+            raise LaunchFailed("restore", f"the image is cut short within {file.name}")
+        done += len(piece)
+        yield piece
 
 
 def _write(number: int, content: bytes, offset: int) -> None:

@@ -23,6 +23,7 @@ import pytest
 from eventstore import EventStoreError, open_log
 from manager.application.default_spec import default_spec
 from manager.domain import commands as c
+from manager.domain.checkpoint import FLATE, NONE
 from manager.domain.decide import decide
 from manager.domain.evolve import fold
 from manager.domain.payload import LaunchPlan, LayerPlan
@@ -41,6 +42,7 @@ from manager.urpc.frames import FrameDecoder, encode_frame
 from manager.urpc.gotypes import START_ARGS
 from manager.urpc.load import Load, LoadLimits
 from manager.urpc.protocol import MessageReader, encode_request, parse_request
+from manager.worker.flate import NotDeflated, deflated, inflated
 from tests.fuzz.fuzzing import INPUTS, fuzz
 from tests.unit.domain.builders import DIRECTORY, STDIO, a_request
 
@@ -213,7 +215,7 @@ def test_specs() -> None:
     assert fuzz(target, samples) >= INPUTS
 
 
-def _image(contents: bytes) -> bytes:
+def _image(contents: bytes, stored: int | None) -> bytes:
     container = image.ImageContainer(
         name="web",
         cid="c1",
@@ -226,23 +228,27 @@ def _image(contents: bytes) -> bytes:
                 offset=0,
                 length=len(contents),
                 sha256=hashlib.sha256(contents).hexdigest(),
+                stored=stored,
             ),
         ),
     )
+    compression = NONE if stored is None else FLATE
     return image.encode_metadata(
-        image.ImageMetadata(sandtrail="1", container_count=1, containers=(container,))
+        image.ImageMetadata(
+            sandtrail="1", container_count=1, containers=(container,), compression=compression
+        )
     )
 
 
 def test_images() -> None:
     """Half the inputs have a digest that fits, so that what it protects is read, too."""
-    metadata = _image(b"x" * 100)
-    whole = image.encode_header(metadata) + metadata + b"x" * 100
+    plain, smaller = _image(b"x" * 100, None), _image(b"x" * 5000, 60)
+    samples = [image.encode_header(plain) + plain, image.encode_header(smaller, FLATE) + smaller]
 
     def target(data: bytes) -> None:
         header, body = data[: image.HEADER_BYTES], data[image.HEADER_BYTES :]
         if len(data) % 2:
-            header = image.encode_header(body)
+            header = image.encode_header(body, FLATE if b"flate" in body else NONE)
         file = header.ljust(image.ALIGNMENT_BYTES, b"\0") + body
         file = file.ljust(image.data_offset(len(body)), b"\0") + b"x" * 100
 
@@ -251,15 +257,30 @@ def test_images() -> None:
             return file[offset : offset + length]
 
         try:
-            found, begin = image.read_image(len(file), read)
+            found = image.read_image(len(file), read)
         except image.ImageRejected:
             return
-        for container in found.containers or ():
+        for container in found.metadata.containers or ():
             for each in container.files:
-                assert begin + each.offset + each.length <= len(file)
+                assert found.begin + each.offset + each.room <= len(file)
+                assert each.length <= len(file) * image.DEFLATE_RATIO_MAX
                 assert "/" not in each.name
 
-    assert fuzz(target, [whole, whole + metadata]) >= INPUTS
+    assert fuzz(target, samples) >= INPUTS
+
+
+def test_deflated_files() -> None:
+    samples = [
+        b"".join(deflated([part * times])) for part in (b"", b"ab", b"01\xff") for times in (1, 99)
+    ]
+
+    def target(data: bytes) -> None:
+        step = 1 + len(data) % 61
+        pieces = (data[at : at + step] for at in range(0, len(data), step))
+        with contextlib.suppress(NotDeflated):
+            assert sum(map(len, inflated(pieces, 10_000))) <= 10_000
+
+    assert fuzz(target, samples) >= INPUTS
 
 
 def _archives() -> list[bytes]:

@@ -31,7 +31,7 @@ from manager.domain.state import Sandbox
 from manager.kernel.donated import describe
 from manager.schema import worker as w
 from manager.schema.events import decode_event
-from manager.schema.image import ImageMetadata
+from manager.schema.image import Image
 from manager.schema.node_events import ManagerStarted
 from manager.schema.node_fold import STREAM_PREFIX
 from manager.urpc.fds import FdBundle, OwnedFd
@@ -303,7 +303,7 @@ class LifeDescriptors:
     def describe(self, files: FdBundle) -> tuple[FdFact, ...]:
         return tuple(describe(number) for number in files.numbers())
 
-    def read_image(self, files: FdBundle) -> ImageMetadata:
+    def read_image(self, files: FdBundle) -> Image:
         raise AssertionError("no image is read here")
 
     def open_namespace(self, name: str, path: str) -> OwnedFd:

@@ -558,11 +558,11 @@ async def test_damaged_images_restore_nothing(service: Service, donor: Donor, im
     await sandbox.wait()
     await sandbox.delete()
     whole = image.read_bytes()
-    metadata, begin = read_image(len(whole), lambda offset, length: whole[offset:][:length])
-    (container,) = metadata.containers or ()
+    read = read_image(len(whole), lambda offset, length: whole[offset:][:length])
+    (container,) = read.metadata.containers or ()
     for file in container.files[::3]:
         damaged = bytearray(whole)
-        damaged[begin + file.offset + file.length // 2] ^= 0x10
+        damaged[read.begin + file.offset + file.length // 2] ^= 0x10
         image.write_bytes(damaged)
         text = f"^failed to load kernel: the image is damaged: {file.name} has another SHA-256$"
         with pytest.raises(CallRefused, match=text):

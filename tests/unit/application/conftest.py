@@ -4,7 +4,9 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from eventstore import EventLog, SnapshotFiles, memory_log
@@ -17,7 +19,7 @@ from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import FdFact
 from manager.kernel.donated import describe, open_namespace_at
-from manager.schema.image import ImageMetadata
+from manager.schema.image import Image
 from manager.schema.node_events import ManagerStarted
 from manager.urpc.fds import FdBundle, OwnedFd
 from tests.unit.application.fake_worker import FakeWorker
@@ -32,7 +34,7 @@ class PlainDescriptors:
     def describe(self, files: FdBundle) -> tuple[FdFact, ...]:
         return tuple(describe(number) for number in files.numbers())
 
-    def read_image(self, files: FdBundle) -> ImageMetadata:
+    def read_image(self, files: FdBundle) -> Image:
         return KernelDescriptors().read_image(files)
 
     def open_namespace(self, name: str, path: str) -> OwnedFd:
@@ -71,6 +73,11 @@ class World:
 
     async def tags(self, stream: str) -> list[str]:
         return [record.type async for record in self.log.read(stream)]
+
+    async def payload(self, stream: str, tag: str) -> dict[str, Any]:
+        """That of the newest event of a type."""
+        found = [record.data async for record in self.log.read(stream) if record.type == tag]
+        return dict(msgspec.json.decode(found[-1]))
 
 
 @pytest.fixture

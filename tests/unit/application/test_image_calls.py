@@ -13,6 +13,7 @@ from manager.application.calls import Calls
 from manager.application.default_spec import default_spec
 from manager.application.errors import CallRefused
 from manager.application.image_calls import ImageCalls
+from manager.domain.checkpoint import FLATE
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle, OwnedFd
 from tests.unit.application.conftest import World
@@ -104,6 +105,38 @@ async def test_a_start_is_taken_as_a_restore(world: World, donate: Donate, tmp_p
         await calls.start_subcontainer("new", arguments("k", "job"), donate(), calls.origin(None))
         assert calls.state("new").phase == "restored"
     assert "container.start_translated" in await world.tags("sandbox-new")
+
+
+async def test_a_compressed_image(world: World, donate: Donate, tmp_path: Path) -> None:
+    image, labels = tmp_path / "image", {"compression": FLATE, "any other": "is not looked at"}
+    async with world.manager() as (_, calls):
+        await saved(calls, donate, image, labels=labels)
+        requested = await world.payload("sandbox-old", "sandbox.checkpoint_requested")
+        assert requested["image"]["compression"] == FLATE
+        images = await begun(calls, donate, image)
+        asked = arguments("k", "job", "last")
+        await images.restore_subcontainer("new", asked, donate(), calls.origin(None))
+        restore_begun = await world.payload("sandbox-new", "restore.begun")
+        assert restore_begun["image"]["compression"] == FLATE
+        done = await world.payload("sandbox-old", "sandbox.checkpointed")
+        assert restore_begun["image"]["digest"] == f"sha256:{done['digest']}"
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        ({"compression": "zstd"}, "statefile error: flags set is invalid"),
+        ({"a": "b", "_timestamp": "x"}, "statefile error: metadata invalid, can't start with _"),
+    ],
+)
+async def test_labels_that_gvisor_refuses(
+    world: World, donate: Donate, tmp_path: Path, labels: dict[str, str], text: str
+) -> None:
+    async with world.manager() as (_, calls):
+        with pytest.raises(CallRefused, match=f"^{text}$"):
+            await saved(calls, donate, tmp_path / "image", labels=labels)
+        assert calls.state("old").phase == "started"
+    assert (tmp_path / "image").stat().st_size == 0
 
 
 async def test_what_differs_is_refused(world: World, donate: Donate, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from manager.domain import commands as c
 from manager.domain import events as e
 from manager.domain import restore_events as r
+from manager.domain.checkpoint import ImageFacts
 from manager.domain.decide import decide
 from manager.domain.effects import SaveLaunches
 from manager.domain.evolve import fold
@@ -21,6 +22,7 @@ EXPLAINED = EngineFacts(
     lacks=("checkpoint", "seccomp"),
     why_not={"checkpoint": "CRIU is not installed", "seccomp": "no"},
 )
+OTHERWISE = ImageFacts(digest="d", compression="zstd")
 PIPE, READ_ONLY = b.fd("fifo", "w"), b.fd("regular", "r")
 ON_TERMINAL = (
     *b.STARTED,
@@ -75,6 +77,13 @@ ON_TERMINAL = (
             b.checkpoint(),
             '"/bin/sh" is being executed in container "c1", cannot checkpoint',
         ),
+        (
+            b.CREATED,
+            b.checkpoint(reserved_label="_timestamp", image=OTHERWISE),
+            "statefile error: metadata invalid, can't start with _",
+        ),
+        (b.CREATED, b.checkpoint(image=OTHERWISE), "statefile error: flags set is invalid"),
+        (b.RUNNING, b.checkpoint(files=(), image=OTHERWISE), "got 0 files, wanted 1"),
         (b.RUNNING, b.checkpoint(request_id="x" * 200), "RequestID must have at most"),
     ],
 )
@@ -83,6 +92,8 @@ def test_what_is_refused(given: Any, command: c.Checkpoint, text: str) -> None:
     (rejected,) = decide(state, command)
     assert isinstance(rejected, r.SandboxCheckpointRejected)
     assert rejected.error.startswith(text)
+    assert rejected.compression == (command.image.compression if command.image else "none")
+    assert rejected.reserved_label == command.reserved_label
     assert fold([rejected], state) == state
 
 

@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from manager.domain.checkpoint import FLATE, NONE
 from manager.schema.image import (
     ALIGNMENT_BYTES,
     FILES_MAX,
     HEADER_BYTES,
     MAGIC,
     METADATA_BYTES_MAX,
+    Image,
     ImageContainer,
     ImageFile,
     ImageMetadata,
@@ -40,32 +42,49 @@ METADATA = ImageMetadata(engine="runsc", container_count=1, containers=(CONTAINE
 
 
 def image_of(metadata: ImageMetadata, contents: bytes = CONTENTS) -> bytes:
-    body = encode_metadata(metadata)
-    return packed(body, contents)
+    return packed(encode_metadata(metadata), contents, metadata.compression)
 
 
-def packed(body: bytes, contents: bytes = CONTENTS) -> bytes:
+def packed(body: bytes, contents: bytes = CONTENTS, compression: str = NONE) -> bytes:
     begin = data_offset(len(body))
-    head = encode_header(body).ljust(ALIGNMENT_BYTES, b"\0") + body
+    head = encode_header(body, compression).ljust(ALIGNMENT_BYTES, b"\0") + body
     return head.ljust(begin, b"\0") + contents
 
 
-def read(image: bytes) -> tuple[ImageMetadata, int]:
+def read(image: bytes) -> Image:
     return read_image(len(image), lambda offset, length: image[offset : offset + length])
 
 
 def test_it_is_read_back() -> None:
     image = image_of(METADATA)
-    metadata, begin = read(image)
-    assert metadata == METADATA
-    assert begin % ALIGNMENT_BYTES == 0
-    assert image[begin : begin + FILE.length] == CONTENTS
+    found = read(image)
+    assert found.metadata == METADATA
+    assert found.body == encode_metadata(METADATA)
+    assert found.begin % ALIGNMENT_BYTES == 0
+    assert image[found.begin :][: FILE.length] == CONTENTS
     assert (HEADER_BYTES, aligned(1), aligned(4096)) == (64, 4096, 4096)
 
 
-def with_file(**members: object) -> bytes:
+def with_file(compression: str = NONE, **members: object) -> bytes:
     changed = replace(CONTAINER, files=(replace(FILE, **members),))
-    return image_of(replace(METADATA, containers=(changed,)))
+    return image_of(replace(METADATA, containers=(changed,), compression=compression))
+
+
+STORED = {"stored": len(CONTENTS)}
+
+
+def test_a_compressed_one_is_read_back() -> None:
+    image = with_file(FLATE, length=1032 * len(CONTENTS), **STORED)
+    found = read(image)
+    ((file,),) = (each.files for each in found.metadata.containers or ())
+    assert (file.length, file.room, FILE.room) == (1032 * 18, 18, 18)
+    assert image[16] == 2, "who cannot inflate does not take it for another"
+
+
+def test_of_an_older_program_it_says_nothing_of_compression() -> None:
+    body = encode_metadata(METADATA).replace(b'"compression":"none",', b"")
+    assert b"compression" not in body
+    assert read(packed(body)).metadata == METADATA
 
 
 def with_files(*files: ImageFile) -> bytes:
@@ -86,7 +105,21 @@ WHOLE = image_of(METADATA)
         (b"", "^statefile cannot be empty$"),
         (b"gVisorSF" + b"\0" * 100, "statefile.NewReader failed: bad magic header$"),
         (MAGIC, "it ends within its header"),
-        (header(2, 0, 4096), "format version 2, this program reads 1"),
+        (header(3, 0, 4096), "format version 3, this program reads 1 to 2"),
+        (
+            packed(encode_metadata(replace(METADATA, compression="zstd"))),
+            "^creating statefile reader: statefile.NewReader failed: flags set is invalid$",
+        ),
+        (packed(encode_metadata(METADATA), compression=FLATE), "version 2 with compression none"),
+        (
+            packed(encode_metadata(replace(METADATA, compression=FLATE))),
+            "format version 1 with compression flate-best-speed",
+        ),
+        (with_file(FLATE), "checkpoint.img of container 'web' cannot have 18 bytes"),
+        (with_file(**STORED), "cannot have 18 bytes"),
+        (with_file(FLATE, length=1032 * 18 + 1, **STORED), "cannot have 18577 bytes"),
+        (with_file(FLATE, stored=-1), "at no valid place"),
+        (with_file(FLATE, stored=len(CONTENTS) + 1), "ends 1 bytes after the image does"),
         (header(1, 0, 64), "damaged: 0 bytes of metadata at 64"),
         (header(1, METADATA_BYTES_MAX + 1, 4096), "damaged: 67108865 bytes"),
         (WHOLE[: ALIGNMENT_BYTES + 5], "end before its metadata does"),
@@ -133,7 +166,7 @@ def test_every_flipped_bit_of_header_and_metadata_is_noticed_and_no_other() -> N
                     read(bytes(flipped))
             else:
                 # Padding, or a file with a SHA-256 of its own.
-                assert read(bytes(flipped))[0] == METADATA
+                assert read(bytes(flipped)).metadata == METADATA
             flipped[at] ^= 1 << bit
 
 
