@@ -63,7 +63,7 @@ class SmallDisk:
 
 
 @pytest.fixture
-def harness(own_worker_type, tmp_path) :
+def harness(own_worker_type, tmp_path):
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     found = own_worker_type(state)
@@ -116,7 +116,9 @@ def test_a_save_that_cannot_be_made_lets_its_container_go_on(
     assert launched.stdio.read_line() == "ready"
     disk.use_up_names()
     image = OwnedFd(os.open(tmp_path / "image", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    harness.send(w.Save(checkpoint_id="c", launch_ids=(launched.id,), metadata=b"{}", resume=False), [image])
+    harness.send(
+        w.Save(checkpoint_id="c", launch_ids=(launched.id,), metadata=b"{}", resume=False), [image]
+    )
     failed = harness.expect(w.SaveFailed, "c")
     assert "No space left on device" in failed.reason
     assert harness.kill(launched, signal.SIGTERM) is None
