@@ -9,20 +9,14 @@ the end the jobs are done and LIVE containers run. The same seed gives the same 
 
 import argparse
 import asyncio
-import random
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from benchmarks.node_story import SUBCONTAINERS, SandboxScript, Step, Story, jobs, services
-from eventstore import ANY, NO_STREAM, EventLog, Exactly, NewEvent, RecordedEvent, open_log
-from eventstore.event_id import RANDOM_BITS, make_event_id
-from manager.domain.decide import decide
-from manager.domain.events import Event
-from manager.schema.events import encode_event
-from manager.schema.node_events import ManagerStarted, NodeEvent, encode_node_event
-from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, FoldedSandbox, Origin
+from eventstore import open_log
+from manager.demo.node_story import SUBCONTAINERS, SandboxScript, Step, Story, jobs, services
+from manager.demo.scribe import Clock, Scribe
+from manager.schema.node_events import ManagerStarted
 
 JOBS_AT_ONCE = 32
 NODE_RESTART_EVENTS = 50_000
@@ -30,99 +24,7 @@ CLOSING_EVENTS_PER_SLOT = 100
 """Events that a slot may need until what it has begun is whole."""
 RESTING_EVENTS_PER_SANDBOX = 20
 """Events that a replacement of a container may still take."""
-FIRST_NS = 1_767_225_600 * 10**9
 ROUND_NS_MAX = 20_000_000
-
-
-class Clock:
-    """A clock that goes on only between rounds, so that a seed gives the same log."""
-
-    def __init__(self) -> None:
-        self.now_ns = FIRST_NS
-
-    def __call__(self) -> int:
-        """Nanoseconds since 1970."""
-        return self.now_ns
-
-
-class Decided(NamedTuple):
-    """What one step of a round led to."""
-
-    sandbox_id: str
-    events: tuple[Event, ...]
-    new: list[NewEvent]
-
-
-class Scribe:
-    """Decides, records and folds; the appends of one round go into the log side by side."""
-
-    def __init__(self, log: EventLog, clock: Clock, seed: int, round_ns_max: int) -> None:
-        self.events = 0
-        self._round_ns_max = round_ns_max
-        self._log = log
-        self._clock = clock
-        self._random = random.Random(seed)
-        self._folded: dict[str, FoldedSandbox] = {}
-        self._steps: list[Decided] = []
-
-    def new_id(self) -> str:
-        """An id as the manager's, from the seed."""
-        return make_event_id(self._clock.now_ns, self._random.getrandbits(RANDOM_BITS))
-
-    def take(self, step: Step) -> None:
-        """Decide one call or report; at most one for each sandbox in a round."""
-        folded = self._folded.get(step.sandbox_id, UNKNOWN)
-        events = decide(folded.state, step.command)
-        origin = self._origin(step, folded)
-        new = [
-            NewEvent(
-                type=tag,
-                data=data,
-                event_id=self.new_id(),
-                correlation_id=origin.correlation_id,
-                causation=origin.causation,
-                actor=origin.actor,
-                documents=step.documents,
-            )
-            for tag, data in map(encode_event, events)
-        ]
-        if new:
-            self._steps.append(Decided(step.sandbox_id, events, new))
-            self.events += len(new)
-
-    def _origin(self, step: Step, folded: FoldedSandbox) -> Origin:
-        command = step.command
-        key = getattr(command, "launch_id", "") or getattr(command, "kill_id", "")
-        known = folded.origins.get(key)
-        return known or Origin(correlation_id=self.new_id(), actor=step.actor)
-
-    async def note(self, event: NodeEvent) -> None:
-        """Record a fact about the node."""
-        tag, data = encode_node_event(event)
-        new = NewEvent(type=tag, data=data, event_id=self.new_id(), correlation_id=self.new_id())
-        await self._log.append("node", [new], expected=ANY)
-        self.events += 1
-
-    async def end_round(self) -> None:
-        """Make the round durable, and fold it."""
-        steps, self._steps = self._steps, []
-        appends = (self._append(step.sandbox_id, step.new) for step in steps)
-        stored = await asyncio.gather(*appends)
-        for records, (sandbox_id, events, _) in zip(stored, steps, strict=True):
-            folded = self._folded.get(sandbox_id, UNKNOWN)
-            for event, record in zip(events, records, strict=True):
-                folded = folded.after(event, record)
-            self._folded[sandbox_id] = folded
-            if not folded.lives:
-                del self._folded[sandbox_id]
-        self._clock.now_ns += self._random.randrange(self._round_ns_max)
-
-    def _append(
-        self, sandbox_id: str, new: list[NewEvent]
-    ) -> Coroutine[None, None, tuple[RecordedEvent, ...]]:
-        version = self._folded.get(sandbox_id, UNKNOWN).version
-        expected = Exactly(version) if version else NO_STREAM
-        return self._log.append(STREAM_PREFIX + sandbox_id, new, expected=expected)
 
 
 async def make_log(

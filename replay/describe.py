@@ -98,12 +98,19 @@ def detail(data: dict[str, Any]) -> str:
         case {"launched": {"pid": pid, "engine": engine}}:
             return f"pid {pid} by {engine}"
         case {"intent": {"executable": program, "engine": engine, "request": request}}:
-            return f"{program} by {engine}, {len(request.get('files', ()))} files"
+            return f"{program} by {engine}, {len(request.get('files', ()))} files{_asked(data)}"
         case {"registered": number, "total": total}:
             return f"{number} of {total}"
         case {"image_bytes": size, "digest": digest}:
             return f"{size} bytes, {digest}"
     return _short_detail(data)
+
+
+def _asked(data: dict[str, Any]) -> str:
+    """How restores of a sandbox are to treat specs that differ, if its creation says it."""
+    conf = data["intent"]["request"].get("conf") or {}
+    policy = conf.get("RestoreSpecValidation")
+    return f", {_policy({'policy': policy})} for restores" if policy and "sandbox" in data else ""
 
 
 def _policy(data: dict[str, Any]) -> str:

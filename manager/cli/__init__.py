@@ -43,6 +43,7 @@ COMMANDS: Final = {
     ),
     "mark": ("manager.cli.mark", "Give points of the log names."),
     "audit": ("replay.cli.audit", "Show that the log is what was sealed, and what it says."),
+    "demo": ("manager.cli.demo", "Make a log with an incident in it, to try all this on."),
     "doctor": ("manager.cli.doctor", "Try every engine on this machine."),
     "urpc": ("manager.cli.urpc", "Make one call of the protocol, as it is written."),
     "completion": (
@@ -58,7 +59,7 @@ SECTIONS: Final = {
         "checkpoint", "restore", "rm",
     ),
     "What there is, and was": ("ps", "inspect", "top", "stats"),
-    "The log": ("log", "events", "replay", "mark", "audit"),
+    "The log": ("log", "events", "replay", "mark", "audit", "demo"),
     "Help": ("help", "completion"),
 }  # fmt: skip
 """How its help groups them."""

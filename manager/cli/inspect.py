@@ -10,6 +10,7 @@ from manager.terminal.output import json_option
 from manager.terminal.past import print_inspection, show_target
 from manager.terminal.place import log_option, root_option
 from manager.terminal.reading import at_option, unknown
+from manager.terminal.target import full_target
 
 
 @click.command("inspect")
@@ -19,18 +20,26 @@ from manager.terminal.reading import at_option, unknown
 @at_option
 @target_argument
 def command(root: Path, log: Path | None, as_json: bool, at: str | None, target: str) -> None:
-    """Show everything that is known of a sandbox or a container; with --at, of that time."""
+    """Show everything that is known of a sandbox or a container; with --at, of that time.
+
+    A container of which there is only one of that name needs no sandbox before it.
+    """
     if at is not None or log is not None:
         show_target(root, log, target, at or "head", as_json=as_json)
         return
-    client, sandbox_id = client_of(root), split_target(target)[0]
+    client = client_of(root)
 
-    async def call() -> tuple[dict[str, Any], list[str]]:
-        known = [each["ID"] for each in await client.sandboxes()]
+    async def call() -> tuple[dict[str, Any], str, list[str]]:
+        known = {
+            each["ID"]: [container["CID"] for container in each["Containers"]]
+            for each in await client.sandboxes()
+        }
+        meant = full_target(target, known)
+        sandbox_id, _ = split_target(meant)
         shown = await client.sandbox(sandbox_id).state() if sandbox_id in known else {}
-        return shown, known
+        return shown, meant, list(known)
 
-    shown, known = run_async(call)
+    shown, target, known = run_async(call)
     if not shown:
-        unknown("sandbox", sandbox_id, known)
+        unknown("sandbox", split_target(target)[0], known)
     print_inspection(shown, target, as_json=as_json)

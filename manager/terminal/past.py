@@ -16,6 +16,7 @@ from manager.terminal.output import print_json
 from manager.terminal.reading import log_path, read_log, say_as_of, unknown
 from manager.terminal.sandbox_filter import NO_FILTER, SandboxFilter
 from manager.terminal.sandboxes import print_sandboxes
+from manager.terminal.target import full_target
 from manager.terminal.tree import tree_lines
 
 
@@ -44,16 +45,19 @@ def show_sandboxes(
 def show_target(root: Path, log: Path | None, target: str, when: str, *, as_json: bool) -> None:
     """As ``inspect``, at a point of the past."""
     path = log_path(root, log)
-    sandbox_id = target.partition("/")[0]
 
-    async def call() -> tuple[NodeFold, AsOf, int]:
+    async def call() -> tuple[NodeFold, AsOf, str, int]:
         async with open_log(path, read_only=True) as opened:
             fold, moment = await fold_log_at(opened, path, when)
+            owned = {each: folded.state.containers for each, folded in fold.live.items()}
+            meant = full_target(target, owned)
+            sandbox_id = meant.partition("/")[0]
             gone = sandbox_id not in fold.live
             last = await lived_until(opened, sandbox_id, moment.position) if gone else 0
-            return fold, moment, last
+            return fold, moment, meant, last
 
-    fold, moment, last = read_log(call)
+    fold, moment, target, last = read_log(call)
+    sandbox_id = target.partition("/")[0]
     if sandbox_id not in fold.live:
         unknown("sandbox", sandbox_id, list(fold.live), lived_until=last)
     print_target(fold.live[sandbox_id].state, target, as_json=as_json, moment=moment)

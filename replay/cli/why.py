@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from eventstore import RecordedEvent
+from manager.domain.state import Sandbox
 from manager.schema.past import AsOf, lived_until
 from manager.terminal.ending import EXIT_UNREADABLE, EXIT_USAGE, fail
 from manager.terminal.manners import page
@@ -16,12 +17,17 @@ from manager.terminal.reading import at_option, log_path, read_log, say_as_of, u
 from manager.terminal.table import full_time, printable
 from manager.terminal.tree import scalar
 from replay.describe import detail, event_object
+from replay.duration import duration_text
 from replay.explanation import Absence, Explanation, Step, WhyError, why, why_not
 from replay.selection import payload
 from replay.trail import Trail
 
 CONTAINER_FIELD = "status"
 SANDBOX_FIELD = "phase"
+RESTORE_FAILED = "restoreFailed"
+WAITING = "creating"
+AGE_TOLD_MIN_NS = 3600 * 10**9
+DAY_NS = 24 * 3600 * 10**9
 
 
 @click.command("why")
@@ -45,7 +51,8 @@ def command(
 ) -> None:
     """Say which events made a value what it is: a container's status, unless a FIELD is named.
 
-    Of a sandbox that is deleted the last state is explained, unless there is an --at.
+    Of a container that a failed restore was to bring back, that is explained instead. Of a sandbox
+    that is deleted the last state is explained, unless there is an --at.
 
     The events that are named alone give that value, which is checked by folding them once more, and
     none of them can be left out. Fields are those that `inspect --json` shows.
@@ -107,7 +114,7 @@ async def resolve(trail: Trail, target: str, position: int) -> tuple[str, tuple[
         cid, field = _split(rest, list(known[name].containers))
         if not cid:
             unknown("container", rest, list(known[name].containers))
-        return name, ("containers", cid, *(field or (CONTAINER_FIELD,)))
+        return name, _of_container(known[name], cid, field)
     sandbox_id, field = _split(target, list(known))
     if sandbox_id:
         return sandbox_id, field or (SANDBOX_FIELD,)
@@ -119,7 +126,14 @@ async def resolve(trail: Trail, target: str, position: int) -> tuple[str, tuple[
     if len(holders) > 1:
         readings = " or ".join(f"{each}/{target}" for each in holders)
         fail(f"{target!r} can be {readings}: write one of these", EXIT_USAGE)
-    return holders[0], ("containers", cid, *(field or (CONTAINER_FIELD,)))
+    return holders[0], _of_container(known[holders[0]], cid, field)
+
+
+def _of_container(state: Sandbox, cid: str, field: tuple[str, ...]) -> tuple[str, ...]:
+    """The path to a container's field; what a failed restore left is explained by that."""
+    if not field and state.phase == RESTORE_FAILED and state.containers[cid].status == WAITING:
+        return (SANDBOX_FIELD,)
+    return ("containers", cid, *(field or (CONTAINER_FIELD,)))
 
 
 def _split(text: str, known: list[str]) -> tuple[str, tuple[str, ...]]:
@@ -140,14 +154,14 @@ def explanation_lines(found: Explanation, *, everything: bool = False) -> Iterat
     yield f"{name} is {scalar(found.value)} since #{found.since}  {_when(top)}"
     told = False  # each event of a decision may carry the same mismatches
     for depth, step in enumerate(found.causes):
-        yield f"{'   ' * depth}└─ {_line(step)}"
+        yield f"{'   ' * depth}└─ {_line(step)}{_earlier(step.record, top)}"
         for each in payload(step.record).get("mismatches") or () if not told else ():
             told = True
             yield f"{'   ' * depth}     {printable(each['error'])}"
     for step in found.likely:
-        yield f"   likely by: {_line(step)}"
+        yield f"   likely by: {_line(step)}{_earlier(step.record, top)}"
     for record in found.decided_on:
-        yield f"   decided on: {_line(Step(record=record))}"
+        yield f"   decided on: {_line(Step(record=record))}{_earlier(record, top)}"
     yield "Needed for it, oldest first:"
     for step in found.essential:
         left = f"  -> {scalar(step.value)}" if step.wrote else ""
@@ -183,6 +197,15 @@ def _line(step: Step) -> str:
     about = printable(detail(payload(record)))
     actor = f"  by uid:{record.actor.uid}, pid {record.actor.pid}" if record.actor else ""
     return f"#{record.position} {printable(record.type)}  {about}{actor}"
+
+
+def _earlier(record: RecordedEvent, than: RecordedEvent) -> str:
+    """How long before another event it was, if that was not just before."""
+    age_ns = than.recorded_at_ns - record.recorded_at_ns
+    if age_ns < AGE_TOLD_MIN_NS:
+        return ""
+    age = duration_text(age_ns) if age_ns < 2 * DAY_NS else f"{round(age_ns / DAY_NS)} days"
+    return f", {age} earlier"
 
 
 def _when(record: RecordedEvent) -> str:

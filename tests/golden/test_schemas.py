@@ -64,7 +64,7 @@ PRINTS = {
     **{name: (name,) for name in (
         "create", "start", "run", "exec", "wait", "kill", "pause", "resume", "checkpoint",
         "restore", "rm", "stop", "urpc", "ps", "inspect", "top", "stats", "doctor", "help",
-        "completion",
+        "completion", "demo",
     )},
     "serve": ("ready",),
     "log": ("event",),

@@ -9,11 +9,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from benchmarks.make_log import Clock, Scribe
-from benchmarks.node_story import ENGINE, SandboxScript, Step, Story
 from eventstore import SealPolicy, load_signer, open_log
 from manager.application.default_spec import default_spec
 from manager.application.spec_body import masked_document
+from manager.demo.node_story import ENGINE, SandboxScript, Step, Story
+from manager.demo.scribe import Clock, Scribe
 from manager.domain import commands as c
 from manager.domain.exit_status import Signaled
 from manager.domain.spec import parse_spec_object

@@ -5,9 +5,9 @@ from pathlib import Path
 import anyio.lowlevel
 import anyio.to_thread
 
-from benchmarks.make_log import Clock, Scribe
-from benchmarks.node_story import Story, jobs
 from eventstore import EventLog, SealPolicy, Snapshot, Verdict, load_signer, open_log
+from manager.demo.node_story import Story, jobs
+from manager.demo.scribe import Clock, Scribe
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from manager.schema.node_fold import NodeFold
 from manager.schema.node_snapshot import advance, encode_sandboxes, node_snapshots

@@ -50,10 +50,13 @@ class Story:
         resting: No container of a long-lived sandbox is replaced any more.
     """
 
-    def __init__(self, seed: int, new_id: Callable[[], str], clock: Callable[[], int]) -> None:
+    def __init__(
+        self, seed: int, new_id: Callable[[], str], clock: Callable[[], int], uid: int = 0
+    ) -> None:
         self.random = random.Random(seed)
         self.new_id = new_id
         self.clock = clock
+        self._uid = uid
         self.closing = False
         self.resting = False
         self._pid = 1_000
@@ -63,6 +66,10 @@ class Story:
         env = [f"SERVICE_{name}=value-{number}-{name}" for name in range(number % 12)]
         spec = default_spec(args=[f"/bin/service-{number}", "--serve"], env=env, readonly=True)
         return parse_spec_object(spec), masked_document(spec, b"key")
+
+    def client(self) -> Actor:
+        """Somebody who asks."""
+        return Actor(uid=self._uid, gid=self._uid, pid=self.random.randrange(300, 400))
 
     def start(self, cid: str) -> tuple[StartRequest, Spec, tuple[Document, ...]]:
         """The arguments of a start."""
@@ -106,7 +113,7 @@ class SandboxScript:
         self._story = story
         self._random = story.random
         self.id = f"pod-{story.random.getrandbits(40):010x}"
-        self._actor = Actor(uid=0, gid=0, pid=self._random.randrange(300, 400))
+        self._actor = story.client()
         self._numbers = 0
         self.launches: dict[str, str] = {}
         """What was started and not yet destroyed: launch ids by cid."""
@@ -261,12 +268,17 @@ def services(story: Story, running: dict[int, SandboxScript], slot: int) -> Iter
 def jobs(story: Story) -> Iterator[Step]:
     """Short jobs, one after the other: a root container and up to three more."""
     while not story.closing:
-        script = SandboxScript(story)
-        yield from script.create()
-        for _ in range(story.random.randrange(4)):
-            yield from script.run()
-        for cid in [cid for cid in script.launches if cid != script.id]:
-            yield from script.exit(cid)
-            yield from script.destroy(cid)
-        yield from script.exit(script.id)
-        yield from script.delete()
+        yield from job(story)
+
+
+def job(story: Story) -> Iterator[Step]:
+    """One short job, from its sandbox's creation to its end."""
+    script = SandboxScript(story)
+    yield from script.create()
+    for _ in range(story.random.randrange(4)):
+        yield from script.run()
+    for cid in [cid for cid in script.launches if cid != script.id]:
+        yield from script.exit(cid)
+        yield from script.destroy(cid)
+    yield from script.exit(script.id)
+    yield from script.delete()
