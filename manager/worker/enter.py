@@ -5,8 +5,9 @@ order (a JSON object, see `bwrap_exec`), where to report, the pidfd of the conta
 file for the process's number. It reports one JSON object a line: `pid`, the host's number of the
 process, then, if the program could not be executed, `stage`, `reason` and `errno`.
 
-Inside it has no file of the host's to fall back on, so everything is imported before; and it cannot
-be traced or read by what runs there. Standard library only. Source: setns(2), capabilities(7),
+Inside it has no file of the host's to fall back on, so everything is imported before, and nothing
+can be any more: what a module is called there may be anything. It cannot be traced or read by what
+runs there. Standard library only. Source: setns(2), capabilities(7),
 prctl(2).
 """
 
@@ -22,7 +23,7 @@ import stat
 import struct
 import sys
 import termios
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 _CLONE_NEWCGROUP: Final = 0x02000000
 _NAMESPACES: Final = {
@@ -78,6 +79,8 @@ def main() -> int:
         _call("setns", pidfd, _flags(order["init"]))
     except OSError as error:
         return _fail(report, Refused("create", f"cannot enter: {error.strerror}", error.errno))
+    sys.path.clear()
+    sys.meta_path.clear()
     noted, note = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid:
@@ -91,13 +94,7 @@ def main() -> int:
         return 1
     os.setsid()
     report = _place(order["files"], report)
-    try:
-        _become(order)
-    except Refused as refused:
-        return _fail(report, refused)
-    except OSError as error:
-        return _fail(report, Refused("create", f"{error.strerror}", error.errno))
-    return 0
+    return _fail(report, _become_or_say(order))
 
 
 def _flags(init: int) -> int:
@@ -110,7 +107,19 @@ def _flags(init: int) -> int:
     return flags
 
 
-def _become(order: dict[str, Any]) -> None:
+def _become_or_say(order: dict[str, Any]) -> Refused:
+    """Be that program, or say why not."""
+    try:
+        _become(order)
+    except Refused as refused:
+        return refused
+    except OSError as error:
+        return Refused("create", f"{error.strerror}", error.errno)
+    except (ValueError, OverflowError) as error:  # what no system call takes
+        return Refused("create", str(error), errno.EINVAL)
+
+
+def _become(order: dict[str, Any]) -> NoReturn:
     if order["terminal"]:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     for name, soft, hard in order["rlimits"]:
@@ -187,7 +196,7 @@ def _set_capabilities(sets: dict[str, int]) -> None:
         raise Refused("create", f"cannot set the capabilities: {os.strerror(number)}", number)
 
 
-def _execute(executable: str, args: list[str], env: dict[str, str]) -> None:
+def _execute(executable: str, args: list[str], env: dict[str, str]) -> NoReturn:
     """Try as execvp(3) does; returns never."""
     paths = [executable]
     if "/" not in executable:

@@ -2,7 +2,8 @@
 
 It shuts itself into the directory first (chroot), so that no name, symbolic link or hard link in
 the archive leads anywhere else; refusing such names on top of that tells the client that its
-archive is not what it believes.
+archive is not what it believes. From then on it imports nothing: the modules of the standard
+library would be looked up in the directory, where the archive may have put its own.
 
 Arguments: the directory's descriptor, the archive's descriptor. Ends with code 0, or 1 and one line
 on the error output. Standard library only: it runs isolated from the worker's import path.
@@ -33,7 +34,11 @@ class Refused(Exception):  # noqa: N818 - says what happened
     """The archive holds something that has no place in an upper layer."""
 
 
-FAILURES: Final = (Refused, tarfile.TarError, OSError)
+FAILURES: Final = (
+    *(Refused, tarfile.TarError, OSError),
+    # Of tarfile and the system calls it makes, for members that no honest archive has.
+    *(ValueError, OverflowError, KeyError, RecursionError),
+)
 """What unpacking may end with: the archive's fault, or the file system's."""
 
 
@@ -92,7 +97,7 @@ def unpack(archive: tarfile.TarFile, caps: Caps) -> None:
 
     Raises:
         Refused: By name, type or size.
-        tarfile.TarError: The archive is damaged.
+        tarfile.TarError, ValueError, OverflowError, KeyError, RecursionError: It is damaged.
         OSError: The file system is full, or would not take an entry.
     """
     directories: list[tarfile.TarInfo] = []
@@ -133,6 +138,15 @@ def _mark_opaque(member: tarfile.TarInfo) -> None:
         os.setxattr(member.name, OPAQUE, value.encode())
 
 
+def shut_in(directory_fd: int) -> None:
+    """Make a directory the root directory, and the end of all imports; closes its descriptor."""
+    os.fchdir(directory_fd)
+    os.chroot(".")
+    os.close(directory_fd)
+    sys.path.clear()
+    sys.meta_path.clear()
+
+
 def main() -> int:
     """Run; returns the exit code."""
     upper_fd, tar_fd = map(int, sys.argv[1:])
@@ -143,12 +157,11 @@ def main() -> int:
             open(tar_fd, "rb") as file,
             tarfile.open(fileobj=file, mode="r|", errorlevel=1) as archive,
         ):
-            os.fchdir(upper_fd)
-            os.chroot(".")
-            os.close(upper_fd)
+            shut_in(upper_fd)
             unpack(archive, Caps())
     except FAILURES as error:
-        sys.stderr.write(f"{error}\n")
+        known = isinstance(error, Refused | tarfile.TarError | OSError)
+        sys.stderr.write(f"{error}\n" if known else f"a damaged archive: {error}\n")
         return 1
     return 0
 
