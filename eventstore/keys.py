@@ -17,8 +17,10 @@ from typing import Final
 
 from eventstore.errors import KeyUnusable, NoteMalformed
 from eventstore.note import Signer, Verifier
+from eventstore.whole_file import create_whole
 
 KEY_FILE_MODE: Final = 0o600
+PUBLIC_FILE_MODE: Final = 0o644
 KEY_FILE_BYTES_MAX: Final = 16 * 1024
 PUBLIC_SUFFIX: Final = ".pub"
 NAME_PREFIX: Final = "sandtrail/"
@@ -119,23 +121,8 @@ def _create(path: Path) -> bytes:
 
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    # Whole or not at all: a half-written key would keep the log from ever being opened again.
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, KEY_FILE_MODE)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):  # somebody else was first: theirs is the key
-            os.link(half, path)
-    finally:
-        half.unlink()
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    # A half-written key would keep the log from ever being opened again.
+    create_whole(path, pem, KEY_FILE_MODE)
     return _read(path)
 
 
@@ -144,4 +131,4 @@ def _publish(path: Path, verifier: Verifier) -> None:
     public = public_path(path)
     with suppress(OSError):
         if not public.exists():
-            public.write_text(verifier.text() + "\n", encoding="utf-8")
+            create_whole(public, f"{verifier.text()}\n".encode(), PUBLIC_FILE_MODE)

@@ -1,6 +1,5 @@
 """Ids and keys that must come from outside the application."""
 
-import os
 import secrets
 from pathlib import Path
 from typing import Final
@@ -8,9 +7,11 @@ from typing import Final
 from typing_extensions import override
 
 from eventstore import new_event_id
+from eventstore.whole_file import create_whole
 from manager.application.ports import Ids
 
 ENV_KEY_BYTES: Final = 32
+ENV_KEY_MODE: Final = 0o600
 
 
 class RandomIds(Ids):
@@ -32,20 +33,12 @@ def load_env_key(path: Path) -> bytes:
     Raises:
         ValueError: The file has not the length of a key: restore it, or remove it to begin anew
             (equal values before and after then no longer look equal).
+        OSError: It cannot be read or made.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        key = path.read_bytes()
-        if len(key) != ENV_KEY_BYTES:
-            raise ValueError(
-                f"{path} must hold a key of {ENV_KEY_BYTES} bytes, but has {len(key)}"
-            ) from None
-        return key
-    with os.fdopen(fd, "wb") as file:
-        key = secrets.token_bytes(ENV_KEY_BYTES)
-        file.write(key)
-        file.flush()
-        os.fsync(file.fileno())
+    if not path.exists():
+        create_whole(path, secrets.token_bytes(ENV_KEY_BYTES), ENV_KEY_MODE)
+    key = path.read_bytes()
+    if len(key) != ENV_KEY_BYTES:
+        raise ValueError(f"{path} must hold a key of {ENV_KEY_BYTES} bytes, but has {len(key)}")
     return key

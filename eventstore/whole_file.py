@@ -1,0 +1,35 @@
+"""A new file that appears under its name only when all of it is on disk."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def create_whole(path: Path, content: bytes, mode: int) -> None:
+    """Make a file, whole or not at all, and durable; one that is there already stays as it is.
+
+    Args:
+        path: Its directory exists.
+        content: All of it.
+        mode: Its permissions, less the umask, from the first moment.
+
+    Raises:
+        OSError: It could not be made, on a full disk say; nothing is left of the attempt.
+    """
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(half, flags, mode)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):  # somebody else was first: theirs counts
+            os.link(half, path)
+    finally:
+        half.unlink()
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
