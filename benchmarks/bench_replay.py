@@ -39,7 +39,8 @@ from manager.schema.node_snapshot import (
 from replay.commands import commands_of
 from replay.evidence.verification import verify_file
 from replay.facts import FactReader
-from replay.redecide import redecide
+from replay.redecide import redecide, whatif
+from replay.settings import parse_settings
 from replay.trail import Trail, Window
 
 DAYS = 30
@@ -55,6 +56,8 @@ SNAPSHOTS = 16
 """About as many as a service keeps of so long a log."""
 CHECKED_EVENTS = 100_000
 EVENTS_A_ROUND = 140
+SUPPOSED = ("restore-spec-validation=enforce", "permit=none")
+"""A setting that reaches restores, of which this log has none, and one that reaches each start."""
 
 
 def timed(command: Sequence[str], path: Path) -> tuple[float, float, float]:
@@ -88,6 +91,12 @@ async def snapshots(path: Path, events: int) -> None:
 async def checked(path: Path, window: Window) -> int:
     async with Trail.open(path) as trail:
         return len([each async for each in redecide(trail, window)])
+
+
+async def supposed(path: Path, window: Window, setting: str) -> int:
+    """Answer a what-if; how many decisions it is about."""
+    async with Trail.open(path) as trail:
+        return len([each async for each in whatif(trail, window, parse_settings([setting]))])
 
 
 async def bare(path: Path, window: Window) -> int:
@@ -204,6 +213,11 @@ def report(path: Path, rounds: int) -> None:
     ours, theirs = (statistics.median(each) for each in zip(*pairs, strict=True))
     print(f"replay check of the last {CHECKED_EVENTS:,}           {ours:7.1f} s")
     print(f"a bare loop over the same                {theirs:7.1f} s   ratio {theirs / ours:.2f}")
+    for setting in SUPPOSED:
+        began = time.process_time()
+        count = asyncio.run(supposed(path, window, setting))
+        took = time.process_time() - began
+        print(f"whatif {setting:<33} {took:7.1f} s   {count / took:,.0f} decisions/s")
     if public_path(path.parent / KEY).exists():
         report_verification(path, window, head)
 

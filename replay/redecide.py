@@ -1,13 +1,10 @@
 """Taking recorded decisions once more, with the code of today and what the log kept of then.
 
-A sandbox's stream holds nothing but what was decided, each decision's events one after the other.
-So the walk goes: from the next events make the command (:mod:`replay.commands`), decide on it in
-the state before them, compare, fold what was recorded, go on.
+Which events are one decision, and on what it was taken, is for :mod:`replay.decisions`.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from itertools import takewhile, zip_longest
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from msgspec import Struct, to_builtins
 from msgspec.structs import replace
@@ -22,14 +19,23 @@ from manager.domain.evolve import fold as fold_events
 from manager.domain.mark import MarkAdded, MarkEvent, MarkRejected
 from manager.domain.state import ABSENT, Sandbox
 from manager.schema.node_events import decode_node_event
-from manager.schema.node_fold import STREAM_PREFIX, NodeFold, decode_record
+from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, NodeFold
 from manager.schema.node_snapshot import node_snapshots, open_fold, recall
-from replay.commands import commands_of
+from replay.decisions import (
+    LOOK_AHEAD_EVENTS,
+    Ahead,
+    Decision,
+    appended_together,
+    decision_of,
+    like,
+    next_decision,
+)
 from replay.difference import Difference, differences
-from replay.facts import FactMissing, FactReader, Facts
+from replay.facts import FactMissing, FactReader
+from replay.reach import origin_of, reached_tags
 from replay.redecide_marks import MarksAgain
 from replay.rule_place import place_of
-from replay.selection import container_of, payload
+from replay.selection import container_of, payload, sandbox_of
 from replay.settings import Settings, apply_settings
 from replay.trail import Trail, Window
 
@@ -37,12 +43,10 @@ Verdict: TypeAlias = Literal[
     "same", "narrowed", "widened", "reason", "different", "moot", "unreplayable"
 ]
 Decided: TypeAlias = Event | MarkEvent
-LOOK_AHEAD_FIRST: Final = 8
-"""How many events are looked at first: most decisions have fewer."""
-LOOK_AHEAD_EVENTS: Final = 1024
-"""No decision has more: APPEND_EVENTS_MAX of the log."""
 AS_RECORDED: Final = Settings()
 DIFFERENCES_MAX: Final = 20
+REPORTS: Final = frozenset(get_args(c.Report))
+REFUSED: Final = "_rejected"
 
 
 class Redecision(Struct, frozen=True, kw_only=True):
@@ -73,39 +77,40 @@ class Redecision(Struct, frozen=True, kw_only=True):
     fields: tuple[Difference, ...] = ()
 
 
-class _Group(Struct, frozen=True, kw_only=True):
-    """The records of one decision, and the command that they came of."""
-
-    records: tuple[RecordedEvent, ...]
-    events: tuple[Event, ...]
-    command: c.Command | None
-    facts: Facts = Facts()
-    explained: bool = False
-    missing: str = ""
-
-
 def check(trail: Trail, window: Window) -> AsyncIterator[Redecision]:
     """Take every decision of a window again, as it was; see :func:`redecide`."""
     return redecide(trail, window)
 
 
 async def whatif(
-    trail: Trail, window: Window, settings: Settings, *, cascade: bool = False
+    trail: Trail,
+    window: Window,
+    settings: Settings,
+    *,
+    cascade: bool = False,
+    every: bool = False,
 ) -> AsyncIterator[Redecision]:
-    """Take what clients asked for in a window again, under other settings; raises as below."""
-    async for found in redecide(trail, window, settings, cascade=cascade):
+    """Take what clients asked for in a window again, under other settings; raises as below.
+
+    A decision that the settings cannot reach, see :mod:`replay.reach`, stands as it was recorded:
+    ``same``. Whether today's code still decides so is what :func:`check` asks; with ``every``, or
+    ``cascade``, or without a setting, it is asked here, too.
+    """
+    narrow = settings.changes_anything and not cascade and not every
+    walk = _Walk(trail, settings, cascade=cascade, narrow=narrow)
+    async for found in walk.over(window):
         if found.asked:
             yield found
 
 
-async def redecide(
+def redecide(
     trail: Trail, window: Window, settings: Settings = AS_RECORDED, *, cascade: bool = False
 ) -> AsyncIterator[Redecision]:
     """Take every decision of a window again, in the order of the log.
 
     Args:
         trail: The log.
-        window: Where the decisions begin.
+        window: Where the decisions begin; one that began before it is left out.
         settings: What would have been otherwise.
         cascade: Go on with what would have been decided, instead of what was recorded.
 
@@ -113,69 +118,75 @@ async def redecide(
         EventStoreError: The log cannot be read.
         EventFormatError: An event is of a newer program, or damaged; the text names it.
     """
-    walk = _Walk(trail, settings, cascade=cascade)
-    await walk.begin(window)
-    if window.count:
-        ahead = _Ahead(trail.log.read(after=window.first - 1, until=window.last))
-        while await ahead.fill():
-            found = await walk.take(ahead)
-            if found is not None:
-                yield found
-
-
-class _Ahead:
-    """The records that come next, as many as a decision can have."""
-
-    def __init__(self, records: AsyncIterator[RecordedEvent]) -> None:
-        self._records = records
-        self._buffer: list[RecordedEvent] = []
-        self._begin = 0
-        self._ended = False
-
-    async def fill(self) -> bool:
-        """Read on; whether there is anything left."""
-        if len(self._buffer) - self._begin < LOOK_AHEAD_EVENTS and not self._ended:
-            del self._buffer[: self._begin]
-            self._begin = 0
-            async for record in self._records:
-                self._buffer.append(record)
-                if len(self._buffer) >= 2 * LOOK_AHEAD_EVENTS:
-                    return True
-            self._ended = True
-        return self._begin < len(self._buffer)
-
-    def peek(self, count: int) -> list[RecordedEvent]:
-        """The next records, up to ``count``, as far as they are of one stream."""
-        found = self._buffer[self._begin : self._begin + count]
-        stream = found[0].stream
-        return list(takewhile(lambda record: record.stream == stream, found))
-
-    def drop(self, count: int) -> None:
-        """These are dealt with."""
-        self._begin += count
+    return _Walk(trail, settings, cascade=cascade, narrow=False).over(window)
 
 
 class _Walk:
-    def __init__(self, trail: Trail, settings: Settings, *, cascade: bool) -> None:
+    """One pass over a window.
+
+    From the next events it makes the command, decides on it in the state before them, compares,
+    folds what was recorded, and goes on. If it is ``narrow`` it does so only where the settings
+    reach, and folds only the sandboxes of which it needs the state.
+    """
+
+    def __init__(self, trail: Trail, settings: Settings, *, cascade: bool, narrow: bool) -> None:
         self._trail = trail
         self._settings = settings
         self._cascade = cascade
+        self._narrow = narrow
+        self._reached = reached_tags(settings)
         self._facts = FactReader(trail.log)
         self._marks = MarksAgain()
         self._fold = NodeFold()
         self._instead: dict[str, Sandbox] = {}
 
-    async def begin(self, window: Window) -> None:
-        snapshots = node_snapshots(self._trail.path.parent)
-        self._fold = await open_fold(self._trail.log, snapshots, until=window.first - 1)
-        await self._facts.catch_up(window.first - 1)
-        await self._marks.catch_up(self._trail.log, window.first - 1)
+    async def over(self, window: Window) -> AsyncIterator[Redecision]:
+        """What comes of each decision that begins in the window."""
+        if not window.count:
+            return
+        await self._begin(window.first - 1)
+        until = window.last + LOOK_AHEAD_EVENTS
+        ahead = Ahead(self._trail.log.read(after=window.first - 1, until=until))
+        before = await self._trail.record(window.first - 1)
+        while await ahead.fill() and ahead.first.position <= window.last:
+            if before is not None and appended_together(ahead.first, before):
+                self._pass_over(ahead)
+                continue
+            before = None
+            found = await self._take(ahead)
+            if found is not None:
+                yield found
 
-    async def take(self, ahead: _Ahead) -> Redecision | None:
-        """Take the next decision again; ``None`` for what was not decided."""
-        (record,) = ahead.peek(1)
-        if record.stream.startswith(STREAM_PREFIX):
-            return await self._take_sandbox(ahead, record)
+    async def _begin(self, position: int) -> None:
+        if not self._narrow:
+            snapshots = node_snapshots(self._trail.path.parent)
+            self._fold = await open_fold(self._trail.log, snapshots, until=position)
+        await self._facts.catch_up(position)
+        await self._marks.catch_up(self._trail.log, position)
+
+    async def _take(self, ahead: Ahead) -> Redecision | None:
+        """Take the next decision again; ``None`` for what was not decided, or is not wanted."""
+        record = ahead.first
+        if not record.stream.startswith(STREAM_PREFIX):
+            return await self._take_of_node(ahead, record)
+        if self._narrow and record.type not in self._reached:
+            data = payload(record)
+            origin = origin_of(record.type, data)
+            if origin != "unclear":
+                self._pass_over(ahead)
+                return _standing(record, data) if origin == "client" else None
+        return await self._take_of_sandbox(ahead, record)
+
+    def _pass_over(self, ahead: Ahead) -> None:
+        """Fold what was appended together, if the state is needed."""
+        records = ahead.peek(ahead.together())
+        sandbox_id = sandbox_of(records[0])
+        if not self._narrow or self._fold.known(sandbox_id) is not UNKNOWN:
+            for record in records:
+                self._fold.apply(record)
+        ahead.drop(len(records))
+
+    async def _take_of_node(self, ahead: Ahead, record: RecordedEvent) -> Redecision | None:
         ahead.drop(1)
         self._facts.learn(record)
         event = decode_node_event(record.type, record.data)
@@ -184,8 +195,10 @@ class _Walk:
             return self._mark(record, event)
         if not isinstance(event, e.SandboxCreateRejected):
             return None
-        group = await self._group(ABSENT, event.sandbox, [record], (event,))
-        return self._judge(group, ABSENT, event.sandbox)
+        if self._narrow and record.type not in self._reached:
+            return _standing(record, payload(record))
+        decision = await decision_of(self._facts, ABSENT, event.sandbox, [record], (event,))
+        return self._judge(decision, ABSENT)
 
     def _mark(self, record: RecordedEvent, recorded: MarkEvent) -> Redecision:
         now, place = self._marks.decide(recorded, record)
@@ -200,88 +213,51 @@ class _Walk:
         )
         return _differing(found, (recorded,), () if now is None else (now,), place)
 
-    async def _take_sandbox(self, ahead: _Ahead, first: RecordedEvent) -> Redecision:
+    async def _take_of_sandbox(self, ahead: Ahead, first: RecordedEvent) -> Redecision:
         sandbox_id = first.stream.removeprefix(STREAM_PREFIX)
         await recall(self._fold, self._trail.log, first)
         before = self._fold.known(sandbox_id).state
-        group = await self._ahead_group(ahead, before, sandbox_id, LOOK_AHEAD_FIRST)
-        if not group.explained:
-            group = await self._ahead_group(ahead, before, sandbox_id, LOOK_AHEAD_EVENTS)
-        for record in group.records:
-            self._fold.apply(record)
-        ahead.drop(len(group.records))
-        return self._judge(group, before, sandbox_id)
+        decision = await next_decision(ahead, self._facts, before, sandbox_id)
+        for record, event in zip(decision.records, decision.events, strict=True):
+            self._fold.apply(record, event)
+        ahead.drop(len(decision.records))
+        return self._judge(decision, before)
 
-    async def _ahead_group(
-        self, ahead: _Ahead, before: Sandbox, sandbox_id: str, count: int
-    ) -> _Group:
-        records = ahead.peek(count)
-        return await self._group(before, sandbox_id, records, tuple(map(decode_record, records)))
-
-    async def _group(
-        self,
-        state: Sandbox,
-        sandbox_id: str,
-        records: Sequence[RecordedEvent],
-        events: tuple[Event, ...],
-    ) -> _Group:
-        """Find the command that the first events came of, and how many of them it explains."""
-        try:
-            facts = await self._facts.of(state, events[:2])
-            first: c.Command | None = None
-            for command in commands_of(state, sandbox_id, events, facts):
-                first = first or command
-                decided = decide(state, command)
-                count = len(decided)
-                if count and _like(decided, events) == events[:count]:
-                    return _Group(
-                        records=tuple(records[:count]),
-                        events=events[:count],
-                        command=command,
-                        facts=facts,
-                        explained=True,
-                    )
-            missing = "" if first is not None else "what led to an event of this type"
-        except FactMissing as problem:
-            first, facts, missing = None, Facts(), str(problem)
-        count = _together(records)
-        return _Group(
-            records=tuple(records[:count]),
-            events=events[:count],
-            command=first,
-            facts=facts,
-            missing=missing,
-        )
-
-    def _judge(self, group: _Group, before: Sandbox, sandbox_id: str) -> Redecision:
-        instead = self._instead.get(sandbox_id, before)
-        record, command = group.records[0], group.command
-        recorded = refusal_of(group.events)
+    def _judge(self, group: Decision, before: Sandbox) -> Redecision:
+        record, command, sandbox_id = group.records[0], group.command, group.sandbox
         found = Redecision(
             position=record.position,
             sandbox=sandbox_id,
-            container=container_of(record, payload(record)),
+            container=_concerned(group),
             type=record.type,
-            asked=not type(command).__name__.startswith("Report"),
+            asked=type(command) not in REPORTS,
             verdict="same",
-            recorded=recorded,
+            recorded=refusal_of(group.events),
         )
         if command is None:
             return self._unreplayable(found, group, group.missing)
-        if group.explained and not self._settings.changes_anything:
+        if group.explained and not self._reaches(record.type):
             return found
+        instead = self._instead.get(sandbox_id, before)
         try:
             state, changed = apply_settings(
                 self._settings, instead if self._cascade else before, command, group.facts
             )
         except FactMissing as problem:
             return self._unreplayable(found, group, str(problem))
-        now = _like(decide(state, changed), group.events)
+        now = like(decide(state, changed), group.events)
         if self._cascade:
             self._instead[sandbox_id] = fold_events(now, instead)
         return self._compared(found, group, now, (state, changed))
 
-    def _unreplayable(self, found: Redecision, group: _Group, why: str) -> Redecision:
+    def _reaches(self, tag: str) -> bool:
+        """Whether a decision as recorded may come out otherwise under the settings."""
+        settings = self._settings
+        if self._cascade:
+            return settings.changes_anything
+        return tag in self._reached or origin_of(tag, {}) == "unclear"
+
+    def _unreplayable(self, found: Redecision, group: Decision, why: str) -> Redecision:
         """What cannot be taken again stands as it was recorded."""
         if self._cascade and found.sandbox in self._instead:
             after = fold_events(group.events, self._instead[found.sandbox])
@@ -291,7 +267,7 @@ class _Walk:
     def _compared(
         self,
         found: Redecision,
-        group: _Group,
+        group: Decision,
         now: tuple[Event, ...],
         decision: tuple[Sandbox, c.Command],
     ) -> Redecision:
@@ -302,6 +278,24 @@ class _Walk:
             return found  # what differs are facts of the setting, not the answer
         place = place_of(text, lambda: decide(*decision)) if text else ""
         return _differing(found, group.events, now, place)
+
+
+def _standing(record: RecordedEvent, data: dict[str, Any]) -> Redecision:
+    """What a client was answered, as it was recorded."""
+    return Redecision(
+        position=record.position,
+        sandbox=sandbox_of(record) or data.get("sandbox", ""),
+        container=container_of(record, data),
+        type=record.type,
+        asked=True,
+        verdict="same",
+        recorded=(data.get("error") or "refused") if record.type.endswith(REFUSED) else "",
+    )
+
+
+def _concerned(group: Decision) -> str:
+    """The container that a decision is about; for the sandbox's own its root."""
+    return container_of(group.records[0], {"container": getattr(group.events[0], "container", "")})
 
 
 def _differing(
@@ -351,35 +345,6 @@ def refusal_of(events: Iterable[Decided]) -> str:
             ):
                 return error or "refused"
     return ""
-
-
-def _together(records: Sequence[RecordedEvent]) -> int:
-    """How many records were appended with the first, as far as anybody can tell."""
-    first = records[0]
-    mark = (first.recorded_at_ns, first.correlation_id, first.causation)
-    count = 1
-    while count < len(records) and mark == (
-        records[count].recorded_at_ns,
-        records[count].correlation_id,
-        records[count].causation,
-    ):
-        count += 1
-    return count
-
-
-def _like(decided: tuple[Event, ...], recorded: Sequence[Event]) -> tuple[Event, ...]:
-    """What was decided now, with what the log's masked environment cannot give taken from then."""
-    then = zip_longest(decided, recorded[: len(decided)])
-    return tuple(_with_search_path(now, before) for now, before in then)
-
-
-def _with_search_path(now: Event, then: Event | None) -> Event:
-    if isinstance(
-        now, e.SandboxCreated | e.ContainerStartAccepted | r.ContainerRestoreAccepted
-    ) and isinstance(then, type(now)):
-        path = then.intent.search_path
-        return replace(now, intent=replace(now.intent, search_path=path))
-    return now
 
 
 def _shown(events: Iterable[Decided]) -> list[dict[str, Any]]:

@@ -90,8 +90,12 @@ class NodeFold:
         self.live: dict[str, FoldedSandbox] = live or {}
         self._gone: dict[str, FoldedSandbox] = {}
 
-    def apply(self, record: RecordedEvent) -> None:
+    def apply(self, record: RecordedEvent, event: Event | None = None) -> None:
         """Fold the next record of the log, of whatever stream.
+
+        Args:
+            record: The record.
+            event: What it says, if it was decoded already.
 
         Raises:
             EventFormatError: The event is of a newer program, or damaged; the text names it.
@@ -100,7 +104,7 @@ class NodeFold:
         if record.stream.startswith(STREAM_PREFIX):
             sandbox_id = record.stream[len(STREAM_PREFIX) :]
             folded = self.live.get(sandbox_id) or self._before(sandbox_id, record)
-            after = folded.after(decode_record(record), record)
+            after = folded.after(event or decode_record(record), record)
             self.put(sandbox_id, after)
         self.position = record.position
 

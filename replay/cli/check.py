@@ -25,6 +25,7 @@ from replay.trail import Trail, Window
 
 SHOWN_MAX: Final = 20
 CODE_MARK: Final = Path("replay") / "redecide.py"
+THIS_CODE: Final = Path(__file__).resolve().parents[2]
 
 code_option = click.option(
     "--code",
@@ -220,17 +221,12 @@ def as_object(found: Redecision) -> dict[str, Any]:
 
 
 def run_other_code(code: Path) -> None:
-    """Let the same command be run by another source tree; never returns."""
+    """Let the same command be run by that source tree; returns only if it is this one."""
     if not (code / CODE_MARK).is_file():
         fail(f"{code} is no source tree of sandtrail: it has no {CODE_MARK}", EXIT_USAGE)
-    arguments = list(sys.argv[1:])
-    for number, text in enumerate(arguments):
-        if text == "--code":
-            del arguments[number : number + 2]
-            break
-        if text.startswith("--code="):
-            del arguments[number]
-            break
-    environment = {**os.environ, "PYTHONPATH": str(code.resolve())}
-    command = [sys.executable, "-P", "-m", "manager.cli", *arguments]
+    code = code.resolve()
+    if code == THIS_CODE:
+        return
+    environment = {**os.environ, "PYTHONPATH": str(code)}
+    command = [sys.executable, "-P", "-m", "manager.cli", *sys.argv[1:]]
     sys.exit(subprocess.run(command, env=environment, check=False).returncode)

@@ -70,12 +70,13 @@ def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
     """Take clients' decisions again as they would have been with other settings or other code.
 
     Each is judged alone, in the state that was recorded; with --cascade in the state that would
-    have followed. What the log cannot tell is said to be not replayable. Exits 1 if any answer
-    would have been another one.
+    have followed. What the settings cannot reach stands as it was recorded, unless --code or
+    --cascade has everything decided anew. What the log cannot tell is said to be not replayable.
+    Exits 1 if any answer would have been another one.
     """
     if how["code"] is not None:
         run_other_code(how["code"])
-    cascade = how["cascade"]
+    cascade, every = how["cascade"], how["code"] is not None
     settings = parse_settings((*how["policy"], *how["settings"]))
     path = log_path(root, log)
     found: list[Redecision] = []
@@ -85,7 +86,7 @@ def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
         async with Trail.open(path) as trail:
             window = await trail.window(how["since"], how["until"])
             with progress("deciding again") as told:
-                async for each in whatif(trail, window, settings, cascade=cascade):
+                async for each in whatif(trail, window, settings, cascade=cascade, every=every):
                     if told is not None:
                         told(each.position - window.first + 1, window.count)
                     counts[each.verdict] += 1
@@ -114,7 +115,7 @@ def _exit_code(counts: "Counter[str]", fail_on: str | None) -> int:
 def _print(
     window: Window, counts: "Counter[str]", found: list[Redecision], *, cascade: bool
 ) -> None:
-    click.echo(f"#{window.first} to #{window.last}: {counts.total()} decisions taken again")
+    click.echo(f"#{window.first} to #{window.last}: {counts.total()} decisions")
     width = max(map(len, TITLES.values()))
     for verdict, title in TITLES.items():
         if verdict == "moot" and not cascade:
