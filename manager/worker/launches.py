@@ -3,8 +3,7 @@
 import contextlib
 import errno
 import logging
-import os
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -30,11 +29,9 @@ from manager.worker.outbox import Outbox
 from manager.worker.records import LEFTOVER_PREFIX, PRIVATE_PREFIXES, TRIAL_PREFIX, Record
 from manager.worker.reports import Reports
 from manager.worker.starting import Request
+from manager.worker.turns import Turns
 
 logger = logging.getLogger(__name__)
-
-LAUNCHES_IN_FLIGHT_MAX: Final = 2 * (os.cpu_count() or 1)
-"""Starts under way at a time: more of them only make each slower."""
 
 LAUNCHES_REMEMBERED_MAX: Final = 100_000
 """Ids of launches that are over, so that a command sent twice does not start twice."""
@@ -88,8 +85,7 @@ class Launches:
         self.leftovers: tuple[str, ...] = ()
         self._known: dict[str, Launch] = {}
         self._tasks: dict[str, Task] = {}
-        self._queue: deque[tuple[Launch, FdBundle]] = deque()
-        self._in_flight = 0
+        self._turns = Turns(loop, self._start)
         self._over: OrderedDict[str, None] = OrderedDict()
         self._kills: OrderedDict[str, Delivery | None] = OrderedDict()
 
@@ -121,10 +117,10 @@ class Launches:
             self._outbox.send_again(command.launch_id)
             return
         reached("launch.received")
-        launch = Launch(command, self._machine, self._reports, self._settled)
+        settled = partial(self._turns.settled, command)
+        launch = Launch(command, self._machine, self._reports, settled)
         self._known[command.launch_id] = launch
-        self._queue.append((launch, fds))
-        self._start_next()
+        self._turns.wait(launch, fds)
 
     def kill(self, command: w.Kill) -> None:
         """Deliver a signal."""
@@ -214,26 +210,15 @@ class Launches:
         kill_engine_processes(leftover.engine_id)
         self._begin(launch, launch.told_life(self._machine.engine_of(leftover.engine)))
 
-    def _start_next(self) -> None:
-        while self._queue and self._in_flight < LAUNCHES_IN_FLIGHT_MAX:
-            launch, fds = self._queue.popleft()
-            self._in_flight += 1
-            self._begin(launch, launch.life(partial(self._look_up, launch.command, fds)))
-
-    def _settled(self) -> None:
-        self._in_flight -= 1
-        # Not from here: a row of failures would become a stack of calls.
-        self._loop.call_later(0, self._start_next)
+    def _start(self, launch: Launch, fds: FdBundle) -> None:
+        self._begin(launch, launch.life(partial(self._look_up, launch.command, fds)))
 
     def _withdraw(self, launch: Launch) -> None:
         """Give up a launch that still waits for its turn; any other is on its way out already."""
-        for entry in self._queue:
-            if entry[0] is launch:
-                self._queue.remove(entry)
-                entry[1].close()
-                self._in_flight += 1
-                self._begin(launch, launch.abandoned_life(None, LaunchAborted()))
-                return
+        fds = self._turns.withdraw(launch)
+        if fds is not None:
+            fds.close()
+            self._begin(launch, launch.abandoned_life(None, LaunchAborted()))
 
     def _begin(self, launch: Launch, steps: Steps[None]) -> None:
         task = self._loop.start(self._whole(launch, steps))

@@ -15,6 +15,7 @@ from manager.domain.payload import LaunchPlan, LayerPlan
 from manager.schema import worker as w
 from manager.urpc.fds import OwnedFd
 from manager.worker.adoption import kill_engine_processes
+from manager.worker.turns import LAUNCHES_IN_FLIGHT_MAX
 
 pytestmark = pytest.mark.runtime
 
@@ -203,6 +204,34 @@ def test_destroy_of_a_launch_in_the_queue(own_worker, make_spec, busybox_rootfs)
     failed = [each for each in own_worker.conversation.outcomes if isinstance(each, w.StartFailed)]
     assert failed
     assert {each.stage for each in failed} == {"aborted"}
+
+
+def test_archives_that_never_come_hold_up_nobody_else(own_worker, make_spec, busybox_rootfs):
+    spec = make_spec(["sh", "-c", LOOP])
+
+    def root_plan(fd):
+        return LayerPlan(lower="lisafs", lower_fd=fd, upper="memory", size="1m")
+
+    launched, pipes = [], []
+    for _ in range(LAUNCHES_IN_FLIGHT_MAX + 1):
+        read_end, write_end = map(OwnedFd, os.pipe2(os.O_CLOEXEC))
+        pipes.append(write_end)
+        waits = own_worker.launch(
+            "crun",
+            spec,
+            busybox_rootfs,
+            root_plan=root_plan,
+            extra=[read_end],
+            plan={"upper_tar_fd": 4},
+        )
+        launched.append(waits)
+    assert own_worker.run("crun", make_spec(["true"]), busybox_rootfs) == (0, "")
+    for each in launched:
+        own_worker.send(w.Destroy(launch_id=each.id))
+    for each in launched:
+        assert own_worker.expect(w.Destroyed, each).leftovers == ()
+    for write_end in pipes:
+        write_end.close()
 
 
 def test_nothing_is_left_after_many_launches(own_worker, make_spec, busybox_rootfs, filestore_tree):
