@@ -22,8 +22,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Where nobody looks, or with ``-o plain``, it is neither wrapped nor cut, and has no rule.
     """
     page()
-    looked_at = sys.stdout.isatty() or os.environ.get("FORCE_COLOR")
-    if (output_wanted() or ("table" if looked_at else "plain")) == "plain":
+    if is_plain():
         click.echo("\n".join(plain_table(columns, list(rows))))
         return
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - heavy, and only people look at tables
@@ -38,6 +37,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(table)
+
+
+def is_plain() -> bool:
+    """Whether tables are for no person at a terminal: as wide as they are, without any escapes."""
+    looked_at = sys.stdout.isatty() or os.environ.get("FORCE_COLOR")
+    return (output_wanted() or ("table" if looked_at else "plain")) == "plain"
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -15,7 +15,7 @@ from manager.terminal.place import WHEN, log_option, root_option
 from manager.terminal.reading import log_path, read_log, unknown
 from manager.terminal.table import full_time, printable
 from manager.terminal.tree import scalar
-from replay.cli.log import COLUMNS, log_row
+from replay.cli.log_table import log_row, print_events
 from replay.comparison import states
 from replay.difference import Difference, as_patch, differences
 from replay.selection import Selection
@@ -79,9 +79,7 @@ def command(
             click.echo(difference_line(each))
         say(f"{len(found)} differences" if found else "no difference")
         if events:
-            from manager.terminal.table import print_table  # noqa: PLC0415 - only if asked for
-
-            print_table(COLUMNS, [log_row(record) for record in events])
+            print_events([log_row(record) for record in events])
     sys.exit(EXIT_NO if found else 0)
 
 

@@ -25,12 +25,13 @@ from manager.terminal.place import (
     root_option,
 )
 from manager.terminal.reading import log_path, read_log
-from manager.terminal.table import local_time, print_table, printable
+from manager.terminal.table import print_table, printable
 from manager.terminal.timeout import timeout_option
 from manager.terminal.tree import scalar
+from replay.cli.log_table import log_row, print_events
 from replay.cli.window_line import window_line
 from replay.cursor_file import CursorUnknown, load_cursor, save_cursor
-from replay.describe import EVENT_FIELDS, detail, event_fields, event_line, where
+from replay.describe import EVENT_FIELDS, event_fields, event_line
 from replay.expression import ExpressionError, parse_expression
 from replay.outcome import FAIL, OUTCOMES
 from replay.selection import (
@@ -38,11 +39,10 @@ from replay.selection import (
     Selection,
     event_subject,
     known_types,
-    payload,
 )
 from replay.trail import Trail, Window
 
-COLUMNS: Final = ("#", "TIME", "WHERE", "EVENT", "ACTOR", "DETAIL")
+DASH: Final = "\N{EN DASH}"
 TABLE_ROWS_MAX: Final = 1000
 """Longer lists are printed line by line: a table has to be complete before its first line."""
 
@@ -276,8 +276,10 @@ class _Job:
                 break
             if len(rows) >= TABLE_ROWS_MAX:
                 break
-        if rows:
-            print_table(self._fields or COLUMNS, rows)
+        if rows and self._fields:
+            print_table(self._fields, rows)
+        elif rows:
+            print_events(rows)
         if len(rows) >= TABLE_ROWS_MAX:
             await self._print_lines(records)
 
@@ -304,23 +306,16 @@ class _Job:
         return log_row(record, stepped=stepped)
 
     async def _say(self, trail: Trail, window: Window) -> None:
-        """Tell what was looked at, so that a short list cannot be taken for a short log."""
+        """Tell what was looked at, so that a short list cannot be taken for a short log.
+
+        A position that is missing in it would have ended the reading with an error.
+        """
         say(await window_line(trail, window))
         if window.count:
             sealed = trail.sealed()
             tail = f"sealed to #{sealed}" if sealed else "not sealed yet"
-            found = f"{self.printed} of {window.count} events match"
-            say(f"{found}; the log is complete from #1, {tail}")
-
-
-def log_row(record: RecordedEvent, *, stepped: bool = False) -> tuple[str, ...]:
-    """An event as the cells of COLUMNS; ``stepped`` if its time is before the last one's."""
-    clock = local_time(record.recorded_at_ns)
-    return (
-        str(record.position),
-        f"\u27f2{clock}" if stepped else clock,
-        where(record),
-        record.type,
-        f"uid:{record.actor.uid}" if record.actor is not None else "-",
-        detail(payload(record)),
-    )
+            say(
+                f"window #{window.first}\u2013#{window.last} · "
+                f"{self.printed:,} of {window.count:,} events match · "
+                f"log complete from #1, 0 dropped, {tail}"
+            )

@@ -99,6 +99,9 @@ def test_what_failed(ask: Ask) -> None:
     """Step 2. The window echoed, names and reasons inline, a line of count and completeness."""
     done = ask("log", "--since", "2026-02-14T11:00", "--outcome", "fail")
     assert 'container: "web", checkpoint true restore false' in done.stdout
+    assert re.match(r"window: #\d+ to #1000, 2026-02-14T11:", done.stderr)
+    last = r"window #(\d+)\u2013#1000 · \d of \d\d events match · log complete from #1, 0 dropped, "
+    assert re.match(rf"{last}sealed to #1000$", done.stderr.splitlines()[-1])
     kinds = {"restore.validated", "sandbox.restore_failed", "container.restore_rejected"}
     assert all(each in done.stdout for each in kinds)
 

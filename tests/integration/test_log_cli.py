@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,12 +88,43 @@ def test_what_an_event_led_to(root: Path) -> None:
 def test_a_table_for_people(root: Path) -> None:
     done = log(root, "-s", "fails", "-n", "1")
 
-    assert "sandbox.stopped" in done.stdout
-    assert done.stdout.count("sandbox.") == 1
+    header, row = done.stdout.splitlines()
+    assert header.split() == [
+        "#", "TIME", "SANDBOX", "CONTAINER", "EVENT", "OUTCOME", "ACTOR", "CAUSE", "DETAIL",
+    ]  # fmt: skip
+    assert row.split(maxsplit=8) == [
+        "13", "00:00:00.877", "fails", "fails", "sandbox.stopped", "ok", "uid:0", "#10",
+        "its root container exited",
+    ]  # fmt: skip
     assert done.stderr.splitlines() == [
         "window: #1 to #43, 2026-01-01T00:00:00.000+00:00 to 2026-01-01T00:00:03.577+00:00",
-        "1 of 43 events match; the log is complete from #1, sealed to #43",
+        "window #1\u2013#43 · 1 of 43 events match · "
+        "log complete from #1, 0 dropped, sealed to #43",
     ]
+
+
+def narrow(root: Path, columns: int, *args: str) -> list[str]:
+    """What somebody sees at a terminal of that width."""
+    env = {
+        "SANDTRAIL_ROOT": str(root), "TZ": "UTC", "FORCE_COLOR": "1", "COLUMNS": str(columns),
+    }  # fmt: skip
+    done = CliRunner().invoke(cli, ["log", "--no-pager", *args], env=env)
+    assert done.exit_code == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()
+
+
+def test_a_narrow_terminal_is_told_all_of_it(root: Path) -> None:
+    """Two lines an event instead of columns that are cut; a wide one gets a table."""
+    lines = narrow(root, 80)
+    assert all(len(line) <= 80 for line in lines)
+    heads = [line.split() for line in lines if not line.startswith(" ")]
+    assert [int(head[0]) for head in heads] == list(range(1, 44))
+    assert heads[27] == ["28", "00:00:02.034", "hello", "sandbox.start_rejected", "refused"]
+    text = " ".join(line.strip() for line in lines)
+    assert "uid:0 · sandbox is not in created state, cannot start root container" in text
+    assert "cause #" in text
+    assert "CAUSE" in narrow(root, 160, "-n", "3")[0]
+    assert all(len(line) <= 40 for line in narrow(root, 40) if line.startswith(" "))
 
 
 def test_an_empty_window_says_what_there_is(root: Path) -> None:

@@ -162,11 +162,14 @@ def step_2_what_failed(audit: Auditor) -> None:
     """The window echoed, names and reasons inline, a line of count and completeness."""
     done = audit("log", "--since", "-1h", "--outcome", "fail")
     line = next(each for each in done.stdout.splitlines() if "sandbox.restore_failed" in each)
-    assert re.match(r"\d+ +\d\d:\d\d:\d\d\.\d{3} +prod +sandbox.restore_failed +uid:\d+ ", line)
+    clock = r"\d\d:\d\d:\d\d\.\d{3}"
+    columns = rf"\d+ +{clock} +prod +prod +sandbox.restore_failed +failed +uid:\d+ +(#\d+|-) "
+    assert re.match(columns, line)
     assert '"Args" does not match across checkpoint restore for container: "web"' in line
     window, count = done.stderr.splitlines()
     assert re.match(r"window: #1 to #\d+, \d{4}-\S+\+00:00 to \d{4}-\S+\+00:00$", window)
-    assert re.match(r"3 of \d+ events match; the log is complete from #1, ", count)
+    found = r"window #1\u2013#(\d+) · 3 of \1 events match · log complete from #1, 0 dropped, "
+    assert re.match(found, count)
 
 
 def step_3_why(audit: Auditor) -> None:
