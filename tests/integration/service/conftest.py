@@ -201,6 +201,24 @@ async def service(
     await every_decision_is_taken_again(running.root / LOG_FILE)
 
 
+@pytest.fixture(scope="session")
+def criu() -> str:
+    """The program by which runc saves containers, where it can do what it is for."""
+    program = os.environ.get("SANDTRAIL_CRIU") or shutil.which("criu")
+    if program is None or shutil.which("runc") is None:
+        pytest.skip("CRIU or runc is not installed")
+    checked = subprocess.run([program, "check"], capture_output=True, text=True, check=False)
+    if checked.returncode:
+        pytest.skip(f"`criu check` fails here: {checked.stderr.strip()}")
+    return program
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """Where an image is to be."""
+    return tmp_path / "image"
+
+
 @contextlib.asynccontextmanager
 async def service_with(program: str, engine: str, directory: Path) -> AsyncIterator[Service]:
     """A service whose engine is a shell script, with the real one where it says `{real}`."""

@@ -20,7 +20,7 @@ from manager.kernel.fail_points import (
 )
 from tests.integration.service.conftest import Donor
 from tests.integration.service.killing import Killed, Story, answered, reconcile
-from tests.integration.service.test_restore import Counted, counter, save
+from tests.integration.service.saving import Counted, counter, save
 
 pytestmark = pytest.mark.runtime
 

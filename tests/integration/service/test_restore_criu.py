@@ -1,10 +1,9 @@
-"""Processes that runc saves through CRIU, and brings back: real ones, under new ids.
+"""What only runc does through CRIU: streams, mounts, namespaces and what it cannot save.
 
 They run where `criu check` passes. `SANDTRAIL_CRIU=/path/to/criu` names one that is not in PATH.
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
@@ -19,75 +18,30 @@ import pytest
 
 from manager import CallRefused, Donation, Layer
 from manager.adapters.client import SandboxClient
-from manager.domain.exit_status import Exited, Signaled
-from manager.schema.image import read_image
-from tests.integration.service.conftest import (
-    Donor,
-    Service,
-    every_decision_is_taken_again,
-    know_engines,
-    pipe,
-    read_all,
-    sh,
-)
+from manager.domain.checkpoint import COMPRESSIONS, FLATE, NONE
+from manager.domain.exit_status import Exited
+from tests.integration.service.conftest import Donor, Service, pipe, sh
 from tests.integration.service.killing import Killed, reconcile
-from tests.integration.service.test_cli import cli
-from tests.integration.service.test_kill_points import AMID_IMAGES, ImageStory
-from tests.integration.service.test_restore import (
+from tests.integration.service.saving import (
     COUNTER,
     Counted,
     counter,
     event,
     events,
+    restored,
     save,
+    serving,
     started,
-    tags,
 )
+from tests.integration.service.test_kill_points import AMID_IMAGES, ImageStory
 
 pytestmark = pytest.mark.runtime
-CRIU = os.environ.get("SANDTRAIL_CRIU") or shutil.which("criu")
-
-
-@pytest.fixture(scope="session")
-def criu() -> str:
-    """The program, where it can do what it is for."""
-    if CRIU is None or shutil.which("runc") is None:
-        pytest.skip("CRIU or runc is not installed")
-    checked = subprocess.run([CRIU, "check"], capture_output=True, text=True, check=False)
-    if checked.returncode:
-        pytest.skip(f"`criu check` fails here: {checked.stderr.strip()}")
-    return CRIU
-
-
-@contextlib.asynccontextmanager
-async def serving(root: Path, probed: Path, criu: str) -> AsyncIterator[Service]:
-    know_engines(root, probed)
-    service = Service(root, "runc")
-    service.options = ("--engine-path", f"criu={criu}")
-    service.start()
-    try:
-        yield service
-    finally:
-        await service.end()
-    await every_decision_is_taken_again(root / "events.db")
 
 
 @pytest.fixture
 async def service(tmp_path: Path, rootfs: Path, probed: Path, criu: str) -> AsyncIterator[Service]:
-    async with serving(tmp_path / "state", probed, criu) as running:
+    async with serving(tmp_path / "state", probed, "runc", criu) as running:
         yield running
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    return tmp_path / "image"
-
-
-async def hostname(sandbox: SandboxClient, cid: str) -> str:
-    with pipe() as (read_end, write_end):
-        pid = await sandbox.execute(cid, ["/bin/hostname"], {1: write_end})
-        assert await sandbox.wait_process(cid, pid) == Exited(code=0)
-        return read_all(read_end, write_end).decode().strip()
 
 
 async def pids(sandbox: SandboxClient) -> dict[str, int]:
@@ -95,75 +49,42 @@ async def pids(sandbox: SandboxClient) -> dict[str, int]:
     return {cid: each["launched"]["pid"] for cid, each in containers.items()}
 
 
-async def restored(
-    service: Service, image: Path, sandbox_id: str, spec: dict[str, Any], donation: Donation
-) -> SandboxClient:
-    """A sandbox of one container, from its image."""
-    sandbox = await service.client.create_sandbox(sandbox_id, spec, donation)
-    with image.open("rb") as file:
-        await sandbox.restore(file)
-    return sandbox
-
-
-async def test_three_counters_go_on_where_they_stopped(
-    service: Service, donor: Donor, image: Path
-) -> None:
-    names = ["root", "parked", "last"]
-    sandbox, counts = await started(service, donor, names)
-    await save(sandbox, image)
-    for name, cid in zip(names, ["old", "old-parked", "old-last"], strict=True):
-        assert await sandbox.wait(cid) == Exited(code=0), name
-    assert (await event(service, "old", "container.exited"))["checkpoint_id"]
-    stopped = [await each.rest() for each in counts]
-    await sandbox.delete()
-    for attempt in ("new", "newer"):
-        counts = [Counted() for _ in names]
-        spec = counter("root", hostname=attempt)
-        again = await restored(service, image, attempt, spec, donor.donation(counts[0].write))
-        for cid in ("p", "l"):
-            await again.create_subcontainer(cid)
-        parked = donor.donation(counts[1].write)
-        await again.restore_subcontainer("p", counter("parked"), parked)
-        # What is asked for is a start; what it is taken as, the log says.
-        last = donor.donation(counts[2].write)
-        await again.start_subcontainer("l", counter("last"), last)
-        assert (await again.state())["phase"] == "restored"
-        for before, each in zip(stopped, counts, strict=True):
-            assert await each.numbers(3) == [before + 1, before + 2, before + 3]
-        assert [await hostname(again, cid) for cid in (attempt, "p", "l")] == [attempt] * 3
-        for kind in ("net", "ipc", "uts"):
-            found = {
-                os.stat(f"/proc/{pid}/ns/{kind}").st_ino for pid in (await pids(again)).values()
-            }
-            assert len(found) == 1, f"they share one {kind} namespace"
-        # What came out of an image can be saved again.
-        await save(again, image)
-        stopped = [await each.rest() for each in counts]
-        for cid in (attempt, "p", "l"):
-            assert await again.wait(cid) == Exited(code=0)
-        await again.delete()
-        trail = await tags(service, attempt)
-        assert trail.index("restore.begun") < trail.index("container.restore_accepted")
-        assert trail.index("container.start_translated") < trail.index("restore.validated")
-        assert trail.index("restore.validated") < trail.index("sandbox.restored")
-
-
-async def test_a_sandbox_runs_on_after_its_image_was_made(
+async def test_what_runs_on_are_the_very_same_processes(
     service: Service, donor: Donor, image: Path
 ) -> None:
     sandbox, counts = await started(service, donor, ["root", "other"])
     before = await pids(sandbox)
-    for _ in range(2):
-        await save(sandbox, image, resume=True)
-        for each in counts:
-            await each.numbers(3)
-    assert await pids(sandbox) == before, "they are the very same processes"
+    await save(sandbox, image, resume=True)
+    assert await pids(sandbox) == before
     assert (await event(service, "old", "sandbox.checkpointed"))["revived"] == {}
-    assert (await sandbox.state())["phase"] == "started"
-    await sandbox.signal(signal.SIGKILL)
-    assert await sandbox.wait() == Signaled(signal=9)
+    await sandbox.delete(force=True)
     for each in counts:
-        each.close()
+        await each.rest()
+
+
+async def test_a_compressed_image_is_smaller(service: Service, donor: Donor, image: Path) -> None:
+    sandbox, counts = await started(service, donor, ["root"])
+    sizes = {}
+    for compression in COMPRESSIONS:
+        await save(sandbox, image, resume=True, compression=compression)
+        sizes[compression] = image.stat().st_size
+    assert sizes[FLATE] < sizes[NONE] * 3 / 4
+    await sandbox.delete(force=True)
+    counts[0].close()
+
+
+async def test_a_name_that_is_too_long_to_be_restored(
+    service: Service, donor: Donor, image: Path
+) -> None:
+    sandbox, counts = await started(service, donor, ["root"])
+    await save(sandbox, image)
+    await sandbox.wait()
+    counts[0].close()
+    for member in ("hostname", "domainname"):
+        spec = {**counter("root"), member: "é" * 33}
+        text = "failed to load kernel: runc restore: a name has at most 64 bytes, unlike 'é+'"
+        with pytest.raises(CallRefused, match=text):
+            await restored(service, image, f"new-{member}", spec, donor.donation())
 
 
 async def test_a_container_as_it_was_ends_as_it_would_have(
@@ -418,48 +339,6 @@ async def test_what_criu_cannot_save_goes_on_and_the_event_says_why(
         await each.rest()
 
 
-async def test_an_image_without_room_leaves_the_sandbox_running(
-    service: Service, donor: Donor
-) -> None:
-    sandbox, counts = await started(service, donor, ["root", "other"])
-    full = os.memfd_create("full", os.MFD_ALLOW_SEALING)
-    fcntl.fcntl(full, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
-    text = r'^checkpointing sandbox "old": write: Operation not permitted$'
-    with pytest.raises(CallRefused, match=text):
-        await sandbox.checkpoint(full)
-    os.close(full)
-    for each in counts:
-        await each.numbers(3)
-    await sandbox.delete(force=True)
-    for each in counts:
-        await each.rest()
-
-
-@pytest.mark.parametrize("resume", [False, True])
-async def test_what_was_executed_is_in_no_image(
-    service: Service, donor: Donor, image: Path, resume: bool
-) -> None:
-    sandbox, counts = await started(service, donor, ["root"])
-    with pipe() as (read_end, write_end):
-        executed = await sandbox.execute("old", ["/bin/sleep", "900"], {1: write_end})
-        await save(sandbox, image, resume=resume)
-        assert await sandbox.wait_process("old", executed) == Signaled(signal=9)
-        assert read_all(read_end, write_end) == b""
-    exited = await event(service, "old", "process.exited")
-    saved = await event(service, "old", "sandbox.checkpointed")
-    assert exited["checkpoint_id"] == saved["checkpoint_id"]
-    await sandbox.delete(force=True)
-    counts[0].close()
-    count = Counted()
-    again = await restored(service, image, "new", counter("root"), donor.donation(count.write))
-    await count.numbers(1)
-    commands = [row["cmd"] for row in await again.processes()]
-    assert set(commands) <= {"sh", "sleep"}
-    assert commands.count("sh") == 1
-    await again.delete(force=True)
-    count.close()
-
-
 async def test_a_shared_segment_is_brought_back_once(
     service: Service, donor: Donor, image: Path
 ) -> None:
@@ -480,6 +359,9 @@ async def test_a_shared_segment_is_brought_back_once(
     await again.restore_subcontainer("c", counter("other"), donor.donation(counts[1].write))
     assert before
     assert _segments((await pids(again))["c"]) == before
+    for kind in ("net", "ipc", "uts"):
+        found = {os.stat(f"/proc/{pid}/ns/{kind}").st_ino for pid in (await pids(again)).values()}
+        assert len(found) == 1, f"they share one {kind} namespace"
     await again.delete(force=True)
     for each in counts:
         each.close()
@@ -501,7 +383,7 @@ async def test_a_worker_killed_while_criu_is_at_work(
         f'touch {begun}\nwhile [ ! -e {go} ]; do sleep 0.01; done\nexec {criu} "$@"\n'
     )
     slow.chmod(0o755)
-    async with serving(tmp_path / "state", probed, str(slow)) as service:
+    async with serving(tmp_path / "state", probed, "runc", str(slow)) as service:
         sandbox, counts = await started(service, donor, ["root", "other"])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_save_in_vain, sandbox, image)
@@ -536,36 +418,3 @@ async def test_a_kill_amid_images(
         await ImageStory(service, donor, tmp_path).tell()
         await reconcile(service)
         assert killed.marker.exists(), "nobody was killed"
-
-
-async def test_the_command_line(service: Service, rootfs: Path, image: Path) -> None:
-    script = "trap 'exit 7' TERM; while :; do sleep 0.05; done"
-    where = ("--rootfs", str(rootfs))
-    assert cli(service, "create", "web", *where, "--", "/bin/sh", "-c", script).returncode == 0
-    assert cli(service, "start", "web").returncode == 0
-    done = cli(service, "checkpoint", "web", str(image))
-    assert done.returncode == 0, done.stderr
-    done = cli(service, "restore", "again", str(image), *where)
-    assert done.returncode == 0, done.stderr
-    assert cli(service, "kill", "again", "TERM").returncode == 0
-    assert cli(service, "wait", "again").stdout == "7\n"
-
-
-async def test_damaged_images_restore_nothing(service: Service, donor: Donor, image: Path) -> None:
-    sandbox, counts = await started(service, donor, ["root"])
-    await save(sandbox, image)
-    await counts[0].rest()
-    await sandbox.wait()
-    await sandbox.delete()
-    whole = image.read_bytes()
-    read = read_image(len(whole), lambda offset, length: whole[offset:][:length])
-    (container,) = read.metadata.containers or ()
-    for file in container.files[::3]:
-        damaged = bytearray(whole)
-        damaged[read.begin + file.offset + file.length // 2] ^= 0x10
-        image.write_bytes(damaged)
-        text = f"^failed to load kernel: the image is damaged: {file.name} has another SHA-256$"
-        with pytest.raises(CallRefused, match=text):
-            await restored(service, image, file.name, counter("root"), donor.donation())
-        await service.client.sandbox(file.name).delete(force=True)
-    assert await service.client.sandboxes() == []
