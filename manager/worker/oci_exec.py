@@ -30,6 +30,9 @@ EXEC_SECONDS: Final = 20.0
 
 GATE: Final = Path(__file__).with_name("gate.py")
 OPEN: Final = b"\n"
+DETACH: Final = "detach"
+"""What runsc strikes out of its own command line to begin anew: whatever has this word in it."""
+
 TOLD: Final = "told"
 """File, in an order's place, in which a runtime tells how the process ended."""
 
@@ -75,6 +78,8 @@ def execute(
         extra = order.extra()
         if extra:
             argv += ["--preserve-fds", str(_check_row(dialect.name, extra))]
+        if dialect.own_kernel:
+            _check_word(argv)
         yield from _run(host, order, [*argv, "--", order.engine_id], dialect)
         running, numbers = _take_process(host, order, dialect)
         if console is not None:
@@ -115,6 +120,13 @@ def _window_size(terminal: int) -> dict[str, Any]:
     """The size of the client's terminal: the process may ask before the two are joined."""
     rows, columns = os.get_terminal_size(terminal).lines, os.get_terminal_size(terminal).columns
     return {"consoleSize": {"height": rows, "width": columns}} if rows and columns else {}
+
+
+def _check_word(argv: Sequence[str]) -> None:
+    for each in argv[1:]:
+        if DETACH in each and not each.startswith("-"):
+            reason = f"runsc cannot execute with {DETACH!r} in a path of its own: {each}"
+            raise LaunchFailed("create", reason)
 
 
 def _check_row(engine: str, extra: Mapping[int, int]) -> int:

@@ -22,6 +22,7 @@ from tests.integration.service.conftest import (
     Donor,
     Service,
     fd_count,
+    know_engines,
     pipe,
     read_all,
     service_with,
@@ -179,6 +180,21 @@ async def test_nothing_is_left_of_many(
     assert await service.fd_counts() == before
     assert list((service.root / "worker" / "execs").iterdir()) == []
     assert fd_count(service.pid) > 0
+
+
+async def test_a_word_that_runsc_strikes_out_is_refused(
+    donor: Donor, probed: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "semi-detached"
+    know_engines(root, probed)
+    service = Service(root, "runsc").start()
+    if not service.told:
+        pytest.skip("runsc does not work here")
+    sandbox = await service.client.create_sandbox("sb", sh("sleep 1000"), donor.donation())
+    await sandbox.start_root()
+    with pytest.raises(CallRefused, match="runsc cannot execute with 'detach' in a path"):
+        await sandbox.execute("sb", ["/bin/true"], {})
+    await service.end()
 
 
 async def run_true(sandbox: SandboxClient) -> None:
