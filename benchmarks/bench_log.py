@@ -11,11 +11,8 @@ benchmarks.raw_log does in the same rounds. `--quick` only shows that it runs.
 import argparse
 import asyncio
 import hashlib
-import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +23,7 @@ import msgspec
 from benchmarks import raw_log, rival_log
 from benchmarks.event_loop import run
 from benchmarks.recorded import record, recorded
+from benchmarks.tail_log import tail
 from eventstore import ANY, Actor, EventLog, NewEvent, open_log, verify_log
 from eventstore.canonical import encode_fields
 
@@ -34,19 +32,6 @@ ACTOR = Actor(uid=0, gid=0, pid=1)
 STREAMS = 256
 BATCH = 256
 STREAM_EVENTS = 100
-TAIL_CODE = """
-import asyncio, sys, time
-from eventstore import open_log
-async def main():
-    async with open_log(sys.argv[1], read_only=True) as log:
-        head = await log.head()
-        async with log.subscribe(after=head) as records:
-            print("ready", flush=True)
-            for _ in range(int(sys.argv[2])):
-                position = (await anext(records)).position
-                print(position, time.monotonic_ns(), flush=True)
-asyncio.run(main())
-"""
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -180,25 +165,6 @@ def verify(path: Path) -> float:
     return time.perf_counter() - began
 
 
-async def tail(path: Path, count: int) -> list[float]:
-    """Milliseconds from an append's answer until another process has the event; sorted."""
-    answered: dict[int, int] = {}
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", TAIL_CODE, os.fspath(path), str(count)),
-        stdout=subprocess.PIPE,
-    )
-    assert child.stdout is not None
-    async with open_log(path) as log:
-        await child.stdout.readline()
-        for _ in range(count):
-            (stored,) = await log.append("tail", [new_event()], expected=ANY)
-            answered[stored.position] = time.monotonic_ns()
-            await asyncio.sleep(0.003)
-        seen = [line.split() for line in (await child.stdout.read()).splitlines()]
-    await child.wait()
-    return sorted(max(0, int(at) - answered[int(which)]) / 1e6 for which, at in seen)
-
-
 class Figures:
     """What was measured, by row; medians of the rounds."""
 
@@ -247,7 +213,7 @@ def measure(figures: Figures, directory: Path, sizes: Sizes) -> None:
     if rival_log.AVAILABLE:
         taken = sum(rival_log.save_each(place("rival-1"), sizes.rival))
         figures.add("rival save(1)/s", sizes.rival / taken)
-    tails = run(tail(place("log-1"), sizes.tail))
+    tails = run(tail(place("log-1"), new_event, sizes.tail))
     figures.add("tail in another process p50 ms", tails[len(tails) // 2])
     figures.add(TAIL_P99, tails[len(tails) * 99 // 100])
 

@@ -4,7 +4,7 @@ Makes the log (benchmarks.make_log) unless one is given, and measures each way i
 own, interleaved. The worker is a stand-in that knows every container that runs, as after a restart
 of the manager; everything else is the real thing, durable. Usage::
 
-    python -m benchmarks.bench_open [--events N] [--live N] [--rounds N] [--log FILE]
+    python -m benchmarks.bench_open [--events N] [--live N] [--rounds N] [--log FILE] [--record]
 """
 
 import argparse
@@ -25,6 +25,7 @@ from typing import Any
 import anyio
 
 from benchmarks.make_log import make_log
+from benchmarks.recorded import print_beside, record
 from eventstore import SealPolicy, Snapshot, load_signer, open_log
 from manager.adapters.descriptors import KernelDescriptors
 from manager.adapters.identity import RandomIds
@@ -250,6 +251,7 @@ def main() -> None:
     parser.add_argument("--live", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--record", action="store_true", help="keep the ratios of this run")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -267,10 +269,15 @@ def main() -> None:
                 if way != RECORDS_MUCH:
                     found[way].append(one_round(root, way))
         found[RECORDS_MUCH].append(one_round(root, RECORDS_MUCH))
-    report(facts, found)
+    ratios = report(facts, found)
+    print_beside("open", ratios)
+    if asked.record:
+        record("open", ratios)
 
 
-def report(facts: dict[str, Any], found: dict[str, list[dict[str, float]]]) -> None:
+def report(facts: dict[str, Any], found: dict[str, list[dict[str, float]]]) -> dict[str, float]:
+    """Print the table; returns its ratios."""
+    ratios = {}
     print(
         f"{facts['events']} events, {facts['log_mib']:.0f} MiB; {facts['running']} containers run "
         f"in {facts['sandboxes']} sandboxes, which remember {facts['remembered']}"
@@ -285,7 +292,9 @@ def report(facts: dict[str, Any], found: dict[str, list[dict[str, float]]]) -> N
         seconds = statistics.median(each["seconds"] for each in rounds)
         peak = max(each["peak_mib"] for each in rounds)
         pace = "" if way in SNAPSHOT_OF else f"{facts['events'] / seconds:.0f}"
-        print(f"{WAYS[way]:<48}{seconds:>9.2f}{seconds / base:>9.2f}{pace:>11}{peak:>10.0f}")
+        ratio = ratios[f"{WAYS[way]}, to bare rows"] = seconds / base
+        print(f"{WAYS[way]:<48}{seconds:>9.2f}{ratio:>9.2f}{pace:>11}{peak:>10.0f}")
+    return ratios
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Makes the log (benchmarks.make_log, spread over thirty days) unless one is given, with snapshots as
 a service leaves them. Each command is run as a user runs it, in a process of its own. Usage::
 
-    python -m benchmarks.bench_replay [--events N] [--live N] [--rounds N] [--log FILE]
+    python -m benchmarks.bench_replay [--events N] [--live N] [--rounds N] [--log FILE] [--record]
 """
 
 import argparse
@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.make_log import make_log
+from benchmarks.recorded import print_beside, record
 from eventstore import SealPolicy, Snapshot, Verdict, load_signer, load_verifier, open_log
 from eventstore.canonical import encode_fields, hash_leaf
 from eventstore.keys import public_path
@@ -179,7 +180,9 @@ def run_seconds(work: Callable[[Path, Window], object], path: Path, window: Wind
     return time.process_time() - began
 
 
-def report(path: Path, rounds: int) -> None:
+def report(path: Path, rounds: int) -> dict[str, float]:
+    """Print what was asked and what it took; returns the ratios."""
+    ratios = {}
     raw = sqlite3.connect(path)
     head, last_ns = raw.execute(
         "SELECT position, recorded_at_ns FROM event_record ORDER BY position DESC LIMIT 1"
@@ -202,9 +205,10 @@ def report(path: Path, rounds: int) -> None:
         found = [timed(command, path) for _ in range(rounds)]
         took, busy = (statistics.median(column) for column in list(zip(*found, strict=True))[:2])
         peak = max(mib for *_, mib in found)
+        ratio = ratios[f"{name}, to import click"] = took / base
         print(
             f"{name:<40} {took * 1000:7.0f} ms   processor {busy * 1000:5.0f} ms   "
-            f"ratio {took / base:4.1f}   {peak:4.0f} MiB"
+            f"ratio {ratio:4.1f}   {peak:4.0f} MiB"
         )
     window = Window(first=head - CHECKED_EVENTS + 1, last=head)
     pairs = [
@@ -212,18 +216,20 @@ def report(path: Path, rounds: int) -> None:
     ]
     ours, theirs = (statistics.median(each) for each in zip(*pairs, strict=True))
     print(f"replay check of the last {CHECKED_EVENTS:,}           {ours:7.1f} s")
-    print(f"a bare loop over the same                {theirs:7.1f} s   ratio {theirs / ours:.2f}")
+    check = ratios["replay check, speed to a bare loop's"] = theirs / ours
+    print(f"a bare loop over the same                {theirs:7.1f} s   ratio {check:.2f}")
     for setting in SUPPOSED:
         began = time.process_time()
         count = asyncio.run(supposed(path, window, setting))
         took = time.process_time() - began
         print(f"whatif {setting:<33} {took:7.1f} s   {count / took:,.0f} decisions/s")
     if public_path(path.parent / KEY).exists():
-        report_verification(path, window, head)
+        ratios["audit verify, speed to a bare loop's"] = report_verification(path, window, head)
+    return ratios
 
 
-def report_verification(path: Path, window: Window, head: int) -> None:
-    """The best of a few rounds of each, taken in turns."""
+def report_verification(path: Path, window: Window, head: int) -> float:
+    """The best of a few rounds of each, taken in turns; returns the ratio."""
     ours, bare = [], []
     for _ in range(VERIFY_ROUNDS):
         ours.append(run_seconds(verified, path, window))
@@ -231,6 +237,7 @@ def report_verification(path: Path, window: Window, head: int) -> None:
     took, least = min(ours), min(bare)
     print(f"audit verify, all layers                 {took:7.1f} s   {head / took:,.0f} events/s")
     print(f"a bare loop over the same                {least:7.1f} s   ratio {least / took:.2f}")
+    return least / took
 
 
 def subprocess_seconds(args: Sequence[str]) -> float:
@@ -245,6 +252,7 @@ def main() -> None:
     parser.add_argument("--live", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--record", action="store_true", help="keep the ratios of this run")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-replay-") as directory:
         path = asked.log or Path(directory) / LOG_FILE
@@ -253,7 +261,10 @@ def main() -> None:
             asyncio.run(make_log(path, events=asked.events, live=asked.live, round_ns_max=pace))
             asyncio.run(seal(path))
             asyncio.run(snapshots(path, asked.events))
-        report(path, asked.rounds)
+        ratios = report(path, asked.rounds)
+    print_beside("replay", ratios)
+    if asked.record:
+        record("replay", ratios)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from benchmarks.contenders import (
     make_rootfs,
 )
 from benchmarks.event_loop import run
-from benchmarks.recorded import record, recorded
+from benchmarks.recorded import print_beside, record
 from benchmarks.round_trips import (
     GO,
     GO_KEPT,
@@ -292,15 +292,6 @@ def report_live(directory: Path, live: Sequence[int]) -> None:
         shutil.rmtree(root)
 
 
-def report_ratios(ratios: dict[str, float]) -> None:
-    """Print figures beside the last ones that were kept."""
-    last = recorded("start")
-    print(f"\n{'':<68}{'now':>9}{'last':>9}")
-    for name, now in ratios.items():
-        before = f"{last[name]:.2f}" if name in last else "-"
-        print(f"{name:<68}{now:>9.2f}{before:>9}")
-
-
 def measure(directory: Path, sizes: Sizes) -> dict[str, float]:
     """Measure and print everything; returns the ratios."""
     rootfs = directory / "rootfs"
@@ -342,7 +333,7 @@ def main() -> None:
     enter_own_mount_namespace()
     with tempfile.TemporaryDirectory(prefix="bs-") as name:
         ratios = measure(Path(name), QUICK if arguments.quick else Sizes())
-    report_ratios(ratios)
+    print_beside("start", ratios)
     print(f"\nthe whole run took {time.perf_counter() - began:.0f} s")
     if arguments.record:
         record("start", ratios)

@@ -183,7 +183,7 @@ class Calls:
         sandbox = self.live(sandbox_id)
         for event in await self.call(sandbox, c.StartRoot(request_id=request_id), origin):
             if isinstance(event, e.SandboxStartRequested):
-                await _until_started(sandbox, event.launch_id)
+                await _until_started(sandbox, sandbox_id, event.launch_id)
 
     async def create_subcontainer(
         self, sandbox_id: str, cid: str, files: FdBundle, origin: Origin, request_id: str = ""
@@ -238,7 +238,7 @@ class Calls:
                 sandbox, command, origin, luggage=incoming.luggage, documents=incoming.documents
             )
         if events:
-            await _until_started(sandbox, launch_id)
+            await _until_started(sandbox, arguments.cid, launch_id)
 
     async def destroy(
         self, sandbox_id: str, cid: str, origin: Origin, request_id: str = ""
@@ -371,11 +371,11 @@ def _raise_refusal(events: Sequence[Event]) -> None:
             raise CallRefused(error)
 
 
-async def _until_started(sandbox: LiveSandbox, launch_id: str) -> None:
+async def _until_started(sandbox: LiveSandbox, cid: str, launch_id: str) -> None:
     """Wait for the outcome of a start; raises CallRefused if it failed."""
 
     def outcome(state: Sandbox) -> Refused | bool | None:
-        answer = start_answer(state, launch_id)
+        answer = start_answer(state, cid, launch_id)
         return None if isinstance(answer, Pending) else answer or True
 
     answer = await sandbox.until(outcome)

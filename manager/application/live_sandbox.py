@@ -6,7 +6,7 @@ events of a sandbox are in the order of their decisions and no effect precedes i
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 
@@ -71,6 +71,23 @@ class Expectation:
         return self._event
 
 
+class _Question(Generic[T]):
+    """What somebody waits for the state to answer."""
+
+    def __init__(self, answer: Callable[[Sandbox], T | None]) -> None:
+        self.found: T | None = None
+        self.answered = anyio.Event()
+        self._answer = answer
+
+    def put(self, state: Sandbox) -> bool:
+        """Ask it of a state; whether there was an answer."""
+        self.found = self._answer(state)
+        if self.found is None:
+            return False
+        self.answered.set()
+        return True
+
+
 class LiveSandbox:
     """State, version and waiters of one sandbox.
 
@@ -101,7 +118,7 @@ class LiveSandbox:
         self._note = note
         self._lock = anyio.Lock()
         self._owed: list[c.Report] = []
-        self._changed = anyio.Event()
+        self._questions: list[_Question[Any]] = []
         self._expected: dict[str, Expectation] = {}
 
     @property
@@ -207,11 +224,21 @@ class LiveSandbox:
     async def until(self, answer: Callable[[Sandbox], T | None]) -> T:
         """Wait until the state gives an answer that is not ``None``.
 
+        Args:
+            answer: Asked of every state in turn, until it answers; pure, and it must not raise.
+
         Cancellation: safe.
         """
-        while (found := answer(self.state)) is None:
-            await self._changed.wait()
-        return found
+        question = _Question(answer)
+        if not question.put(self.state):
+            self._questions.append(question)
+            try:
+                await question.answered.wait()
+            finally:
+                if question.found is None:
+                    self._questions.remove(question)
+        assert question.found is not None, "it was answered"
+        return question.found
 
     @contextmanager
     def expect(self, key: str) -> Iterator[Expectation]:
@@ -256,8 +283,8 @@ class LiveSandbox:
             self._fulfil(event)
         if effects:
             reached("intent.appended")
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        # Many may wait in one sandbox: to wake each, for it to ask again, would cost a turn each.
+        self._questions = [each for each in self._questions if not each.put(self.state)]
         reports = [await perform(effect) for effect in effects]
         return [report for report in reports if report is not None]
 

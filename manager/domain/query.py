@@ -73,10 +73,10 @@ def runtime_state(state: Sandbox, cid: str) -> int:
     return RUNTIME_RUNNING if found.status in ALIVE else RUNTIME_STOPPED
 
 
-def start_answer(state: Sandbox, launch_id: str) -> Pending | Refused | None:
-    """How a start came out: ``None`` for well."""
-    found = state.by_launch(launch_id)
-    if found is None:
+def start_answer(state: Sandbox, cid: str, launch_id: str) -> Pending | Refused | None:
+    """How a start of a container came out: ``None`` for well."""
+    found = state.containers.get(cid)
+    if found is None or found.intent is None or found.intent.launch_id != launch_id:
         return Refused("the start has been superseded")
     if found.status == "starting":
         return PENDING

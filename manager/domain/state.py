@@ -195,14 +195,15 @@ class Sandbox(Struct, frozen=True, kw_only=True):
 
     def by_launch(self, launch_id: str) -> Container | None:
         """The container whose latest start has that id."""
-        for found in self.containers.values():
+        # The newest first: a sandbox remembers many, and is told of those that were started lately.
+        for found in reversed(self.containers.values()):
             if found.intent is not None and found.intent.launch_id == launch_id:
                 return found
         return None
 
     def by_execution(self, exec_id: str) -> Container | None:
         """The container that a process was executed in, while its state remembers it."""
-        for found in self.containers.values():
+        for found in reversed(self.containers.values()):
             if exec_id in found.executions:
                 return found
         return None

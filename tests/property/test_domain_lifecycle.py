@@ -376,7 +376,7 @@ class Lifecycle(RuleBasedStateMachine):
             assert not {found.status for found in self.state.containers.values()} & ALIVE
         for found in self.state.containers.values():
             if found.intent is not None and found.status != "creating":
-                assert start_answer(self.state, found.intent.launch_id) != PENDING
+                assert start_answer(self.state, found.cid, found.intent.launch_id) != PENDING
         assert all(outcome.done for outcome in self.state.requests.values())
         self.handle(c.DeleteSandbox(force=True))
         self.drain()

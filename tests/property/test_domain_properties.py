@@ -218,7 +218,7 @@ def test_fold_takes_any_events_in_any_order(events: list[e.Event]) -> None:
     for cid in ("s1", "c1", "c2"):
         wait_answer(state, cid)
         runtime_state(state, cid)
-        start_answer(state, cid)
+        start_answer(state, cid, "L-1")
 
 
 @SETTINGS

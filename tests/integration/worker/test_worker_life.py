@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -406,3 +407,58 @@ def test_an_engine_that_a_killed_worker_left_at_work_is_ended():
 def proc_arguments(pid):
     with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
         return file.read().split("\0")
+
+
+def test_an_init_that_died_before_its_start_is_not_waited_for(
+    tmp_path, own_worker_type, make_spec, busybox_rootfs
+):
+    state, program = tmp_path / "state", tmp_path / "crun"
+    state.mkdir()
+    program.write_text(
+        f"""#!/bin/sh
+        {shutil.which("crun")} "$@" || exit
+        for word in "$@"; do
+            [ "$last" = --pid-file ] && pid=$(cat "$word")
+            last=$word
+        done
+        [ -z "$pid" ] && exit
+        kill -9 "$pid"
+        while grep -q "^State:.[^ZX]" "/proc/$pid/status" 2>/dev/null; do :; done
+        """
+    )
+    program.chmod(0o755)
+    worker = own_worker_type(state)
+    try:
+        worker.start("--engine-path", f"crun={program}")
+        failed = worker.fail("crun", make_spec(["sleep", "600"]), busybox_rootfs)
+        assert failed.stage == "create"
+        assert "init does not wait to be started" in failed.reason
+    finally:
+        worker.stop()
+
+
+@pytest.mark.parametrize("hooks", [False, True])
+def test_crun_is_run_once_unless_hooks_are_its_business(
+    tmp_path, own_worker_type, make_spec, busybox_rootfs, hooks
+):
+    asked = tmp_path / "asked"
+    program = tmp_path / "crun"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {asked}\nexec {shutil.which("crun")} "$@"\n')
+    program.chmod(0o755)
+    state = tmp_path / "state"
+    state.mkdir()
+    worker = own_worker_type(state)
+    try:
+        worker.start("--engine-path", f"crun={program}")
+        asked.write_text("")
+        # It is told the container's state, and must read that.
+        hook = {"poststart": [{"path": "/bin/sh", "args": ["sh", "-c", "cat > /dev/null"]}]}
+        spec = make_spec(["sleep", "600"], **({"hooks": hook} if hooks else {}))
+        launched = worker.launch("crun", spec, busybox_rootfs, run_hooks=hooks)
+        worker.expect(w.Started, launched)
+        assert worker.destroy(launched).leftovers == ()
+    finally:
+        worker.stop()
+    verbs = {"create", "start", "delete"}
+    run = [verbs.intersection(line.split()) for line in asked.read_text().splitlines()]
+    assert run == ([{"create"}, {"start"}, {"delete"}] if hooks else [{"create"}])

@@ -810,7 +810,7 @@ def test_what_ran_and_is_lost_before_that_was_told_has_not_failed(cid: str) -> N
     assert lost == e.ContainerLost(container=name, launch_id=f"L-{cid}", reason="reboot")
     assert [type(each) for each in stopped] == ([e.SandboxStopped] if cid == "root" else [])
     after = fold((lost, *stopped), before)
-    assert start_answer(after, f"L-{cid}") is None
+    assert start_answer(after, name, f"L-{cid}") is None
     assert after.requests["r"].done
     found = after.containers[name]
     assert (found.status, found.loss, found.fds_hold) == ("lost", "reboot", None)

@@ -154,7 +154,7 @@ def test_runtime_state(given: Any, phase: Any, number: int) -> None:
     ],
 )
 def test_start_answer(given: Any, answer: Any) -> None:
-    assert start_answer(history(*given), "L-c1") == answer
+    assert start_answer(history(*given), "c1", "L-c1") == answer
 
 
 def test_is_destroyed() -> None:
