@@ -15,8 +15,7 @@ is a surprise.
 
 import hashlib
 import re
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Final, Self
 
@@ -101,8 +100,10 @@ def _without_words(schema: Any) -> Any:
 
 
 class _Known(Struct, frozen=True):
+    """What was digested of a sandbox; ``line`` is what goes into the digest of all."""
+
     folded: FoldedSandbox
-    digest: bytes
+    line: bytes
     containers: dict[str, tuple[Container, bytes]]
 
 
@@ -111,35 +112,42 @@ class StateDigests:
 
     States are immutable and share what they have in common, so a container that is the same object
     as the last time is the same container.
+
+    Args:
+        give_way: Called after each sandbox that is digested: to let other threads have their turn,
+            which else would wait for the interpreter's switch interval.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, give_way: Callable[[], object] | None = None) -> None:
+        self._give_way = give_way
         self._known: dict[str, _Known] = {}
 
     def of(self, live: Iterable[tuple[str, FoldedSandbox]]) -> bytes:
-        """The digest of all sandboxes that live, 32 bytes; others get their turn after each."""
-        whole = hashlib.sha256(TAG.encode() + SEPARATOR)
+        """The digest of all sandboxes that live, 32 bytes."""
         known: dict[str, _Known] = {}
-        for sandbox_id, folded in sorted(live, key=lambda each: each[0]):
+        for sandbox_id, folded in live:
             found = self._known.get(sandbox_id)
             if found is None or found.folded is not folded:
-                found = _digest(folded, {} if found is None else found.containers)
-                # Else a thread that waits for the interpreter would do so for its switch interval.
-                time.sleep(0)
+                found = _digest(sandbox_id, folded, {} if found is None else found.containers)
+                if self._give_way is not None:
+                    self._give_way()
             known[sandbox_id] = found
-            whole.update(_encode((sandbox_id, found.digest)))
         self._known = known
-        return whole.digest()
+        lines = (known[sandbox_id].line for sandbox_id in sorted(known))
+        return hashlib.sha256(TAG.encode() + SEPARATOR + b"".join(lines)).digest()
 
 
-def _digest(folded: FoldedSandbox, before: dict[str, tuple[Container, bytes]]) -> _Known:
+def _digest(
+    sandbox_id: str, folded: FoldedSandbox, before: dict[str, tuple[Container, bytes]]
+) -> _Known:
     containers: dict[str, tuple[Container, bytes]] = {}
+    digests: dict[str, bytes] = {}
     for cid, container in folded.state.containers.items():
         known = before.get(cid)
         if known is None or known[0] is not container:
             known = (container, hashlib.sha256(_encode(container)).digest())
         containers[cid] = known
+        digests[cid] = known[1]
     rest = replace(folded, state=replace(folded.state, containers={}))
-    digests = {cid: digest for cid, (_, digest) in containers.items()}
     digest = hashlib.sha256(_encode((rest, digests))).digest()
-    return _Known(folded, digest, containers)
+    return _Known(folded, _encode((sandbox_id, digest)), containers)

@@ -82,6 +82,15 @@ def test_what_did_not_change_is_not_encoded_again(monkeypatch: pytest.MonkeyPatc
     assert [each.cid for each in encoded if isinstance(each, Container)] == ["web"]
 
 
+def test_others_get_their_turn_after_each_sandbox_that_is_digested() -> None:
+    turns: list[None] = []
+    digests = StateDigests(give_way=lambda: turns.append(None))
+    assert digests.of([("one", ONE), ("two", TWO)]) == fresh(("one", ONE), ("two", TWO))
+    assert len(turns) == 2
+    digests.of([("one", ONE), ("two", replace(TWO, version=2))])
+    assert len(turns) == 3
+
+
 def test_a_line_is_read_as_it_was_written() -> None:
     seal = seal_state(1041, bytes(32))
     assert seal.line().startswith(f"sandtrail-state-v1 1041 {'0' * 64} {state_shape()} ")
