@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from eventstore import RecordedEvent
-from manager.domain.checkpoint import POLICY_NAMES
+from manager.domain.checkpoint import NONE, POLICY_NAMES
 from manager.terminal.table import harmless_json
 from replay.outcome import outcome_of
 from replay.selection import container_of, payload, sandbox_of
@@ -122,6 +122,8 @@ def _short_detail(data: dict[str, Any]) -> str:
     match data:
         case {"policy": _, "image": {"digest": digest}}:
             return f"{_policy(data)}, image {digest}"
+        case {"image": {"compression": how}} if how != NONE:
+            return f"compressed, {how}"
         case {"request": {"argv": [str(program), *_]}}:
             return program
         case {"signo": signo}:

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -34,6 +35,9 @@ from tests.integration.service.saving import (
 from tests.integration.service.test_cli import cli
 
 pytestmark = pytest.mark.runtime
+DAMAGES = int(os.environ.get("SANDTRAIL_DAMAGES", "1"))
+"""How many bytes of the engine's files are turned over, and how often it is cut, at random."""
+
 WAITS_SECONDS = 10
 """So long gVisor's own tests wait for the end of a checkpoint or a restore."""
 
@@ -286,18 +290,22 @@ async def test_damaged_images_restore_nothing(
     await sandbox.delete()
     whole, found = image.read_bytes(), read(image)
     (container,) = found.metadata.containers or ()
-    middles = [
-        (found.begin + file.offset + file.room // 2, "failed to load kernel: the image is damaged")
-        for file in container.files[::5]
-    ]
-    for number, (at, text) in enumerate([(0, ""), (20, ""), (40, ""), (4100, ""), *middles]):
+    files = {file: found.begin + file.offset for file in container.files}
+    middles = [begin + file.room // 2 for file, begin in list(files.items())[::5]]
+    dice = random.Random(compression)
+    for _ in range(DAMAGES):
+        file, begin = dice.choice([each for each in files.items() if each[0].room > 1])
+        middles.append(begin + dice.randrange(file.room - 1))
+    for number, at in enumerate([0, 20, 40, 4100, *middles]):
         damaged = bytearray(whole)
-        damaged[at] ^= 0x10
+        damaged[at] ^= 0xFF
         image.write_bytes(damaged)
+        text = "failed to load kernel: the image is damaged" if at in middles else ""
         await _fails(service, donor, image, f"flipped{number}", text)
-    for length in (0, 10, 63, 4096, 4500, len(whole) - 4097):
+    cuts = [dice.randrange(len(whole) - 4096) for _ in range(DAMAGES)]
+    for number, length in enumerate([0, 10, 63, 4096, 4500, len(whole) - 4097, *cuts]):
         image.write_bytes(whole[:length])
-        await _fails(service, donor, image, f"cut{length}")
+        await _fails(service, donor, image, f"cut{number}")
     assert await service.client.sandboxes() == []
 
 

@@ -103,13 +103,14 @@ async def test_execute(service: Service, donor: Donor) -> None:
 
 async def test_start_wait_signal_and_destroy(service: Service, donor: Donor) -> None:
     with pipe() as (read_end, write_end):
-        sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+        spec = {**sh("sleep 600"), "domainname": "example.org"}
+        sandbox = await service.client.create_sandbox("sb", spec, donor.donation())
         await sandbox.start_root()
         await sandbox.create_subcontainer("c1")
-        script = "id; echo new > /bin/new; ls /bin/new; exit 3"
+        script = "id; cat /proc/sys/kernel/domainname; echo new > /bin/new; ls /bin/new; exit 3"
         await sandbox.start_subcontainer("c1", sh(script), donor.donation(write_end))
         assert await sandbox.wait("c1") == Exited(code=3)
-        assert read_all(read_end, write_end) == b"uid=0 gid=0\n/bin/new\n"
+        assert read_all(read_end, write_end) == b"uid=0 gid=0\nexample.org\n/bin/new\n"
     await sandbox.signal(signal.SIGTERM, cid="sb")
     await sandbox.signal(signal.SIGKILL, cid="sb")
     assert await sandbox.wait() == Signaled(signal=9)
