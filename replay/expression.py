@@ -12,6 +12,7 @@ its right stands a value: a number, ``"text"``, ``true``, ``false``, ``null``, a
 word that means itself. A path alone asks whether there is something there. ``count``, ``any`` and
 ``all`` look at each of ``containers`` with the question in their brackets; ``len(path)`` counts. A
 path that leads nowhere is ``null``: it equals nothing but ``null`` and is neither more nor less.
+If nothing is answered with yes, paths that led nowhere in all that was looked at are told.
 ``=~`` asks whether a text has a match of a regular expression. ``and or not`` or ``&& || !``.
 
 For programs: evaluation only looks; it is bounded by the text's length (EXPRESSION_CHARS_MAX) and
@@ -34,6 +35,7 @@ Token: TypeAlias = tuple[str, str, int]
 EXPRESSION_CHARS_MAX: Final = 2000
 NESTING_MAX: Final = 50
 ITEMS: Final = "containers"
+NAMES_SHOWN_MAX: Final = 12
 TOKEN: Final = re.compile(
     r"\s*(?:(?P<number>-?[0-9]+(?:\.[0-9]+)?(?![\w.-]))"
     r"|(?P<text>\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')"
@@ -54,7 +56,7 @@ class ExpressionError(ValueError):
     """A text is no question; the message says where it goes wrong."""
 
 
-def parse_expression(text: str) -> Callable[[Subject], bool]:
+def parse_expression(text: str) -> "Question":
     """Make a question out of its text.
 
     Returns:
@@ -68,7 +70,62 @@ def parse_expression(text: str) -> Callable[[Subject], bool]:
     parser = _Parser(_tokens(text), text)
     check = parser.either(0)
     parser.end()
-    return lambda subject: bool(check(subject))
+    return Question(check, parser.paths)
+
+
+class Question:
+    """What answers for an object of JSON whether something is so of it.
+
+    It remembers which of its paths never led anywhere: who misspells a name gets the same answer as
+    one of whom nothing was ever so, and has to be told the difference.
+    """
+
+    def __init__(self, check: Check, paths: Sequence["_Path"]) -> None:
+        self._check = check
+        self._paths = paths
+
+    def __call__(self, subject: Subject) -> bool:
+        """The answer."""
+        return bool(self._check(subject))
+
+    def doubts(self) -> list[str]:
+        """A line for each path that was followed and led nowhere in all that was looked at."""
+        return [path.doubt() for path in self._paths if path.is_doubtful]
+
+
+class _Path:
+    """A path, and whether it has led anywhere yet."""
+
+    def __init__(self, text: str, steps: list[str]) -> None:
+        self._text = text
+        self._steps = steps
+        self._leads = False
+        self._missed: Any = None
+
+    def __call__(self, subject: Any) -> Any:
+        found = _follow(subject, self._steps)
+        if found is NOWHERE:
+            self._missed = subject
+            return None
+        self._leads = True
+        return found
+
+    @property
+    def is_doubtful(self) -> bool:
+        return not self._leads and self._missed is not None
+
+    def doubt(self) -> str:
+        """What is wrong with it, and what there would have been."""
+        at = self._missed
+        for step in self._steps:
+            if not isinstance(at, Mapping) or not isinstance(inner := at.get(step), Mapping):
+                break
+            at = inner
+        names = list(at) if isinstance(at, Mapping) else []
+        if len(names) > NAMES_SHOWN_MAX:
+            names[NAMES_SHOWN_MAX:] = ["\N{HORIZONTAL ELLIPSIS}"]
+        there = f"; there are {', '.join(map(str, names))}" if names else ""
+        return f"{self._text!r} led nowhere in anything that was looked at{there}"
 
 
 def _tokens(text: str) -> list[Token]:
@@ -98,6 +155,7 @@ class _Parser:
         self._tokens = tokens
         self._text = text
         self._next = 0
+        self.paths: list[_Path] = []
 
     def either(self, depth: int) -> Check:
         parts = [self._both(depth)]
@@ -171,7 +229,7 @@ class _Parser:
         return lambda on: counter.count(on) == sum(map(len, _groups(on)))
 
     def _path(self) -> Check:
-        kind, shown, _ = self._tokens[self._next]
+        kind, shown, begin = self._tokens[self._next]
         if kind != "word":
             raise self._wrong("a path")
         self._next += 1
@@ -187,7 +245,9 @@ class _Parser:
             if kind == "word" and more.startswith("."):
                 self._next += 1
                 steps += [step for step in more.split(".") if step]
-        return lambda on: _follow(on, steps)
+        text = self._text[begin : self._tokens[self._next][2]].rstrip()
+        self.paths.append(_Path(text, steps))
+        return self.paths[-1]
 
     def _value(self) -> Any:
         kind, shown, _ = self._tokens[self._next]
@@ -243,17 +303,22 @@ def _unquoted(shown: str) -> str:
     return re.sub(r"\\(.)", r"\1", shown[1:-1], flags=re.DOTALL)
 
 
+NOWHERE: Final = object()
+
+
 def _follow(subject: Any, steps: list[str]) -> Any:
-    """Where a path leads; a name with dots in it may be written as several steps."""
+    """Where a path leads, or NOWHERE; a name with dots in it may be written as several steps."""
     for number, step in enumerate(steps):
         if isinstance(subject, list | Grouped) and step.isascii() and step.isdigit():
-            subject = subject[int(step)] if int(step) < len(subject) else None
+            if int(step) >= len(subject):
+                return NOWHERE
+            subject = subject[int(step)]
         elif isinstance(subject, Mapping):
             if step not in subject:
                 return _dotted(subject, steps[number:])
             subject = subject[step]
         else:
-            return None
+            return NOWHERE
     return subject
 
 
@@ -261,7 +326,7 @@ def _dotted(subject: Mapping[str, Any], steps: list[str]) -> Any:
     for end in range(2, len(steps) + 1):
         if (name := ".".join(steps[:end])) in subject:
             return _follow(subject[name], steps[end:])
-    return None
+    return NOWHERE
 
 
 class Grouped(Sequence[Any]):

@@ -16,7 +16,7 @@ from manager.terminal.place import WHEN, log_option, root_option
 from manager.terminal.reading import log_path, read_log
 from manager.terminal.table import full_time, printable
 from replay.bisection import Answer, Bisection, bisect, bisect_by, state_at
-from replay.cli.log import question
+from replay.cli.log import question, say_doubts
 from replay.describe import detail, event_object, where
 from replay.selection import payload
 from replay.trail import Trail, Window
@@ -78,6 +78,8 @@ def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
     else:
         _print(found, window, record)
     if found.first_bad is None:
+        if ask is not None:
+            say_doubts(ask)
         sys.exit(EXIT_INCONCLUSIVE if found.skipped else EXIT_NO)
 
 

@@ -32,7 +32,7 @@ from replay.cli.log_table import log_row, print_events
 from replay.cli.window_line import window_line
 from replay.cursor_file import CursorUnknown, load_cursor, save_cursor
 from replay.describe import EVENT_FIELDS, event_fields, event_line
-from replay.expression import ExpressionError, parse_expression
+from replay.expression import ExpressionError, Question, parse_expression
 from replay.outcome import FAIL, OUTCOMES
 from replay.selection import (
     PATTERN_CHARS_MAX,
@@ -53,6 +53,12 @@ def question(_: click.Context, __: click.Parameter, text: str | None) -> Any:
         return None if text is None else parse_expression(text)
     except ExpressionError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def say_doubts(asked: Question) -> None:
+    """Tell somebody whose question nothing answered with yes that it may be misspelt."""
+    for doubt in asked.doubts():
+        say(f"note: {printable(doubt)}")
 
 
 def user_id(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
@@ -311,6 +317,10 @@ class _Job:
         A position that is missing in it would have ended the reading with an error.
         """
         say(await window_line(trail, window))
+        if self.printed == 0 and self._how["where"] is not None:
+            say_doubts(self._how["where"])
+        if self.unmatched:
+            say_doubts(self._how["until_match"])
         if window.count:
             sealed = trail.sealed()
             tail = f"sealed to #{sealed}" if sealed else "not sealed yet"

@@ -356,7 +356,13 @@ def test_an_answer_that_changes_more_than_once(old: Path) -> None:
 
 
 def test_never_or_always(root: Path) -> None:
+    misspelt = call(root, "bisect", "--bad", "any(state == failed)")
+    assert misspelt.exit_code == 1
+    assert "note: 'state' led nowhere in anything that was looked at; there are cid, status" in (
+        misspelt.stderr
+    )
     never = call(root, "bisect", "--bad", "any(status == lost)")
+    assert "note:" not in never.stderr
     assert (never.exit_code, never.stdout) == (
         1,
         "it never was so (#1 to #29, 30 states looked at)\n",

@@ -113,6 +113,38 @@ def test_nothing_has_no_containers() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("phase == nothing", []),
+        ("none == 3", []),
+        ("phse == started", ["'phse'"]),
+        ("count(stat == running) > 0", ["'stat'"]),
+        ("phase == gone and phse == started", []),  # not asked: the first part is enough
+        ("phase == started and phse == x or sandbx", ["'phse'", "'sandbx'"]),
+        ('containers[9].status or nowhere["a.b"].c', ["'containers[9].status'", "'nowhere"]),
+    ],
+)
+def test_a_path_that_led_nowhere_is_doubted(text: str, names: list[str]) -> None:
+    check = parse_expression(text)
+    assert check.doubts() == []
+    assert check(STATE) is False
+    doubts = check.doubts()
+    assert len(doubts) == len(names)
+    assert all(doubt.startswith(name) for doubt, name in zip(doubts, names, strict=True))
+
+
+def test_a_doubt_says_what_there_is_and_goes_once_it_led_somewhere() -> None:
+    check = parse_expression("a.x == 1")
+    check({"a": {str(number): 0 for number in range(20)}})
+    assert check.doubts() == [
+        "'a.x' led nowhere in anything that was looked at; "
+        "there are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, \N{HORIZONTAL ELLIPSIS}"
+    ]
+    check({"a": {"x": 2}})
+    assert check.doubts() == []
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("", "at 1 want a path, but there is 'the end'"),
