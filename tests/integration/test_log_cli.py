@@ -184,7 +184,11 @@ def test_a_list_too_long_for_a_table_has_every_event(root: Path) -> None:
         (("--timeout", "soon"), 2, "'soon' is no duration, such as 90s"),
         (("--until-match", "type == never.seen"), 1, "43 of 43 events match"),
         (("--until-match", "typ == container.exited"), 1, "note: 'typ' led nowhere in anything"),
-        (("--where", "exit.cod == 3", "--fail-empty"), 1, "note: 'exit.cod' led nowhere in anything"),
+        (
+            ("--where", "exit.cod == 3", "--fail-empty"),
+            1,
+            "note: 'exit.cod' led nowhere in anything",
+        ),
         (("--log", "nowhere.db"), 5, "the log nowhere.db is not there"),
         (("--log", "/"), 5, "the log / is no file"),
         (("--cause", "2", "-r"), 2, "--cause looks from the beginning"),
