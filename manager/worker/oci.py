@@ -328,8 +328,10 @@ class OciEngine:
         return child, born_inside
 
     def _start(self, job: Job, bundle: Path) -> Steps[None]:
-        if self._dialect.bare_state and not job.run_hooks:
-            self._let_start(job.engine_id)
+        fifo = self._state_dir / job.engine_id / START_FIFO
+        # A version that has no such thing there is asked to start it, which takes longer.
+        if self._dialect.bare_state and not job.run_hooks and fifo.exists():
+            self._let_start(fifo)
             return
         log = bundle / "start.log"
         argv = self._command("--log", str(log), "--log-format", "json")
@@ -339,8 +341,7 @@ class OciEngine:
         ended = yield from commands.finish(child, seconds=START_SECONDS)
         self._check(job, child, "start", log, ended=ended)
 
-    def _let_start(self, engine_id: str) -> None:
-        fifo = self._state_dir / engine_id / START_FIFO
+    def _let_start(self, fifo: Path) -> None:
         try:
             # Init has had it open since it was made; one that is gone is not waited for.
             with OwnedFd(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as gate:
