@@ -14,6 +14,7 @@ need busybox busybox-static
 need mkfs.erofs erofs-utils
 need setsid util-linux
 need strace strace
+need jq jq
 need go golang-go
 # Only the benches compare with these: sh scripts/system-packages.sh rivals
 if [ "${1:-}" = rivals ]; then

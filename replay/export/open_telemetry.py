@@ -18,35 +18,45 @@ from replay.export.cloud_events import SEVERITIES
 from replay.outcome import outcome_of
 from replay.selection import container_of, payload, sandbox_of
 
-RECORDS_PER_REQUEST: Final = 512
+REQUEST_RECORDS_MAX: Final = 512
+REQUEST_CHARS_MAX: Final = 512 * 1024
+"""A request ends before it is longer, unless one record is: half of what a collector takes for a
+line of a file unless it is told otherwise, and an eighth of a gRPC message.
+
+Source: opentelemetry-collector-contrib, pkg/stanza/fileconsumer (max_log_size); grpc-go.
+"""
 SEVERITY_TEXTS: Final = {9: "INFO", 13: "WARN", 17: "ERROR"}
 TRACE_ID_BYTES: Final = 16
 INT64_MAX: Final = 2**63 - 1
 
 
 async def otlp_lines(records: AsyncIterator[RecordedEvent], origin: str) -> AsyncIterator[str]:
-    """Requests of RECORDS_PER_REQUEST records, in order.
+    """Requests of REQUEST_RECORDS_MAX records or REQUEST_CHARS_MAX characters at most, in order.
 
     What belongs to one request of a client has one trace id: that of its correlation id, or the
     beginning of its SHA-256 if that is no UUID.
     """
-    batch: list[dict[str, Any]] = []
+    head, tail = _around(origin)
+    batch: list[str] = []
+    chars = 0
     async for record in records:
-        batch.append(_log_record(record))
-        if len(batch) == RECORDS_PER_REQUEST:
-            yield _request(batch, origin)
-            batch = []
+        text = harmless_json(msgspec.json.encode(_log_record(record)))
+        chars += len(text)
+        if batch and (chars > REQUEST_CHARS_MAX or len(batch) == REQUEST_RECORDS_MAX):
+            yield f"{head}{','.join(batch)}{tail}\n"
+            batch, chars = [], len(text)
+        batch.append(text)
     if batch:
-        yield _request(batch, origin)
+        yield f"{head}{','.join(batch)}{tail}\n"
 
 
-def _request(batch: list[dict[str, Any]], origin: str) -> str:
-    resource = {
-        "attributes": _attributes({"service.name": "sandtrail", "service.instance.id": origin})
-    }
-    scope = {"scope": {"name": "sandtrail.log"}, "logRecords": batch}
-    request = {"resourceLogs": [{"resource": resource, "scopeLogs": [scope]}]}
-    return harmless_json(msgspec.json.encode(request)) + "\n"
+def _around(origin: str) -> tuple[str, str]:
+    """What stands before and after the records of a request."""
+    attributes = _attributes({"service.name": "sandtrail", "service.instance.id": origin})
+    scope = {"scope": {"name": "sandtrail.log"}, "logRecords": []}
+    request = {"resourceLogs": [{"resource": {"attributes": attributes}, "scopeLogs": [scope]}]}
+    head, bracket, tail = harmless_json(msgspec.json.encode(request)).rpartition("[]")
+    return f"{head}{bracket[0]}", f"{bracket[1]}{tail}"
 
 
 def _log_record(record: RecordedEvent) -> dict[str, Any]:
