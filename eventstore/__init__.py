@@ -63,7 +63,12 @@ from eventstore.seal_policy import SealPolicy
 from eventstore.selection import ReadOptions
 from eventstore.snapshots import Snapshot, SnapshotFiles, SnapshotKind, load_newest
 from eventstore.sqlite.copying import copy_log
-from eventstore.sqlite.evidence import newest_note, read_checkpoints, verify_log
+from eventstore.sqlite.evidence import (
+    newest_note,
+    read_checkpoints,
+    verify_log,
+    verify_log_stretch,
+)
 from eventstore.sqlite.opening import open_log
 from eventstore.sqlite.proving import prove_events
 from eventstore.sqlite.schema import SCHEMA_VERSION
@@ -145,4 +150,5 @@ __all__ = [
     "read_checkpoint",
     "read_checkpoints",
     "verify_log",
+    "verify_log_stretch",
 ]

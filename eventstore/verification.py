@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct
+
+LOWEST: Final = -(2**63)
+"""Before every position that a damaged file may have."""
 
 
 class Outcome(Enum):
@@ -29,7 +32,8 @@ class Finding(Struct, frozen=True, kw_only=True):
 
     Attributes:
         layer: ``file``, ``sequence``, ``content``, ``tree``, ``signature``, ``history``, ``tail``;
-            ``complete`` if the file may be less than the log.
+            ``complete`` if the file may be less than the log, ``range`` if only some of it was
+            looked at.
         outcome: PASS: checked and right. FAIL: proven wrong. SKIP: could not be checked, which
             leaves the verdict open unless the layer is ``history``. INFO: to be known.
         text: One line for people.
@@ -48,7 +52,8 @@ class Verification(Struct, frozen=True, kw_only=True):
     Attributes:
         findings: One for each layer, in order.
         head: Last position that was looked at.
-        sealed: Positions 1 to this one are covered by a checkpoint of a trusted key; 0 for none.
+        first: First position that was.
+        sealed: Positions up to this one are covered by a checkpoint of a trusted key; 0 for none.
         unproven: What the verification does not show, one sentence each; never empty.
     """
 
@@ -56,6 +61,7 @@ class Verification(Struct, frozen=True, kw_only=True):
     head: int
     sealed: int
     unproven: tuple[str, ...]
+    first: int = 1
 
     @property
     def verdict(self) -> Verdict:
@@ -112,12 +118,20 @@ class Evidence(Protocol):
         """The highest position."""
         ...
 
-    def events(self, until: int) -> Iterator[StoredEvent]:
-        """All events up to a position, in order."""
+    def events(self, until: int, after: int = LOWEST) -> Iterator[StoredEvent]:
+        """All events after a position and up to another, in order."""
         ...
 
-    def checkpoints(self, until: int) -> Iterator[StoredCheckpoint]:
-        """All checkpoints up to a size, in order."""
+    def checkpoints(self, until: int, after: int = LOWEST) -> Iterator[StoredCheckpoint]:
+        """All checkpoints over one size and up to another, in order."""
+        ...
+
+    def checkpoint_before(self, position: int) -> StoredCheckpoint | None:
+        """The newest checkpoint that does not cover a position."""
+        ...
+
+    def checkpoint_from(self, position: int) -> StoredCheckpoint | None:
+        """The oldest checkpoint that covers a position."""
         ...
 
     def versions(self, until: int) -> Iterator[tuple[int, int, int]]:
@@ -126,6 +140,10 @@ class Evidence(Protocol):
 
     def documents(self) -> Iterator[tuple[str, bytes]]:
         """Digest and body of all documents."""
+        ...
+
+    def document(self, digest: str) -> bytes | None:
+        """The body of a document; None if there is no such document."""
         ...
 
     def has_document(self, digest: str) -> bool:

@@ -19,6 +19,7 @@ from eventstore.sqlite.completeness import check_whole
 from eventstore.sqlite.reading import read_log_file
 from eventstore.sqlite.schema import migrations, schema_version
 from eventstore.verification import (
+    LOWEST,
     Finding,
     Outcome,
     Progress,
@@ -27,6 +28,7 @@ from eventstore.verification import (
     Verification,
 )
 from eventstore.verify import verify
+from eventstore.verify_stretch import verify_stretch
 
 T = TypeVar("T")
 
@@ -43,10 +45,8 @@ SELECT_EVENTS: Final = (
     "LEFT JOIN event_type ON event_type.id = record.type_id "
     "WHERE record.position > ? AND record.position <= ? ORDER BY record.position LIMIT ?"
 )
-SELECT_CHECKPOINTS: Final = (
-    "SELECT size, root, peaks, CAST(note AS BLOB) FROM checkpoints "
-    "WHERE size > ? AND size <= ? ORDER BY size LIMIT ?"
-)
+CHECKPOINT: Final = "SELECT size, root, peaks, CAST(note AS BLOB) FROM checkpoints"
+SELECT_CHECKPOINTS: Final = f"{CHECKPOINT} WHERE size > ? AND size <= ? ORDER BY size LIMIT ?"
 # The plus sign keeps SQLite from going by position and sorting all of it.
 SELECT_VERSIONS: Final = (
     "SELECT stream_id, version, position FROM event_record "
@@ -60,7 +60,6 @@ SELECT_SCHEMA: Final = (
     "SELECT type || ' ' || name, quote(type) || quote(name) || quote(tbl_name) || quote(sql) "
     "FROM sqlite_schema WHERE name NOT GLOB 'sqlite_stat*'"
 )
-LOWEST: Final = -(2**63)
 Key: TypeAlias = tuple[int, ...]
 
 
@@ -100,20 +99,30 @@ class FileEvidence:
         row = self._raw.execute("SELECT coalesce(max(position), 0) FROM event_record").fetchone()
         return int(row[0])
 
-    def events(self, until: int) -> Iterator[StoredEvent]:
+    def events(self, until: int, after: int = LOWEST) -> Iterator[StoredEvent]:
         """As in :class:`eventstore.verification.Evidence`."""
-        after = LOWEST
         while rows := self._raw.execute(SELECT_EVENTS, (after, until, CHUNK_ROWS)).fetchall():
             yield from map(_stored_event, rows)
             (after,) = self._onwards("event", (after,), rows[-1][:1])
 
-    def checkpoints(self, until: int) -> Iterator[StoredCheckpoint]:
+    def checkpoints(self, until: int, after: int = LOWEST) -> Iterator[StoredCheckpoint]:
         """As in :class:`eventstore.verification.Evidence`."""
-        after = LOWEST
         while rows := self._raw.execute(SELECT_CHECKPOINTS, (after, until, CHUNK_ROWS)).fetchall():
             for row in rows:
                 yield StoredCheckpoint(*row)
             (after,) = self._onwards("checkpoint", (after,), rows[-1][:1])
+
+    def checkpoint_before(self, position: int) -> StoredCheckpoint | None:
+        """As in :class:`eventstore.verification.Evidence`."""
+        return self._checkpoint("WHERE size < ? ORDER BY size DESC", position)
+
+    def checkpoint_from(self, position: int) -> StoredCheckpoint | None:
+        """As in :class:`eventstore.verification.Evidence`."""
+        return self._checkpoint("WHERE size >= ? ORDER BY size", position)
+
+    def _checkpoint(self, which: str, position: int) -> StoredCheckpoint | None:
+        row = self._raw.execute(f"{CHECKPOINT} {which} LIMIT 1", (position,)).fetchone()
+        return None if row is None else StoredCheckpoint(*row)
 
     def versions(self, until: int) -> Iterator[tuple[int, int, int]]:
         """As in :class:`eventstore.verification.Evidence`."""
@@ -140,6 +149,12 @@ class FileEvidence:
         if not all(isinstance(each, int) for each in now) or now <= before:
             raise LogCorrupt(self._path, f"{what} {now} follows {before}: a tree is damaged")
         return now
+
+    def document(self, digest: str) -> bytes | None:
+        """As in :class:`eventstore.verification.Evidence`."""
+        select = "SELECT CAST(body AS BLOB) FROM documents WHERE digest = ?"
+        found = self._raw.execute(select, (digest,)).fetchone()
+        return None if found is None else bytes(found[0] or b"")
 
     def has_document(self, digest: str) -> bool:
         """As in :class:`eventstore.verification.Evidence`."""
@@ -204,6 +219,43 @@ def verify_log(
     def job(raw: sqlite3.Connection) -> Verification:
         evidence = FileEvidence(raw, name)
         found = verify(evidence, trusted=trusted, pinned=pinned, progress=progress)
+        return msgspec.structs.replace(
+            found, findings=(*found.findings, *evidence.completeness_findings())
+        )
+
+    return read_log_file(name, job)
+
+
+def verify_log_stretch(
+    path: str | os.PathLike[str],
+    first: int,
+    last: int,
+    *,
+    trusted: Sequence[Verifier] = (),
+    progress: Progress | None = None,
+) -> Verification:
+    """Check some events of a log's file, in a time that is that of their number.
+
+    Args:
+        path: The file; also while it is being written.
+        first: A position that there is.
+        last: One that is not before it.
+        trusted: As of :func:`verify_log`.
+        progress: Called every 1024 events.
+
+    Returns:
+        What was found: ``sequence``, ``content``, ``tree`` and ``signature`` from the checkpoint
+        before them to the one after; ``tail`` skipped if none covers the last. ``range`` tells what
+        was not looked at.
+
+    Raises:
+        LogNotFound, LogUnusable, StoreBusy: As :func:`verify_log`.
+    """
+    name = os.path.realpath(path)
+
+    def job(raw: sqlite3.Connection) -> Verification:
+        evidence = FileEvidence(raw, name)
+        found = verify_stretch(evidence, first, last, trusted=trusted, progress=progress)
         return msgspec.structs.replace(
             found, findings=(*found.findings, *evidence.completeness_findings())
         )

@@ -22,6 +22,7 @@ from eventstore import (
     newest_note,
     open_checkpoint,
     verify_log,
+    verify_log_stretch,
 )
 from replay.evidence.remembered import memory_file, recall, remember
 from replay.evidence.state_layer import COMPARED_EVERY, StateJudgement, judge_state
@@ -43,9 +44,11 @@ class AuditReport(Struct, frozen=True, kw_only=True):
     Attributes:
         findings: One for each layer: file, sequence, content, tree, signature, history, witness,
             state; ``tail`` if events are not sealed yet, ``complete`` if events may be missing,
-            ``memory`` if the head cannot be remembered.
+            ``memory`` if the head cannot be remembered; ``bundle`` if one was compared. Of a
+            stretch the second to the fifth, and ``range``.
         head: Last position that was looked at.
-        sealed: Positions 1 to this one are covered by a checkpoint of a trusted key; 0 for none.
+        first: First position that was.
+        sealed: Positions up to this one are covered by a checkpoint of a trusted key; 0 for none.
         unproven: What all this does not show, one sentence each.
         replaced: The path had another log when it was verified last.
         foreign_state: All states were sealed by another version of the program, so that this one
@@ -58,6 +61,7 @@ class AuditReport(Struct, frozen=True, kw_only=True):
     unproven: tuple[str, ...]
     replaced: bool = False
     foreign_state: bool = False
+    first: int = 1
 
     @property
     def verdict(self) -> Verdict:
@@ -115,6 +119,36 @@ def verify_file(
             forgotten = Finding(layer="memory", outcome=Outcome.INFO, text=text)
             return msgspec.structs.replace(report, findings=(*report.findings, forgotten))
     return report
+
+
+def verify_part(
+    path: Path,
+    first: int,
+    last: int,
+    *,
+    trusted: Sequence[Verifier] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> AuditReport:
+    """Verify some events of a log, without reading what is before and after them.
+
+    Args:
+        path: The log's file.
+        first: The first position.
+        last: The last one.
+        trusted: Keys whose checkpoints count.
+        progress: Called now and then with the events done and to do.
+
+    Raises:
+        As :func:`verify_file`, but for what is remembered.
+    """
+    found = verify_log_stretch(path, first, last, trusted=trusted, progress=progress)
+    return AuditReport(
+        findings=found.findings,
+        head=found.head,
+        sealed=found.sealed,
+        unproven=found.unproven,
+        first=found.first,
+    )
 
 
 async def verify(
