@@ -25,8 +25,8 @@ from manager.urpc.fds import FdBundle, OwnedFd
 from manager.urpc.frames_aio import AsyncFrameSocket
 from manager.urpc.unix_address import connect_unix
 
-START_TIMEOUT_S: Final = 20.0
-"""How long a new worker may take until it answers."""
+START_TIMEOUT_S: Final = 60.0
+"""How long a worker may take until it answers: a new one tries every engine first."""
 
 START_POLL_S: Final = 0.01
 WORKER_SOCKET: Final = "worker.sock"
@@ -174,15 +174,18 @@ class WorkerProcess(Workers):
 
     @override
     async def connect(self) -> WorkerConnection:
-        with contextlib.suppress(WorkerGone):
-            return await self._greet()
-        self._has_ended()  # the one before, which is reaped by this
-        self._spawn()
         try:
             with anyio.fail_after(START_TIMEOUT_S):
+                with contextlib.suppress(WorkerGone):
+                    return await self._greet()
+                self._has_ended()  # the one before, which is reaped by this
+                self._spawn()
                 return await self._greet_when_ready()
         except TimeoutError:
-            raise WorkerGone(f"it did not answer within {START_TIMEOUT_S:g} s") from None
+            raise WorkerGone(
+                f"it did not answer on {self._path} within {START_TIMEOUT_S:g} s; "
+                f"see {self._state / WORKER_LOG}. One that hangs may be killed: containers run on"
+            ) from None
         except anyio.get_cancelled_exc_class():
             self._dismiss()
             raise

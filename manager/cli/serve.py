@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +141,13 @@ def command(  # noqa: PLR0913 - one for each option
         _tell_ready(told, as_json=as_json)
 
     async def run() -> None:
-        stop = anyio.Event()
+        stop, start = anyio.Event(), _Start()
         async with anyio.create_task_group() as tasks:
             await tasks.start(_watch_signals, stop)
             tasks.start_soon(_tell_of_stop, stop, service_manager)
-            await serve(service, stop, ready)
+            tasks.start_soon(start.end_with, stop)
+            with start.scope:
+                await serve(service, stop, start.and_then(ready))
             tasks.cancel_scope.cancel()
 
     problem = ""
@@ -155,6 +157,29 @@ def command(  # noqa: PLR0913 - one for each option
         problem = _first_line(group)
     if problem:
         fail(problem, 1)
+
+
+class _Start:
+    """All that comes before calls are accepted; whoever asks to stop meanwhile need not wait."""
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.is_over = False
+
+    def and_then(self, ready: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+        """It is over when this is called, which calls `ready`."""
+
+        def over(told: dict[str, Any]) -> None:
+            self.is_over = True
+            ready(told)
+
+        return over
+
+    async def end_with(self, stop: anyio.Event) -> None:
+        """Have it end as soon as somebody asks to stop; afterwards `stop` is for others to heed."""
+        await stop.wait()
+        if not self.is_over:
+            self.scope.cancel()
 
 
 def _permits(given: Collection[Permit], *, ignore_namespace_paths: bool) -> tuple[Permit, ...]:

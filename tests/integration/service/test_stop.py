@@ -5,6 +5,8 @@ import os
 import shlex
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import anyio.to_thread
@@ -13,6 +15,7 @@ import pytest
 from manager.adapters.worker_client import WorkerProcess
 from manager.cli.serve import command as serve_command
 from manager.domain.exit_status import Exited, Signaled
+from manager.urpc.unix_address import UnixListener
 from tests.integration.service.conftest import Donor, Service, pipe, sh, wait_for_end
 
 UNIT = Path(__file__).parents[3] / "docs" / "sandtrail.service"
@@ -49,6 +52,21 @@ async def test_containers_end_with_a_service_that_is_told_so(
     assert await again.wait("polite") == Exited(code=5)
     assert await again.wait() == Signaled(signal=signal.SIGKILL)
     await service.end()
+
+
+@pytest.mark.runtime
+def test_a_service_that_waits_for_a_worker_can_be_stopped(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    command = [sys.executable, "-m", "manager.cli", "serve", "--root", str(state)]
+    with UnixListener.bind(state / "worker.sock") as hung:
+        hung.sock.setblocking(True)
+        hung.sock.settimeout(60)
+        service = subprocess.Popen(command)
+        connection, _ = hung.sock.accept()
+        with connection:
+            service.send_signal(signal.SIGTERM)
+            assert service.wait(30) == 0
 
 
 @pytest.mark.runtime
