@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from manager import CallRefused
+from manager import CallRefused, Donation
 from manager.adapters.client import SandboxClient
 from manager.domain.checkpoint import COMPRESSIONS, FLATE
 from manager.domain.exit_status import Exited, Signaled
@@ -277,6 +277,52 @@ async def test_an_upper_tar_is_for_starts(service: Service, donor: Donor, image:
         await restored(service, image, "new", counter("root"), donor.donation(upper_tar=tar))
     assert (await service.client.sandbox("new").state())["phase"] == "created"
     os.close(tar)
+
+
+async def test_of_two_that_race_for_one_place_one_is_restored(
+    service: Service, donor: Donor, image: Path
+) -> None:
+    sandbox, counts = await started(service, donor, ["root", "other"])
+    await save(sandbox, image)
+    stopped = [await each.rest() for each in counts]
+    await sandbox.delete(force=True)
+    counts = [Counted() for _ in range(3)]
+    donations = [donor.donation(each.write) for each in counts]
+    again = await restored(service, image, "new", counter("root"), donations[0])
+    refused: dict[str, str] = {}
+
+    async def register(cid: str, donation: Donation) -> None:
+        try:
+            await again.restore_subcontainer(cid, counter("other"), donation)
+        except CallRefused as refusal:
+            refused[cid] = str(refusal)
+
+    rivals = {"a": counts[1], "b": counts[2]}
+    for cid in (*rivals, "late"):
+        await again.create_subcontainer(cid)
+    async with anyio.create_task_group() as tasks:
+        for cid, donation in zip(rivals, donations[1:], strict=True):
+            tasks.start_soon(register, cid, donation)
+    ((loser, text),) = refused.items()
+    begins = "sandbox is not being restored, cannot restore subcontainer: state=restor"
+    assert text.startswith(begins), "the first one completes the image"
+    await register("late", donations[1])
+    assert refused["late"] == f"{begins}ed"
+    lost = rivals.pop(loser)
+    (winner,) = rivals
+    for last, each in zip(stopped, (counts[0], rivals[winner]), strict=True):
+        assert await each.numbers(1) == [last + 1]
+    assert not lost.goes_on()
+    containers = (await again.state())["containers"]
+    assert {cid: each["status"] for cid, each in containers.items()} == {
+        "new": "running",
+        winner: "running",
+        loser: "creating",
+        "late": "creating",
+    }
+    await again.delete(force=True)
+    for each in counts:
+        each.close()
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
