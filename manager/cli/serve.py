@@ -2,7 +2,8 @@
 
 import logging
 import signal
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,24 +135,9 @@ def command(  # noqa: PLR0913 - one for each option
         engine_paths=engine_paths,
     )
 
-    service_manager = ServiceManager()
-
-    def ready(told: dict[str, Any]) -> None:
-        service_manager.tell(READY, f"STATUS=Serving on {told['Socket']}, engine {told['Engine']}")
-        _tell_ready(told, as_json=as_json)
-
-    async def run() -> None:
-        stop, start = anyio.Event(), _Start()
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(_watch_signals, stop)
-            tasks.start_soon(_tell_of_stop, stop, service_manager)
-            tasks.start_soon(start.end_with, stop)
-            with start.scope:
-                await serve(service, stop, start.and_then(ready))
-            tasks.cancel_scope.cancel()
-
     problem = ""
     try:
+        run = partial(_serve_until_stopped, service, as_json=as_json)
         anyio.run(run, backend_options={"use_uvloop": _has_uvloop()})
     except* Exception as group:
         problem = _first_line(group)
@@ -159,27 +145,29 @@ def command(  # noqa: PLR0913 - one for each option
         fail(problem, 1)
 
 
-class _Start:
-    """All that comes before calls are accepted; whoever asks to stop meanwhile need not wait."""
+async def _serve_until_stopped(service: Service, *, as_json: bool) -> None:
+    service_manager = ServiceManager()
+    stop, is_ready = anyio.Event(), anyio.Event()
 
-    def __init__(self) -> None:
-        self.scope = anyio.CancelScope()
-        self.is_over = False
+    def ready(told: dict[str, Any]) -> None:
+        is_ready.set()
+        service_manager.tell(READY, f"STATUS=Serving on {told['Socket']}, engine {told['Engine']}")
+        _tell_ready(told, as_json=as_json)
 
-    def and_then(self, ready: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-        """It is over when this is called, which calls `ready`."""
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(_watch_signals, stop)
+        tasks.start_soon(_tell_of_stop, stop, service_manager)
+        with anyio.CancelScope() as start:
+            tasks.start_soon(_cut_short, start, stop, is_ready)
+            await serve(service, stop, ready)
+        tasks.cancel_scope.cancel()
 
-        def over(told: dict[str, Any]) -> None:
-            self.is_over = True
-            ready(told)
 
-        return over
-
-    async def end_with(self, stop: anyio.Event) -> None:
-        """Have it end as soon as somebody asks to stop; afterwards `stop` is for others to heed."""
-        await stop.wait()
-        if not self.is_over:
-            self.scope.cancel()
+async def _cut_short(start: anyio.CancelScope, stop: anyio.Event, is_ready: anyio.Event) -> None:
+    """End a start as soon as somebody asks to stop; a service that is ready heeds `stop` itself."""
+    await stop.wait()
+    if not is_ready.is_set():
+        start.cancel()
 
 
 def _permits(given: Collection[Permit], *, ignore_namespace_paths: bool) -> tuple[Permit, ...]:
