@@ -147,3 +147,25 @@ async def events(service: Service, sandbox_id: str, tag: str) -> list[dict[str, 
 
 async def event(service: Service, sandbox_id: str, tag: str) -> dict[str, Any]:
     return (await events(service, sandbox_id, tag))[-1]
+
+
+class OpenFile:
+    """A descriptor of a file, for the length of a block."""
+
+    def __init__(self, path: str | Path, flags: int) -> None:
+        self._fd = os.open(path, flags)
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+async def contains(read_end: int, wanted: bytes) -> None:
+    """Read until that has come."""
+    seen = b""
+    with anyio.fail_after(30):
+        while wanted not in seen:
+            await anyio.wait_readable(read_end)
+            seen += os.read(read_end, 4096)

@@ -15,14 +15,17 @@ from pathlib import Path
 import anyio
 import pytest
 
-from manager import CallRefused, Donation
+from manager import CallRefused, Donation, Layer
 from manager.adapters.client import SandboxClient
 from manager.domain.checkpoint import COMPRESSIONS, FLATE
 from manager.domain.exit_status import Exited, Signaled
 from manager.schema.image import Image, read_image
-from tests.integration.service.conftest import Donor, Service, pipe, read_all
+from tests.integration.service.conftest import Donor, Service, pipe, read_all, sh
 from tests.integration.service.saving import (
+    COUNTER,
     Counted,
+    OpenFile,
+    contains,
     counter,
     event,
     events,
@@ -264,6 +267,40 @@ async def test_the_names_are_those_of_the_new_spec(
         assert domain == "another.example"
     await again.delete(force=True)
     count.close()
+
+
+async def test_mounts_are_the_new_ones(
+    service: Service, donor: Donor, image: Path, tmp_path: Path
+) -> None:
+    """In the root, and beneath a filesystem that the engine mounts; there a file is open."""
+    counting = COUNTER.replace("echo $n", "echo $n; cat /data/greeting")
+    script = f"exec 4</run/inner/greeting; {counting}"
+    spec = sh(script)
+    spec["mounts"] += [
+        {"destination": "/data", "type": "bind", "source": "x", "options": ["rbind"]},
+        {"destination": "/run", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/run/inner", "type": "bind", "source": "x", "options": ["rbind", "ro"]},
+    ]
+    for name in ("first!", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "greeting").write_text(f"{name}\n")
+    for name in ("first!", "second"):
+        with (
+            OpenFile(tmp_path / name, os.O_RDONLY | os.O_DIRECTORY) as tree,
+            pipe() as (read_end, write_end),
+        ):
+            layers = (Layer(source=tree), Layer(source=tree))
+            donation = donor.donation(write_end, mounts=layers)
+            if name == "first!":
+                sandbox = await service.client.create_sandbox("old", spec, donation)
+                await sandbox.start_root()
+                await contains(read_end, b"first!\n")
+                await save(sandbox, image)
+                await sandbox.wait()
+            else:
+                again = await restored(service, image, "new", spec, donation)
+                await contains(read_end, b"second\n")
+                await again.delete(force=True)
 
 
 async def test_an_upper_tar_is_for_starts(service: Service, donor: Donor, image: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
-from manager import CallRefused, Donation, Layer
+from manager import CallRefused, Donation
 from manager.adapters.client import SandboxClient
 from manager.domain.checkpoint import COMPRESSIONS, FLATE, NONE
 from manager.domain.exit_status import Exited
@@ -25,6 +25,8 @@ from tests.integration.service.killing import Killed, reconcile
 from tests.integration.service.saving import (
     COUNTER,
     Counted,
+    OpenFile,
+    contains,
     counter,
     event,
     events,
@@ -228,19 +230,6 @@ async def test_streams_that_cannot_come_in_the_place_of_others(
     assert state["phase"] == "restoreFailed"
 
 
-class OpenFile:
-    """A descriptor of a file, for the length of a block."""
-
-    def __init__(self, path: str | Path, flags: int) -> None:
-        self._fd = os.open(path, flags)
-
-    def __enter__(self) -> int:
-        return self._fd
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-
-
 async def test_a_stream_that_was_nothing_stays_nothing(
     service: Service, donor: Donor, image: Path
 ) -> None:
@@ -273,48 +262,6 @@ async def test_one_that_cannot_come_back_takes_the_others_along(
     await again.delete()
 
 
-async def test_mounts_are_the_new_ones(
-    service: Service, donor: Donor, image: Path, tmp_path: Path
-) -> None:
-    """One in the root, one beneath a filesystem that runc mounts; a file in the second is open."""
-    counting = COUNTER.replace("echo $n", "echo $n; cat /data/greeting")
-    script = f"exec 4</run/inner/greeting; {counting}"
-    spec = sh(script)
-    spec["mounts"] += [
-        {"destination": "/data", "type": "bind", "source": "x", "options": ["rbind"]},
-        {"destination": "/run", "type": "tmpfs", "source": "tmpfs"},
-        {"destination": "/run/inner", "type": "bind", "source": "x", "options": ["rbind", "ro"]},
-    ]
-    for name in ("first!", "second"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "greeting").write_text(f"{name}\n")
-    for name in ("first!", "second"):
-        with (
-            OpenFile(tmp_path / name, os.O_RDONLY | os.O_DIRECTORY) as tree,
-            pipe() as (read_end, write_end),
-        ):
-            layers = (Layer(source=tree), Layer(source=tree))
-            donation = donor.donation(write_end, mounts=layers)
-            if name == "first!":
-                sandbox = await service.client.create_sandbox("old", spec, donation)
-                await sandbox.start_root()
-                await _contains(read_end, b"first!\n")
-                await save(sandbox, image)
-                await sandbox.wait()
-            else:
-                again = await restored(service, image, "new", spec, donation)
-                await _contains(read_end, b"second\n")
-                await again.delete(force=True)
-
-
-async def _contains(read_end: int, wanted: bytes) -> None:
-    seen = b""
-    with anyio.fail_after(30):
-        while wanted not in seen:
-            await anyio.wait_readable(read_end)
-            seen += os.read(read_end, 4096)
-
-
 async def test_what_criu_cannot_save_goes_on_and_the_event_says_why(
     service: Service, donor: Donor, image: Path
 ) -> None:
@@ -324,7 +271,7 @@ async def test_what_criu_cannot_save_goes_on_and_the_event_says_why(
         spec = sh(f"{make}; exec 5</tmp/big; /bin/busybox rm /tmp/big; echo open; {COUNTER}")
         await sandbox.create_subcontainer("ghost")
         await sandbox.start_subcontainer("ghost", spec, donor.donation(write_end))
-        await _contains(read_end, b"open\n")
+        await contains(read_end, b"open\n")
         text = r'^checkpointing sandbox "old": save: runc checkpoint: .*[Gg]host'
         with pytest.raises(CallRefused, match=text):
             await save(sandbox, image)
