@@ -11,6 +11,7 @@ This module is the only door; what it does not name may change.
 """
 
 from eventstore.canonical import canonical_bytes, leaf_hash
+from eventstore.cosignature import Witness, load_witness
 from eventstore.envelope import Actor, Document, NewEvent, RecordedEvent
 from eventstore.errors import (
     CheckpointStale,
@@ -57,7 +58,7 @@ from eventstore.expected_version import (
 from eventstore.keys import load_signer, load_verifier
 from eventstore.log import EventLog
 from eventstore.memory import MemoryLog, memory_log
-from eventstore.note import Checkpoint, Signer, Verifier, open_checkpoint, read_checkpoint
+from eventstore.note import Checkpoint, Note, Signer, Verifier, open_checkpoint, read_checkpoint
 from eventstore.proof import Consistency, EventProof, ProvedEvent
 from eventstore.seal_policy import SealPolicy
 from eventstore.selection import ReadOptions
@@ -108,6 +109,7 @@ __all__ = [
     "MemoryLog",
     "NewEvent",
     "NotALog",
+    "Note",
     "NoteMalformed",
     "NoteRejected",
     "Outcome",
@@ -132,6 +134,7 @@ __all__ = [
     "Verdict",
     "Verification",
     "Verifier",
+    "Witness",
     "WrongExpectedVersion",
     "canonical_bytes",
     "copy_log",
@@ -139,6 +142,7 @@ __all__ = [
     "load_newest",
     "load_signer",
     "load_verifier",
+    "load_witness",
     "make_event_id",
     "matches",
     "memory_log",

@@ -11,13 +11,16 @@ Whoever has the key can rewrite the log and seal it anew. Keep it from the log's
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from eventstore.errors import KeyUnusable, NoteMalformed
 from eventstore.note import Signer, Verifier
 from eventstore.whole_file import create_whole
+
+T = TypeVar("T")
 
 KEY_FILE_MODE: Final = 0o600
 PUBLIC_FILE_MODE: Final = 0o644
@@ -74,9 +77,14 @@ def load_verifier(path: str | os.PathLike[str]) -> Verifier:
     Raises:
         KeyUnusable: It cannot be read, or is no verifier key.
     """
+    return read_key_file(path, Verifier.parse)
+
+
+def read_key_file(path: str | os.PathLike[str], parse: Callable[[str], T]) -> T:
+    """Read a file that holds a key of whatever kind; raises as :func:`load_verifier`."""
     try:
         with Path(path).open(encoding="utf-8") as file:
-            return Verifier.parse(file.read(KEY_FILE_BYTES_MAX))
+            return parse(file.read(KEY_FILE_BYTES_MAX))
     except OSError as error:
         raise KeyUnusable(str(path), f"cannot be read: {error.strerror}") from error
     except (NoteMalformed, UnicodeDecodeError) as error:

@@ -18,7 +18,7 @@ Source: C2SP signed-note and tlog-checkpoint, which any tool for transparency lo
 import hashlib
 from base64 import b64decode, b64encode
 from binascii import Error as BinasciiError
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -181,8 +181,7 @@ class Verifier(Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def key_id(self) -> bytes:
         """4 bytes that tell keys of one name apart; not a fingerprint to compare keys by."""
-        content = self.name.encode() + b"\n" + ED25519 + self.public_key
-        return hashlib.sha256(content).digest()[:KEY_ID_BYTES]
+        return key_id_of(self.name, ED25519, self.public_key)
 
     @override
     def __str__(self) -> str:
@@ -200,20 +199,8 @@ class Verifier(Struct, frozen=True, kw_only=True, dict=True):
         Raises:
             NoteMalformed: It is not a verifier key, or not one of Ed25519.
         """
-        name, _, rest = text.strip().partition("+")
-        key_id, _, encoded = rest.partition("+")
-        if not encoded:
-            raise NoteMalformed("a verifier key has the form NAME+ID+BASE64")
-        _check_name(name)
-        key = _decode(encoded, "the verifier key", len(ED25519) + PUBLIC_KEY_BYTES)
-        if not key.startswith(ED25519):
-            raise NoteMalformed(f"verifier keys of type {key[0]} are not known here, only Ed25519")
-        verifier = cls(name=name, public_key=key[len(ED25519) :])
-        if verifier.key_id.hex() != key_id:
-            raise NoteMalformed(
-                f"the verifier key says its id is {key_id!r}, but it is {verifier.key_id.hex()}"
-            )
-        return verifier
+        name, _, public_key = parse_key(text, {ED25519})
+        return cls(name=name, public_key=public_key)
 
     def has_signed(self, note: Note) -> bool:
         """Whether the key has signed the note; False if no line claims so.
@@ -221,21 +208,12 @@ class Verifier(Struct, frozen=True, kw_only=True, dict=True):
         Raises:
             SignatureWrong: A line claims so and is wrong.
         """
-        # Heavy, and most commands check no signature.
-        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
-            Ed25519PublicKey,
-        )
-
         claims = [
             each for each in note.signatures if (each.name, each.key_id) == (self.name, self.key_id)
         ]
         for claim in claims:
-            try:
-                key = Ed25519PublicKey.from_public_bytes(self.public_key)
-                key.verify(claim.signature, note.text.encode())
-            except (InvalidSignature, ValueError) as error:
-                raise SignatureWrong(str(self)) from error
+            if not is_signed_by(self.public_key, claim.signature, note.text.encode()):
+                raise SignatureWrong(str(self))
         return bool(claims)
 
 
@@ -262,13 +240,60 @@ class Signer:
 
     def sign(self, checkpoint: Checkpoint) -> str:
         """The checkpoint as a signed note."""
-        text = checkpoint.text()
+        return self.cosign(Note(text=checkpoint.text(), signatures=())).encode()
+
+    def cosign(self, note: Note) -> Note:
+        """The note with a signature more; a former one of this key is replaced."""
         own = Signature(
             name=self.name,
             key_id=self.verifier.key_id,
-            signature=self._key.sign(text.encode()),
+            signature=self._key.sign(note.text.encode()),
         )
-        return Note(text=text, signatures=(own,)).encode()
+        others = tuple(
+            each for each in note.signatures if (each.name, each.key_id) != (own.name, own.key_id)
+        )
+        return Note(text=note.text, signatures=(*others, own))
+
+
+def key_id_of(name: str, kind: bytes, public_key: bytes) -> bytes:
+    """The id of a key of some type. Source: C2SP signed-note, Signatures."""
+    return hashlib.sha256(name.encode() + b"\n" + kind + public_key).digest()[:KEY_ID_BYTES]
+
+
+def parse_key(text: str, kinds: Container[bytes]) -> tuple[str, bytes, bytes]:
+    """Name, type and key of a verifier key of some type with keys of Ed25519.
+
+    Raises:
+        NoteMalformed: It is none.
+    """
+    name, _, rest = text.strip().partition("+")
+    key_id, _, encoded = rest.partition("+")
+    if not encoded:
+        raise NoteMalformed("a verifier key has the form NAME+ID+BASE64")
+    _check_name(name)
+    decoded = _decode(encoded, "the verifier key", len(ED25519) + PUBLIC_KEY_BYTES)
+    kind, public_key = decoded[: len(ED25519)], decoded[len(ED25519) :]
+    if kind not in kinds:
+        raise NoteMalformed(f"verifier keys of type {kind[0]} are not known here, only Ed25519")
+    found = key_id_of(name, kind, public_key).hex()
+    if found != key_id:
+        raise NoteMalformed(f"the verifier key says its id is {key_id!r}, but it is {found}")
+    return name, kind, public_key
+
+
+def is_signed_by(public_key: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether a signature of Ed25519 is right."""
+    # Heavy, and most commands check no signature.
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+        Ed25519PublicKey,
+    )
+
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def open_checkpoint(raw: bytes | str, trusted: Sequence[Verifier]) -> Checkpoint:

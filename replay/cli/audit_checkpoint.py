@@ -1,12 +1,14 @@
 """``sandtrail audit checkpoint``."""
 
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import click
 from msgspec import to_builtins
 
-from eventstore import Checkpoint, newest_note, read_checkpoint
+from eventstore import Checkpoint, Note, load_signer, newest_note, read_checkpoint
 from manager.schema.state_seal import StateSeal
 from manager.terminal.ending import EXIT_INCONCLUSIVE, fail
 from manager.terminal.output import json_option, print_json
@@ -18,8 +20,14 @@ from replay.cli.audit_options import evidence_errors
 @click.command("checkpoint")
 @root_option
 @log_option
+@click.option("--sign", "key", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              metavar="KEY", help="Sign it with this key, too.")  # fmt: skip
+@click.option("--witness", metavar="COMMAND",
+              help="A command that reads the note and prints its signature.")  # fmt: skip
 @json_option
-def command(root: Path, log: Path | None, as_json: bool) -> None:
+def command(
+    root: Path, log: Path | None, key: Path | None, witness: str | None, as_json: bool
+) -> None:
     """Print the newest checkpoint, a signed note, to be kept elsewhere.
 
     Keep it where nobody can change it. Later `sandtrail audit verify
@@ -27,7 +35,11 @@ def command(root: Path, log: Path | None, as_json: bool) -> None:
     anybody. Its line sandtrail-state-v1 has the digest of the state that the
     events lead to; `sandtrail replay check` compares it with what they give now.
 
-    Exit codes: 0 printed, 4 the log was never sealed, 5 not found or unreadable.
+    Further signatures (--sign, --witness) are lines of the note; `audit verify
+    --witness-key` asks for them.
+
+    Exit codes: 0 printed, 4 the log was never sealed, or the witness did not sign,
+    5 not found or unreadable.
     """
     path = log_path(root, log)
     with evidence_errors():
@@ -35,6 +47,10 @@ def command(root: Path, log: Path | None, as_json: bool) -> None:
         if note is None:
             fail(f"{path} was never sealed: that is done by the service", EXIT_INCONCLUSIVE)
         told = read_checkpoint(note)
+        if key is not None:
+            note = load_signer(key).cosign(Note.parse(note)).encode()
+        if witness is not None:
+            note = witnessed(note, witness)
     if as_json:
         print_json(
             "checkpoint-note",
@@ -47,6 +63,27 @@ def command(root: Path, log: Path | None, as_json: bool) -> None:
         )
         return
     click.echo(note, nl=False)
+
+
+def witnessed(note: str, command: str) -> str:
+    """The note with the signature lines that a command answers it with.
+
+    Raises:
+        NoteRejected: It answers with something else.
+        OSError: There is no such command.
+    """
+    program = shlex.split(command)
+    if not program:
+        raise click.BadParameter("is empty", param_hint="--witness")
+    done = subprocess.run(program, input=note, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        fail(f"the witness did not sign: {program[0]} exited with {done.returncode}",
+             EXIT_INCONCLUSIVE)  # fmt: skip
+    lines = done.stdout.removeprefix(note)  # some answer with the whole note
+    whole = Note.parse(note + lines)
+    if whole.encode() == note:
+        fail(f"the witness did not sign: {program[0]} answered with nothing", EXIT_INCONCLUSIVE)
+    return whole.encode()
 
 
 def _state(told: Checkpoint) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """What the commands of ``sandtrail audit`` share: keys to trust, checkpoints, a bar."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -13,10 +13,12 @@ from eventstore import (
     KeyUnusable,
     LogCorrupt,
     LogTooNew,
+    Note,
     NoteRejected,
     Verdict,
     Verifier,
     load_verifier,
+    load_witness,
     open_checkpoint,
     read_checkpoint,
 )
@@ -29,6 +31,7 @@ from manager.terminal.ending import (
     fail,
 )
 from manager.terminal.table import printable
+from replay.evidence.verification import Sighting
 
 EXIT_OF: Final = {
     Verdict.INTACT: 0,
@@ -66,9 +69,35 @@ def kept_checkpoint(path: Path, trusted: tuple[Verifier, ...]) -> Checkpoint:
         NoteRejected: It is none, or not signed so.
         OSError: It cannot be read.
     """
-    with path.open("rb") as file:
-        raw = file.read(NOTE_BYTES_READ_MAX)
+    raw = _read(path)
     return open_checkpoint(raw, trusted) if trusted else read_checkpoint(raw)
+
+
+def sightings(checkpoints: Iterable[Path], keys: Iterable[Path]) -> list[Sighting]:
+    """Which checkpoints witnesses have signed; each witness must have signed one of them.
+
+    Raises:
+        NoteRejected: One has not, or a signature is wrong.
+        KeyUnusable: A key is none.
+        OSError: A checkpoint cannot be read.
+    """
+    notes = [Note.parse(_read(path)) for path in checkpoints]
+    found: list[Sighting] = []
+    for witness in map(load_witness, keys):
+        signed = [
+            Sighting(size=Checkpoint.parse(note.text).size, witness=str(witness), at_s=at_s)
+            for note in notes
+            if (at_s := witness.signed_at(note)) is not None
+        ]
+        if not signed:
+            raise NoteRejected(f"the witness {witness} has signed none of the given checkpoints")
+        found += signed
+    return found
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(NOTE_BYTES_READ_MAX)
 
 
 @contextmanager

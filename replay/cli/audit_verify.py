@@ -19,6 +19,7 @@ from replay.cli.audit_options import (
     evidence_errors,
     kept_checkpoint,
     keys_option,
+    sightings,
     trusted_keys,
 )
 from replay.evidence.kept_bundle import judge_bundle, read_bundle
@@ -38,6 +39,8 @@ from replay.trail import Trail, Window
     metavar="FILE",
     help="A checkpoint kept elsewhere, which the log must extend; repeatable.",
 )
+@click.option("--witness-key", "witnesses", type=click.Path(path_type=Path), multiple=True,
+              metavar="FILE", help="Of a witness, who must have signed a checkpoint.")  # fmt: skip
 @click.option("--against", type=click.Path(path_type=Path), metavar="BUNDLE",
               help="Evidence of before, whose events it must have byte for byte.")  # fmt: skip
 @click.option("--from", "since", type=WHEN, help="Only from there on: content, not history.")
@@ -57,10 +60,14 @@ def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
     unreadable, 6 a newer program's.
     """
     part = how["since"] is not None or how["until"] is not None
-    if part and (how["checkpoints"] or how["against"] or how["deep"]):
+    whole = any(how[name] for name in ("checkpoints", "witnesses", "against", "deep"))
+    if part and whole:
         raise click.UsageError(
-            "--from and --to look at events alone: not with --checkpoint, --against or --deep"
+            "--from and --to look at events alone: not with --checkpoint, --witness-key, --against "
+            "or --deep"
         )
+    if how["witnesses"] and not how["checkpoints"]:
+        raise click.UsageError("--witness-key asks who has signed a --checkpoint: name one")
     path = log_path(root, log)
     with evidence_errors():
         trusted, beside = trusted_keys(root, log, how["keys"])
@@ -76,6 +83,7 @@ def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
 
 def _whole(path: Path, trusted: tuple[Verifier, ...], how: dict[str, Any]) -> AuditReport:
     kept = [kept_checkpoint(each, trusted) for each in how["checkpoints"]]
+    seen = sightings(how["checkpoints"], how["witnesses"])
     bundle = None if how["against"] is None else read_bundle(how["against"], trusted)
     if bundle is not None:
         kept.append(read_checkpoint(bundle.note))
@@ -84,6 +92,7 @@ def _whole(path: Path, trusted: tuple[Verifier, ...], how: dict[str, Any]) -> Au
             path,
             trusted=trusted,
             kept=kept,
+            seen=seen,
             progress=told,
             memory=not how["no_memory"],
             deep=how["deep"],

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -30,12 +31,35 @@ from replay.trail import Trail
 
 NEEDS_HELP: Final = frozenset({"history", "witness"})
 """Layers that only what is kept elsewhere can check: without it the verdict is still told."""
+LAST_S: Final = int(datetime.max.replace(tzinfo=UTC).timestamp())
+"""The last second that has a date."""
 WITNESS: Final = Finding(
     layer="witness",
     outcome=Outcome.SKIP,
     text="none is asked: whoever has the signing key could have rewritten what follows the newest "
     "checkpoint that is kept elsewhere",
 )
+
+
+class Sighting(Struct, frozen=True, kw_only=True):
+    """A checkpoint that a witness has signed.
+
+    Attributes:
+        size: Events that it covers.
+        witness: The witness's key.
+        at_s: When it says that it did, in seconds since 1970; 0 if it does not say.
+    """
+
+    size: int
+    witness: str
+    at_s: int
+
+    @property
+    def when(self) -> str:
+        """The time, for people."""
+        return (
+            f" at {datetime.fromtimestamp(self.at_s, UTC):%Y-%m-%dT%H:%M:%SZ}" if self.at_s else ""
+        )
 
 
 class AuditReport(Struct, frozen=True, kw_only=True):
@@ -83,6 +107,7 @@ def verify_file(
     *,
     trusted: Sequence[Verifier] = (),
     kept: Sequence[Checkpoint] = (),
+    seen: Sequence[Sighting] = (),
     progress: Callable[[int, int], None] | None = None,
     memory: bool = True,
     deep: bool = False,
@@ -93,6 +118,7 @@ def verify_file(
         path: The log's file.
         trusted: Keys whose checkpoints count.
         kept: Checkpoints that were kept elsewhere.
+        seen: Those of them that witnesses have signed.
         progress: Called now and then with the events done and to do.
         memory: Demand that the log extends the head that it had here the last time, and remember
             the one that it has now.
@@ -111,6 +137,7 @@ def verify_file(
     found = verify_log(path, trusted=trusted, pinned=pinned, progress=progress)
     every = 1 if deep else COMPARED_EVERY
     report = _report(path, found, remembered, file, every)
+    report = _with_witness(report, seen)
     if memory and report.verdict is Verdict.INTACT and found.sealed:
         try:
             _remember_newest(path, file, trusted)
@@ -193,6 +220,20 @@ def _report(
         replaced=replaced,
         foreign_state=state.foreign,
     )
+
+
+def _with_witness(report: AuditReport, seen: Sequence[Sighting]) -> AuditReport:
+    """With what witnesses have seen of the log, which it extends or not."""
+    if not seen:
+        return report
+    (history,) = (each for each in report.findings if each.layer == "history")
+    newest = max(seen, key=lambda each: (each.size, each.at_s))
+    text = f"#{newest.size} was seen by {newest.witness}{newest.when}"
+    if history.outcome is not Outcome.PASS:
+        text += "; this log does not extend all that was kept"
+    witness = Finding(layer="witness", outcome=history.outcome, text=text)
+    findings = tuple(witness if each is WITNESS else each for each in report.findings)
+    return msgspec.structs.replace(report, findings=findings)
 
 
 def _with_memory(history: Finding, remembered: Checkpoint, file: Path) -> Finding:
