@@ -43,7 +43,7 @@ class CommittedHead:
     def __init__(self, position: int) -> None:
         self.position = position
         self._closed = False
-        self._moved = anyio.Event()
+        self._moved: anyio.Event | None = None
 
     def advance(self, position: int) -> None:
         """Tell that events up to ``position`` are stored."""
@@ -57,8 +57,9 @@ class CommittedHead:
         self._wake()
 
     def _wake(self) -> None:
-        moved, self._moved = self._moved, anyio.Event()
-        moved.set()
+        moved, self._moved = self._moved, None
+        if moved is not None:
+            moved.set()
 
     async def wait_above(self, position: int) -> int:
         """As in :class:`Head`."""
@@ -66,6 +67,8 @@ class CommittedHead:
         while not self._closed:
             if self.position > position:
                 return self.position
+            if self._moved is None:
+                self._moved = anyio.Event()
             await self._moved.wait()
         raise StoreClosed
 

@@ -78,7 +78,8 @@ class Node:
         Raises:
             NotRecorded: The log refused. Nothing was changed and nothing was done.
         """
-        async with self._told(sandbox):
+        lived = sandbox.lives
+        with self.recording.watched():
             events = await sandbox.handle(
                 command,
                 origin,
@@ -88,14 +89,11 @@ class Node:
             )
             for report in sandbox.take_owed():
                 self.recording.owe(partial(self.handle, sandbox, report, origin))
+        await self._tell(sandbox, lived)
         return events
 
-    @asynccontextmanager
-    async def _told(self, sandbox: LiveSandbox) -> AsyncIterator[None]:
-        """Tell whoever listens if a sandbox comes or goes within."""
-        lived = sandbox.lives
-        with self.recording.watched():
-            yield
+    async def _tell(self, sandbox: LiveSandbox, lived: bool) -> None:
+        """Tell whoever listens if a sandbox has come or gone."""
         if lived != sandbox.lives:
             for listener in self._listeners:
                 await listener(sandbox.state.id, sandbox.lives)
@@ -168,9 +166,8 @@ class Node:
 
     async def release_unless_kept(self, sandbox: LiveSandbox, *hold_ids: str) -> None:
         """Have the worker close what it was given for a call that then did not come to be."""
-        kept = holds(sandbox.state)
-        for hold_id in hold_ids:
-            if hold_id and hold_id not in kept:
+        for hold_id in filter(None, hold_ids):
+            if hold_id not in holds(sandbox.state):
                 await self.release(hold_id)
 
     async def run_link(
@@ -247,7 +244,8 @@ class Node:
         settled: dict[str, list[str]],
     ) -> None:
         async def settle() -> None:
-            async with self._told(sandbox):
+            lived = sandbox.lives
+            with self.recording.watched():
                 for report in await sandbox.settle(plan, self.own_origin(), self._runner.perform):
                     match report:
                         case c.ReportStartFailed(launch_id=launch_id):
@@ -256,6 +254,7 @@ class Node:
                             settled["lost"].append(launch_id)
                         case _:
                             pass
+            await self._tell(sandbox, lived)
 
         await self.recording.until_recorded(settle)
 
@@ -289,6 +288,9 @@ class Node:
         async def take_in_order(sandbox: LiveSandbox, reports: Sequence[c.Report]) -> None:
             recorded.append(await self._take_in_order(sandbox, reports, give_up))
 
+        if len(queues) == 1:  # nearly always, and a task costs more than what it would do
+            (only,) = queues.values()
+            return await self._take_in_order(*only, give_up)
         async with anyio.create_task_group() as tasks:
             for sandbox, reports in queues.values():
                 tasks.start_soon(take_in_order, sandbox, reports)

@@ -38,7 +38,8 @@ class Frontier:
         self.position = position
         self.leaf_hash = b""
         self._counted = position
-        self._advanced = anyio.Event()
+        self._awaited = 0
+        self._arrived = anyio.Event()
 
     @property
     def whole(self) -> bool:
@@ -50,12 +51,15 @@ class Frontier:
         self._counted += 1
         if record.position > self.position:
             self.position, self.leaf_hash = record.position, record.leaf_hash
-        self._advanced.set()
+        if self.position >= self._awaited and self.whole:
+            self._arrived.set()
 
-    async def advanced(self) -> None:
-        """Wait for the next record."""
-        self._advanced = anyio.Event()
-        await self._advanced.wait()
+    async def whole_from(self, position: int) -> None:
+        """Wait until the live states are whole at a position or behind it; for one who waits."""
+        self._awaited = position
+        while self.position < position or not self.whole:
+            self._arrived = anyio.Event()
+            await self._arrived.wait()
 
 
 class SnapshotKeeper:
@@ -91,9 +95,8 @@ class SnapshotKeeper:
     async def run(self) -> None:
         """Write snapshots until cancelled; one that is under way is brought to its end."""
         while True:
-            await self._frontier.advanced()
-            if self._frontier.position - self._saved >= self._events and self._frontier.whole:
-                await self._save()
+            await self._frontier.whole_from(self._saved + self._events)
+            await self._save()
 
     async def stop(self) -> None:
         """Write the last one, if that is worth it and the states are whole."""
@@ -110,6 +113,7 @@ class SnapshotKeeper:
             self._files.save(Snapshot(position=position, leaf_hash=leaf_hash, body=body))
 
         try:
-            await anyio.to_thread.run_sync(write)
+            with anyio.CancelScope(shield=True):  # else it would count as written and not be
+                await anyio.to_thread.run_sync(write)
         except SnapshotUnusable as error:
             logger.warning("snapshot.not_written path=%s reason=%s", error.path, error.problem)

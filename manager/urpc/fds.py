@@ -208,6 +208,8 @@ class FdBundle:
 
     def close(self) -> None:
         """Close every one and become empty; doing it again does nothing."""
+        if not self._fds:  # as nearly every bundle is that is closed
+            return
         with contextlib.ExitStack() as stack:
             while self._fds:
                 stack.callback(self._fds.pop().close)

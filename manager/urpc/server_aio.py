@@ -82,14 +82,16 @@ class _Connection:
         self._dispatch = dispatch
         self._peer = peer
         self._idle: anyio.CancelScope | None = None
+        self._waiting: anyio.CancelScope | None = None
         self._stopping = False
-        self._waiting_is_over = anyio.Event()
+        self._gives_up_waits = False
 
     def stop(self, *, answer_waits: bool) -> None:
         """Close it now if no call runs, else once the reply is sent."""
         self._stopping = True
-        if not answer_waits:
-            self._waiting_is_over.set()
+        self._gives_up_waits = not answer_waits
+        if self._waiting is not None and self._gives_up_waits:
+            self._waiting.cancel()
         if self._idle is not None:
             self._idle.cancel()
 
@@ -115,9 +117,10 @@ class _Connection:
                 self._lease.close()
 
     async def _caller_gone(self) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_then_cancel, self._waiting_is_over.wait, tasks.cancel_scope)
-            tasks.start_soon(_then_cancel, self._stream.hung_up, tasks.cancel_scope)
+        if self._gives_up_waits:
+            return
+        with anyio.CancelScope() as self._waiting:
+            await self._stream.hung_up()
 
     async def _next_message(self) -> Message | None:
         message = None

@@ -17,6 +17,7 @@ from manager.kernel import mount
 from manager.kernel.fail_points import reached
 from manager.kernel.pidfd import open_pidfd
 from manager.urpc.fds import OwnedFd
+from manager.worker import cgroup_files
 from manager.worker.errors import LaunchFailed
 from manager.worker.family import Family
 from manager.worker.hierarchies import Hierarchies, parse_hierarchies, parse_homes
@@ -109,6 +110,8 @@ class Cgroup:
         self.path = path
         self._homes = homes
         self._directories = directories
+        # Each once: controllers may share a hierarchy.
+        self._places = tuple(dict.fromkeys(map(str, directories.values())))
         self._unified = directories.get("")
         self._family = None if directories else Family()
 
@@ -119,8 +122,8 @@ class Cgroup:
             LaunchFailed: Stage `cgroup`.
         """
         try:
-            for directory in self._places():
-                directory.mkdir(parents=True, exist_ok=True)
+            for place in self._places:
+                os.makedirs(place, exist_ok=True)
                 reached("cgroup.made")
         except OSError as error:
             raise LaunchFailed.from_os("cgroup", "cannot make the cgroup", error) from error
@@ -139,7 +142,7 @@ class Cgroup:
                 reason = f"{limit.file} is asked for, and there is no {limit.controller} controller"
                 raise LaunchFailed("cgroup", reason)
             try:
-                (directory / limit.file).write_text(limit.value, encoding="ascii")
+                cgroup_files.put(f"{directory}/{limit.file}", limit.value)
             except OSError as error:
                 doing = f"cannot set {limit.file} to {limit.value}"
                 raise LaunchFailed.from_os("cgroup", doing, error) from error
@@ -153,8 +156,8 @@ class Cgroup:
         if self._family is not None:
             self._family.admit(pid)
         try:
-            for directory in self._places():
-                (directory / "cgroup.procs").write_text(str(pid), encoding="ascii")
+            for place in self._places:
+                cgroup_files.put(f"{place}/cgroup.procs", str(pid))
         except OSError as error:
             raise LaunchFailed.from_os("cgroup", "cannot join the cgroup", error) from error
 
@@ -178,8 +181,8 @@ class Cgroup:
             yield False
             return
         try:
-            for directory in self._places():
-                _move_here(directory)
+            for place in self._places:
+                _move_here(place)
         except OSError as error:
             self._go_home()
             raise LaunchFailed.from_os("cgroup", "cannot join the cgroup", error) from error
@@ -191,11 +194,11 @@ class Cgroup:
     def _go_home(self) -> None:
         try:
             for home in self._homes:
-                _move_here(home)
+                _move_here(str(home))
         except OSError:
             # Somebody has removed the worker's own cgroup: anywhere but in a container's.
-            for directory in self._places():
-                _move_here(directory.parent.parent)
+            for place in self._places:
+                _move_here(str(Path(place).parent.parent))
 
     def release(self, pid: int) -> None:
         """Move a process that is not part of the container back to the worker's own cgroup."""
@@ -203,7 +206,7 @@ class Cgroup:
             self._family.dismiss(pid)
         for home in self._homes:
             with contextlib.suppress(OSError):
-                (home / "cgroup.procs").write_text(str(pid), encoding="ascii")
+                cgroup_files.put(f"{home}/cgroup.procs", str(pid))
 
     def note_init(self, pid: int) -> None:
         """Learn which of its processes is the container's init."""
@@ -215,10 +218,10 @@ class Cgroup:
         if self._family is not None:
             return self._family.pids()
         found: set[int] = set()
-        for place in self._places():
+        for place in self._places:
             for directory in _with_those_below(place):
                 with contextlib.suppress(OSError):
-                    text = (directory / "cgroup.procs").read_text(encoding="ascii")
+                    text = cgroup_files.get(f"{directory}/cgroup.procs")
                     found.update(map(int, text.split()))
         return tuple(sorted(found))
 
@@ -241,9 +244,10 @@ class Cgroup:
         for _ in range(KILL_ROUNDS_MAX):
             if self._family is not None:
                 self._family.hold_still()
-            if not _signal_all(self.pids(), signal.SIGKILL):
+            found = self.pids()
+            anybody = anybody or bool(found)
+            if not _signal_all(found, signal.SIGKILL):
                 break
-            anybody = True
             self.freeze(False)
         return anybody
 
@@ -254,18 +258,18 @@ class Cgroup:
 
     def existing(self) -> list[Path]:
         """Its directories that are there."""
-        return [directory for directory in self._places() if directory.is_dir()]
+        return [Path(place) for place in self._places if os.path.isdir(place)]
 
     def remove(self) -> list[str]:
         """Remove it; returns what could not be, for whoever tries again."""
         left = []
-        for directory in self._places():
+        for place in self._places:
             try:
-                _remove_tree(directory)
+                _remove_tree(place)
             except FileNotFoundError:
                 continue
             except OSError as error:
-                left.append(f"{directory}: {error.strerror}")
+                left.append(f"{place}: {error.strerror}")
         return left
 
     def freeze(self, frozen: bool) -> None:
@@ -278,7 +282,7 @@ class Cgroup:
         else:
             return
         with contextlib.suppress(OSError):
-            file.write_text(value, encoding="ascii")
+            cgroup_files.put(str(file), value)
 
     def is_frozen(self) -> bool:
         """Whether everybody has stopped."""
@@ -292,7 +296,7 @@ class Cgroup:
         if directory is None:
             return None
         try:
-            return (directory / name).read_text(encoding="ascii").strip()
+            return cgroup_files.get(f"{directory}/{name}").strip()
         except OSError:
             return None
 
@@ -300,10 +304,6 @@ class Cgroup:
         """A file of lines with a word and a number each."""
         lines = (line.split() for line in (self.read(controller, name) or "").splitlines())
         return {words[0]: int(words[1]) for words in lines if len(words) == 2}
-
-    def _places(self) -> Iterable[Path]:
-        """Each directory once: controllers may share a hierarchy."""
-        return dict.fromkeys(self._directories.values())
 
     @property
     def is_unified(self) -> bool:
@@ -320,26 +320,27 @@ def _signal_all(pids: Sequence[int], signo: int) -> int:
     return count
 
 
-def _with_those_below(directory: Path) -> Iterator[Path]:
+def _with_those_below(directory: str) -> Iterator[str]:
     # Whoever has a cgroup mount may hide a process in a cgroup of its own below.
     yield directory
     with contextlib.suppress(OSError):
-        if directory.stat().st_nlink > _LINKS_OF_A_LEAF:
+        if os.stat(directory).st_nlink > _LINKS_OF_A_LEAF:
             for parent, below, _ in os.walk(directory):
-                yield from (Path(parent, name) for name in below)
+                yield from (f"{parent}/{name}" for name in below)
 
 
-def _remove_tree(directory: Path) -> None:
+def _remove_tree(directory: str) -> None:
     # A container with a cgroup mount may have made cgroups of its own below.
-    for parent, _, _ in os.walk(directory, topdown=False):
-        os.rmdir(parent)
-    if directory.exists():
-        directory.rmdir()
+    if os.stat(directory).st_nlink > _LINKS_OF_A_LEAF:
+        for parent, _, _ in os.walk(directory, topdown=False):
+            if parent != directory:
+                os.rmdir(parent)
+    os.rmdir(directory)
 
 
-def _move_here(directory: Path) -> None:
+def _move_here(directory: str) -> None:
     """Move this thread, the only one of its process, into a v1 cgroup."""
-    (directory / "tasks").write_text("0", encoding="ascii")
+    cgroup_files.put(f"{directory}/tasks", "0")
 
 
 def _hide(place: str) -> None:

@@ -272,7 +272,8 @@ class OciEngine:
             return True
 
     def _traces(self, engine_id: str) -> list[Path]:
-        return list(self._state_dir.glob(f"{engine_id}*"))
+        names = os.listdir(self._state_dir)
+        return [self._state_dir / name for name in names if name.startswith(engine_id)]
 
     def _command(self, *options: str) -> list[str]:
         root = ("--root", str(self._state_dir))
