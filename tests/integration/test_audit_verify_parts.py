@@ -158,7 +158,7 @@ async def test_what_is_not_sealed_yet_is_inconclusive(tmp_path: Path) -> None:
         (("--from", "#3", "--to", "#2"), 5, "no event between"),
         (("--from", "#2000"), 5, "there is no #2000"),
         (("--from", "soon"), 2, "is no point of a log"),
-        (("--from", "#3", "--deep"), 2, "not with --checkpoint, --witness-key, --against or --deep"),
+        (("--from", "#3", "--deep"), 2, "not with --checkpoint, --witness-key, --against"),
         (("--against", "/no/such"), 5, "No such file"),
         (("--against", __file__), 4, "is neither a bundle nor a proof"),
     ],
