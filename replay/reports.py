@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from manager.domain import commands as c
 from manager.domain import events as e
 from manager.domain import restore_events as r
-from manager.domain.decide_report import ERRNO_NO_SUCH_PROCESS
+from manager.domain.decide_report import ERRNO_NO_SUCH_PROCESS, UNTOLD
 from manager.domain.events import Event
 from manager.domain.state import Sandbox
 
@@ -50,7 +50,12 @@ def _end_reports(state: Sandbox, event: Event) -> Iterator[c.Report]:
                 oom=event.oom,
             )
         case e.ContainerLost():
-            yield c.ReportLost(launch_id=event.launch_id, reason=event.reason, ran=True)
+            yield c.ReportLost(
+                launch_id=event.launch_id,
+                reason=event.reason,
+                ran=not event.doubtful,
+                doubtful=event.doubtful,
+            )
         case e.ContainerSignalSent():
             yield c.ReportKilled(kill_id=event.kill_id)
         case e.ContainerSignalRejected(kill_id=kill_id) if kill_id:
@@ -68,6 +73,7 @@ def _undelivered(state: Sandbox, event: e.ContainerSignalRejected) -> Iterator[c
     """The worker's reason is only in the text: whichever gives that text."""
     kill_id = event.kill_id
     yield c.ReportKilled(kill_id=kill_id, errno=ERRNO_NO_SUCH_PROCESS)
+    yield c.ReportKilled(kill_id=kill_id, untold=event.error.partition(f"{UNTOLD}: ")[2])
     for why in ("no-process", "no-group", "no-terminal", "unsupported"):
         yield c.ReportKilled(kill_id=kill_id, errno=ERRNO_NO_SUCH_PROCESS, why=why)
     for found in state.containers.values():
@@ -101,7 +107,9 @@ def _process_reports(event: Event) -> Iterator[c.Report]:
                 exited_at_ns=event.exited_at_ns,
             )
         case e.ProcessLost():
-            yield c.ReportProcessLost(exec_id=event.exec_id, reason=event.reason)
+            yield c.ReportProcessLost(
+                exec_id=event.exec_id, reason=event.reason, doubtful=event.doubtful
+            )
 
 
 def _image_reports(state: Sandbox, event: Event) -> Iterator[c.Report]:

@@ -11,6 +11,7 @@ from manager.domain.decide import decide
 from manager.domain.decide_life import signal_prefix
 from manager.domain.decide_report import signal_problem
 from manager.domain.events import Event
+from manager.domain.execution import process_lost
 from manager.domain.query import Ended, Pending, Refused
 from manager.domain.query_exec import exec_answer, requested_execution, wait_pid_answer
 from manager.domain.state import Sandbox, SignalIntent
@@ -117,5 +118,7 @@ def _pid_of(event: Event) -> int:
     """The outcome of an exec, also of one whose container is destroyed by now; may be a refusal."""
     if isinstance(event, e.ProcessExecFailed):
         raise CallRefused(event.failure.error)
+    if isinstance(event, e.ProcessLost):
+        raise CallRefused(process_lost(event.reason))
     assert isinstance(event, e.ProcessExecuted | e.ProcessExited), "there is no other outcome"
     return event.pid

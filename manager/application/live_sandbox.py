@@ -296,6 +296,7 @@ class LiveSandbox:
                 e.ProcessExecuted(exec_id=key)
                 | e.ProcessExecFailed(exec_id=key)
                 | e.ProcessExited(exec_id=key)
+                | e.ProcessLost(exec_id=key)
             ):
                 expectation = self._expected.get(key)
             case (

@@ -16,6 +16,7 @@ from eventstore import (
     NewEvent,
     RecordedEvent,
 )
+from manager.application.continuity import doubt_about
 from manager.application.effects import EffectRunner, Luggage
 from manager.application.engines import AUTO, Engines
 from manager.application.errors import NotRecorded
@@ -189,6 +190,9 @@ class Node:
                 capabilities=welcome.capabilities,
             )
         )
+        doubt = ""
+        if self.registry.all():
+            doubt = await doubt_about(self.ports.log, welcome)
         known = frozenset(fact.launch_id for fact in welcome.launches)
         told = known.union(welcome.executions, welcome.saves)
         held = frozenset(welcome.held)
@@ -203,6 +207,7 @@ class Node:
                 boot_id=welcome.worker.boot_id,
                 executions=known,
                 saves=known,
+                doubt=doubt,
             )
 
         async with anyio.create_task_group() as tasks:
@@ -214,6 +219,8 @@ class Node:
         for hold_id in sorted(held - needed):
             await self.link.send(w.Release(hold_id=hold_id))
         reached("recovery.settled")
+        if doubt:
+            await self.link.send(w.Retell())
         unknown = await self._end_unknown(welcome)
         await self.note_surely(
             n.RecoveryCompleted(
@@ -222,15 +229,24 @@ class Node:
                 lost=tuple(sorted(settled["lost"])),
                 unknown=unknown,
                 removed=(*welcome.leftovers, *self.ports.sweep(self.registry.all().keys())),
+                doubt=doubt,
             )
         )
+        # Not before: whoever settles this anew, should it end here, must find the same doubt.
+        await self.link.send(w.Ack(seq=0, mark=self.log_mark(welcome.worker.boot_id)))
+
+    def log_mark(self, boot_id: str) -> w.LogMark:
+        """The newest record; what the worker forgets from now on has its outcome up to there."""
+        newest = self.registry.frontier
+        return w.LogMark(position=newest.position, leaf_hash=newest.leaf_hash, boot_id=boot_id)
 
     async def _end_unknown(self, welcome: w.Welcome) -> tuple[str, ...]:
-        """End what runs and is in no live sandbox of this log; returns the launch ids, sorted."""
+        """End what runs and that this log does not say was started; returns the ids, sorted."""
         unknown = sorted(
             fact.launch_id
             for fact in welcome.launches
-            if fact.phase in {"launching", "running"} and not self.registry.owner(fact.launch_id)
+            if fact.phase in {"launching", "running"}
+            and not self.registry.asked_for(fact.launch_id)
         )
         for launch_id in unknown:
             logger.warning("container.unknown launch_id=%s", launch_id)

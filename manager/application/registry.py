@@ -87,6 +87,12 @@ class Registry:
         """The sandbox that a launch id or kill id belongs to."""
         return self._live.get(self._owners.get(key, ""))
 
+    def asked_for(self, launch_id: str) -> bool:
+        """Whether a launch is of a sandbox that lives, and was to begin, as far as the log goes."""
+        sandbox = self.owner(launch_id)
+        found = sandbox.state.by_launch(launch_id) if sandbox is not None else None
+        return found is not None and found.status != "creating"
+
     def living(self) -> frozenset[int]:
         """Pids of the containers and executed processes whose end is not on record."""
         containers = [

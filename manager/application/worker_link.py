@@ -43,6 +43,10 @@ class WorkerEvents(Protocol):
         """Note that the connection has ended."""
         ...
 
+    def log_mark(self, boot_id: str) -> w.LogMark:
+        """The newest durable record, for the worker to note under this boot of the machine."""
+        ...
+
     def living(self) -> frozenset[int]:
         """Pids of the containers whose end is not on record."""
         ...
@@ -163,7 +167,9 @@ class WorkerLink:
                 if taken:
                     reached("outcome.appended")
                     # One that was asked for again comes out of order; all before it are durable.
-                    await connection.send(w.Ack(seq=max(outcome.seq for outcome in outcomes)))
+                    last = max(outcome.seq for outcome in outcomes)
+                    mark = events.log_mark(connection.welcome.worker.boot_id)
+                    await connection.send(w.Ack(seq=last, mark=mark))
                     reached("outcome.acknowledged")
             if not taken:
                 # This service ends. To acknowledge a later one would have the worker forget these.

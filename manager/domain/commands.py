@@ -213,12 +213,16 @@ class ReportExited(Struct, frozen=True, kw_only=True):
 
 
 class ReportKilled(Struct, frozen=True, kw_only=True):
-    """A signal was delivered, or not (``errno``); ``why`` and ``owner`` as in ``worker.Killed``."""
+    """A signal was delivered, or not (``errno``); ``why`` and ``owner`` as in ``worker.Killed``.
+
+    ``untold``: why nobody can tell which of the two.
+    """
 
     kill_id: str
     errno: int | None = None
     why: str = ""
     owner: str = ""
+    untold: str = ""
 
 
 class ReportFrozen(Struct, frozen=True, kw_only=True):
@@ -239,7 +243,7 @@ class ReportSaved(Struct, frozen=True, kw_only=True):
 
 
 class ReportSaveFailed(Struct, frozen=True, kw_only=True):
-    """There is no image, and everything runs on."""
+    """There is no image, and everything runs on; if ``interrupted``, as far as anybody knows."""
 
     checkpoint_id: str
     stage: str
@@ -264,12 +268,14 @@ class ReportDestroyed(Struct, frozen=True, kw_only=True):
 class ReportLost(Struct, frozen=True, kw_only=True):
     """Nobody can tell any more what became of a launch.
 
-    ``ran``: its process was there once, whether its start is on record or not.
+    ``ran``: its process was there once, whether its start is on record or not. ``doubtful``: of
+    one whose start is not on record nobody can tell even that.
     """
 
     launch_id: str
     reason: str
     ran: bool = False
+    doubtful: bool = False
 
 
 class ReportHoldLost(Struct, frozen=True, kw_only=True):
@@ -306,10 +312,11 @@ class ReportProcessExited(Struct, frozen=True, kw_only=True):
 
 
 class ReportProcessLost(Struct, frozen=True, kw_only=True):
-    """Nobody can tell any more what became of an executed process."""
+    """Nobody can tell what became of an executed process; ``doubtful``: if it ever ran."""
 
     exec_id: str
     reason: str
+    doubtful: bool = False
 
 
 ClientCommand: TypeAlias = (

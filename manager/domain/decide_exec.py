@@ -1,5 +1,7 @@
 """Decisions about processes that are executed in containers that run."""
 
+from msgspec.structs import replace
+
 from manager.domain import commands as c
 from manager.domain import events as e
 from manager.domain.events import Event
@@ -169,6 +171,8 @@ def decide_exec_report(
             )
         case c.ReportProcessLost() if known.status == "running":
             return (_lost(found, report.exec_id, report.reason),)
+        case c.ReportProcessLost(doubtful=True) if known.status == "starting":
+            return (replace(_lost(found, report.exec_id, report.reason), doubtful=True),)
         case _:
             return ()
 

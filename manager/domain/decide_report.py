@@ -22,6 +22,8 @@ ERRNO_NOT_FOUND: Final = 2
 ERRNO_NO_SUCH_PROCESS: Final = 3
 ERRNO_ACCESS: Final = 13
 
+UNTOLD: Final = "nobody can tell whether it was delivered"
+
 
 ContainerReport: TypeAlias = (
     c.ReportStarted
@@ -159,7 +161,7 @@ def _killed(state: Sandbox, report: c.ReportKilled) -> tuple[Event, ...]:
     intent = state.signals.get(report.kill_id)
     if intent is None:
         return ()
-    if report.errno is None:
+    if report.errno is None and not report.untold:
         return (
             e.ContainerSignalSent(
                 container=intent.cid,
@@ -174,6 +176,8 @@ def _killed(state: Sandbox, report: c.ReportKilled) -> tuple[Event, ...]:
 
 def signal_problem(state: Sandbox, intent: SignalIntent, report: c.ReportKilled) -> str:
     """Why a signal was not delivered, in gVisor's words where it has any."""
+    if report.untold:
+        return f"{UNTOLD}: {report.untold}"
     match report.why:
         case "no-process" if intent.mode == SIGNAL_FOREGROUND:
             return f"no thread group found: container {quote(intent.cid)} not found"
@@ -253,12 +257,18 @@ def _lost(state: Sandbox, report: c.ReportLost) -> tuple[Event, ...]:
     found = state.by_launch(report.launch_id)
     if found is None or found.status not in ALIVE:
         return ()
-    if found.status == "starting" and not report.ran:
+    doubtful = report.doubtful and found.status == "starting"
+    if found.status == "starting" and not (report.ran or doubtful):
         interrupted = c.ReportStartFailed(
             launch_id=report.launch_id, stage="interrupted", reason=report.reason
         )
         return _start_failed(state, interrupted)
-    lost = e.ContainerLost(container=found.cid, launch_id=report.launch_id, reason=report.reason)
+    lost = e.ContainerLost(
+        container=found.cid,
+        launch_id=report.launch_id,
+        reason=report.reason,
+        doubtful=doubtful,
+    )
     ended = _ends_sandbox(state, found, "its root container was lost")
     return (lost, *(ended or _lost_amid_restore(state, found, report)))
 

@@ -182,7 +182,7 @@ class ContainerSignalSent(Struct, frozen=True, kw_only=True, tag="container.sign
 
 
 class ContainerSignalRejected(Struct, frozen=True, kw_only=True, tag="container.signal_rejected"):
-    """A signal was refused, or could not be delivered."""
+    """A signal was refused, or could not be delivered, or nobody can tell whether it was."""
 
     container: str
     signo: int
@@ -264,11 +264,12 @@ class ContainerDestroyed(Struct, frozen=True, kw_only=True, tag="container.destr
 
 
 class ContainerLost(Struct, frozen=True, kw_only=True, tag="container.lost"):
-    """Nobody can tell any more what became of the container: it ran, and ``reason`` is why."""
+    """Nobody can tell what became of the container, see ``reason``; ``doubtful``: if it ran."""
 
     container: str
     launch_id: str
     reason: str
+    doubtful: bool = False
 
 
 class ContainerHoldLost(Struct, frozen=True, kw_only=True, tag="container.hold_lost"):
@@ -328,12 +329,13 @@ class ProcessExited(Struct, frozen=True, kw_only=True, tag="process.exited"):
 
 
 class ProcessLost(Struct, frozen=True, kw_only=True, tag="process.lost"):
-    """Nobody can tell any more what became of an executed process."""
+    """Nobody can tell what became of an executed process; ``doubtful``: if it ran."""
 
     container: str
     exec_id: str
     pid: int
     reason: str
+    doubtful: bool = False
 
 
 class RestoreRejected(Struct, frozen=True, kw_only=True, tag="restore.rejected"):

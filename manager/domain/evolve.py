@@ -15,6 +15,8 @@ from manager.domain import restore_events as r
 from manager.domain.events import Event
 from manager.domain.evolve_requests import answer, ask, settle, settle_all, update_container
 from manager.domain.evolve_restore import evolve_restore, withdrawn
+from manager.domain.execution import process_lost
+from manager.domain.gotext import quote
 from manager.domain.state import (
     ABSENT,
     Container,
@@ -217,13 +219,16 @@ def _exited(state: Sandbox, event: e.ContainerExited) -> Sandbox:
 
 
 def _lost(state: Sandbox, event: e.ContainerLost) -> Sandbox:
-    """One that is lost had run, whether anybody said so or not."""
+    """One that is lost had run, whether anybody said so or not; unless that is doubtful."""
     cid = event.container
     found = state.containers.get(cid)
-    lost = update_container(
-        state, cid, status="lost", loss=event.reason, tty_hold=None, fds_hold=None
-    )
-    return settle(lost, found.start_request_id if found is not None else "")
+    changes: dict[str, object] = {"status": "lost", "loss": event.reason}
+    error = ""
+    if event.doubtful:
+        error = f"container {quote(cid)} is lost: {event.reason}"
+        changes["failure"] = Failure(error=error, stage="lost", reason=event.reason)
+    lost = update_container(state, cid, tty_hold=None, fds_hold=None, **changes)
+    return settle(lost, found.start_request_id if found is not None else "", error)
 
 
 def _pause_requested(state: Sandbox, event: e.SandboxPauseRequested) -> Sandbox:
@@ -288,7 +293,8 @@ def _executed(
         case e.ProcessExited(exit=exit_status, exited_at_ns=at_ns):
             changes = {"status": "exited", "exit": exit_status, "exited_at_ns": at_ns}
         case _:
-            changes = {"status": "lost", "loss": event.reason}
+            error = process_lost(event.reason) if event.doubtful else ""
+            changes = {"status": "lost", "loss": event.reason, "error": error}
     cid, exec_id = event.container, event.exec_id
     request_id = evolve_exec.request_of(state, cid, exec_id)
     return settle(evolve_exec.update(state, cid, exec_id, **changes), request_id, error)

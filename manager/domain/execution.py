@@ -75,3 +75,8 @@ class Execution(Struct, frozen=True, kw_only=True):
     exited_at_ns: int | None = None
     error: str = ""
     loss: str = ""
+
+
+def process_lost(reason: str) -> str:
+    """What the caller of an exec gets if nobody can tell whether it ever ran."""
+    return f"the process is lost: {reason}"

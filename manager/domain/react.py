@@ -29,10 +29,15 @@ SIGKILL: Final = 9
 REBOOTED: Final = "the machine was rebooted"
 
 UNKNOWN_TO_WORKER: Final = "the worker knows nothing of it"
-"""It never heard of it; or its files are gone; or the log is a copy older than what it knew."""
+"""It never heard of it, or its files are gone."""
 
-KEEPER_GONE: Final = "the worker that kept the donated descriptors is gone"
+KEEPER_GONE: Final = "no worker keeps the donated descriptors any more"
 """Descriptors are in a process, and end with it."""
+
+MAY_BE_WHOLE: Final = "whether there is an image all the same, its file tells"
+AS_RECORDED: Final = "as-recorded-"
+"""Begins the pause id of what is stopped, or let go on, because an older log says that it is."""
+
 ENDED: Final = frozenset({"stopped", "restoreFailed"})
 """Phases in which nothing may run: what still starts is ended as soon as it has."""
 
@@ -100,8 +105,9 @@ def resume(
     boot_id: str,
     executions: frozenset[str] = frozenset(),
     saves: frozenset[str] = frozenset(),
+    doubt: str = "",
 ) -> Resumption:
-    """Leave every state that a crash can have left behind.
+    """Leave every state that a crash can have left behind, or a log that was older than the worker.
 
     Args:
         state: The sandbox as the log tells it.
@@ -110,8 +116,10 @@ def resume(
         boot_id: Of the machine as it runs now: what was launched under another one ended with it.
         executions: Exec ids that the worker knows; it will report their outcomes itself.
         saves: Checkpoint ids of which the worker will tell what became.
+        doubt: Why what the worker does not know may have happened all the same; empty if what it
+            does not know either never happened or is on record.
     """
-    reports: list[c.Report] = list(_resume_images(state, held, saves))
+    reports: list[c.Report] = list(_resume_images(state, held, saves, doubt))
     effects: list[Effect] = []
     for found in state.containers.values():
         launch_id = found.intent.launch_id if found.intent is not None else ""
@@ -119,45 +127,61 @@ def resume(
         if _can_begin_again(state, found, held) and not known:
             effects += _launch_again(state, found)
         elif found.status in ALIVE and not known:
-            reports.append(_cut_short(found, launch_id, boot_id))
+            reports.append(_cut_short(found, launch_id, boot_id, doubt))
         if found.status == "creating" and _missing(found, held):
-            reports.append(c.ReportHoldLost(cid=found.cid, reason=KEEPER_GONE))
+            reports.append(c.ReportHoldLost(cid=found.cid, reason=doubt or KEEPER_GONE))
         # What was executed in it may have ended in a way that is yet to be told: that comes first.
         owed = not executions.isdisjoint(found.executions)
         if found.destroying and (known or owed):
             effects.append(DestroyLaunch(launch_id=launch_id))
         elif found.destroying:
             reports.append(c.ReportDestroyed(launch_id=launch_id))
-        reports += _resume_executions(found, executions, boot_id)
+        reports += _resume_executions(found, executions, boot_id, doubt)
     if state.phase == "stopped":
         effects += [effect for effect in _end_others(state) if effect.launch_id in launches]
     if state.pausing is not None:
         effects.append(_freeze(state, state.pausing.pause_id, paused=state.pausing.paused))
-    signal_reports, signal_effects = _resume_signals(state, launches)
+    elif doubt and (alive := launches.intersection(launches_that_run(state))):
+        # It may have been paused or resumed since: what runs is made what the log says of it.
+        effects.append(
+            FreezeLaunches(
+                pause_id=f"{AS_RECORDED}{state.id}",
+                launch_ids=tuple(sorted(alive)),
+                frozen=state.paused,
+            )
+        )
+    signal_reports, signal_effects = _resume_signals(state, launches, doubt)
     return Resumption(reports=(*reports, *signal_reports), effects=(*effects, *signal_effects))
 
 
 def _resume_signals(
-    state: Sandbox, launches: frozenset[str]
+    state: Sandbox, launches: frozenset[str], doubt: str
 ) -> tuple[list[c.Report], list[Effect]]:
     reports: list[c.Report] = []
     effects: list[Effect] = []
     for kill_id, intent in state.signals.items():
         target = _launch_id(state, intent.cid)
-        if target is not None and target in launches:
+        if doubt:
+            # Not sent again: it may have been delivered long ago.
+            reports.append(c.ReportKilled(kill_id=kill_id, untold=doubt))
+        elif target is not None and target in launches:
             effects.append(_send(kill_id, target, intent))
         else:
             reports.append(c.ReportKilled(kill_id=kill_id, errno=ERRNO_NO_SUCH_PROCESS))
     return reports, effects
 
 
-def _resume_executions(found: Container, known: frozenset[str], boot_id: str) -> list[c.Report]:
-    why = _why_lost(found, boot_id)
+def _resume_executions(
+    found: Container, known: frozenset[str], boot_id: str, doubt: str
+) -> list[c.Report]:
+    why = _why_lost(found, boot_id, doubt)
     reports: list[c.Report] = []
     for exec_id, execution in found.executions.items():
         if exec_id in known:
             continue
-        if execution.status == "starting":
+        if execution.status == "starting" and doubt:
+            reports.append(c.ReportProcessLost(exec_id=exec_id, reason=why, doubtful=True))
+        elif execution.status == "starting":
             failed = c.ReportExecFailed(exec_id=exec_id, stage="interrupted", reason=why)
             reports.append(failed)
         elif execution.status == "running":
@@ -165,14 +189,16 @@ def _resume_executions(found: Container, known: frozenset[str], boot_id: str) ->
     return reports
 
 
-def _why_lost(found: Container, boot_id: str) -> str:
+def _why_lost(found: Container, boot_id: str, doubt: str) -> str:
     if found.launched is not None and found.launched.boot_id != boot_id:
         return REBOOTED
-    return UNKNOWN_TO_WORKER
+    return doubt or UNKNOWN_TO_WORKER
 
 
-def _cut_short(found: Container, launch_id: str, boot_id: str) -> c.Report:
-    why = _why_lost(found, boot_id)
+def _cut_short(found: Container, launch_id: str, boot_id: str, doubt: str) -> c.Report:
+    why = _why_lost(found, boot_id, doubt)
+    if found.status == "starting" and doubt:
+        return c.ReportLost(launch_id=launch_id, reason=why, doubtful=True)
     if found.status == "starting":
         return c.ReportStartFailed(launch_id=launch_id, stage="interrupted", reason=why)
     return c.ReportLost(launch_id=launch_id, reason=why)
@@ -206,16 +232,18 @@ def _launch_again(state: Sandbox, found: Container) -> tuple[Effect, ...]:
 
 
 def _resume_images(
-    state: Sandbox, held: frozenset[str], saves: frozenset[str]
+    state: Sandbox, held: frozenset[str], saves: frozenset[str], doubt: str
 ) -> Iterator[c.Report]:
     intent, progress = state.checkpointing, state.restore
     if intent is not None and intent.checkpoint_id not in saves:
         yield c.ReportSaveFailed(
-            checkpoint_id=intent.checkpoint_id, stage="interrupted", reason=UNKNOWN_TO_WORKER
+            checkpoint_id=intent.checkpoint_id,
+            stage="interrupted",
+            reason=f"{doubt or UNKNOWN_TO_WORKER}; {MAY_BE_WHOLE}",
         )
     under_way = state.phase in {"restoringUnstarted", "restoringStarted"}
     if progress is not None and under_way and progress.hold_id not in held:
-        yield c.ReportImageLost(restore_id=progress.restore_id, reason=KEEPER_GONE)
+        yield c.ReportImageLost(restore_id=progress.restore_id, reason=doubt or KEEPER_GONE)
 
 
 def _missing(found: Container, held: frozenset[str]) -> bool:

@@ -58,7 +58,10 @@ class SandboxCheckpointed(Struct, frozen=True, kw_only=True, tag="sandbox.checkp
 
 
 class SandboxCheckpointFailed(Struct, frozen=True, kw_only=True, tag="sandbox.checkpoint_failed"):
-    """There is no image. The sandbox runs on, its containers as the processes ``revived``."""
+    """There is no image. The sandbox runs on, its containers as the processes ``revived``.
+
+    If the error says ``interrupted``, only the file itself tells whether it holds an image.
+    """
 
     checkpoint_id: str
     error: str

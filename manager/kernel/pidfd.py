@@ -6,6 +6,7 @@ import fcntl
 import os
 import select
 import struct
+import time
 from typing import Final
 
 from manager.kernel.libc import syscall
@@ -77,6 +78,16 @@ def start_ticks(pid: int) -> int:
     """
     fields = stat_fields(pid)
     return int(fields[_STAT_START_TICKS]) if fields else 0
+
+
+def started_at_ns(ticks: int) -> int:
+    """The time of day at which a process started, as the clock is set now.
+
+    Args:
+        ticks: Its :func:`start_ticks`.
+    """
+    since_boot_ns = ticks * (10**9 // os.sysconf("SC_CLK_TCK"))
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + since_boot_ns
 
 
 def parent(pid: int) -> int:

@@ -57,10 +57,12 @@ class RecoveryCompleted(Struct, frozen=True, kw_only=True, tag="recovery.complet
     """Every sandbox is settled with what the worker knows. The first four are lists of launch ids.
 
     ``adopted`` are known to the worker, ``interrupted`` are starts that never got there, ``lost``
-    ran and nobody knows what became of them. ``unknown`` run and are in no live sandbox of this
-    log, which was restored or replaced: they are ended. ``removed`` names what former lives of
+    ran and nobody knows what became of them. ``unknown`` run and were not started, as far as this
+    log goes, which was restored or replaced: they are ended. ``removed`` names what former lives of
     the service left behind and nobody needs: engine state, cgroups, records and sockets; what the
     worker found when it started is told again to each manager that finds the same worker.
+    ``doubt`` is why what the worker did not know may have happened all the same: then a start that
+    it did not know is ``lost``, too, since nobody can tell whether it ever ran.
     """
 
     adopted: tuple[str, ...] = ()
@@ -68,6 +70,7 @@ class RecoveryCompleted(Struct, frozen=True, kw_only=True, tag="recovery.complet
     lost: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    doubt: str = ""
 
 
 NodeEvent: TypeAlias = (

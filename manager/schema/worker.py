@@ -16,6 +16,7 @@ Conversation::
     manager -> Execute + FDs         worker -> Executed | ExecFailed ... later ProcessExited
     manager -> Save + FD             worker -> Saved | SaveFailed, and Exited of those that end
     manager -> Destroy               worker -> Exited (if it lived), Destroyed
+    manager -> Retell                worker -> Started, Executed of each that runs
     manager -> Release, Ack, Stop    (no answer)
 """
 
@@ -25,10 +26,10 @@ import msgspec
 from msgspec import Struct
 
 from manager.domain.payload import LaunchPlan
-from manager.schema import worker_facts
+from manager.schema import worker_facts, worker_images
 from manager.schema.observation import ProcessFacts, UsageFacts
 
-PROTOCOL_VERSION: Final = 4
+PROTOCOL_VERSION: Final = 5
 
 SignalProblem: TypeAlias = Literal[
     "", "no-process", "no-group", "no-terminal", "other-container", "unsupported"
@@ -39,6 +40,10 @@ EngineReport = worker_facts.EngineReport
 ExecProcess = worker_facts.ExecProcess
 LaunchFact = worker_facts.LaunchFact
 Revived = worker_facts.Revived
+LogMark = worker_facts.LogMark
+Save = worker_images.Save
+Saved = worker_images.Saved
+SaveFailed = worker_images.SaveFailed
 
 
 # --- manager to worker ---------------------------------------------------------------------------
@@ -108,20 +113,6 @@ class Launch(Struct, frozen=True, kw_only=True, tag="launch"):
     run_hooks: bool = False
 
 
-class Save(Struct, frozen=True, kw_only=True, tag="save"):
-    """Make an image of these launches, of all of them at one moment, or of none.
-
-    The frame's one descriptor is the file, which is written from its beginning; see
-    :mod:`manager.schema.image`. ``metadata`` is JSON of its metadata, still without ``files``. With
-    ``resume`` they run on afterwards, else they end.
-    """
-
-    checkpoint_id: str
-    launch_ids: tuple[str, ...]
-    metadata: bytes
-    resume: bool
-
-
 class Kill(Struct, frozen=True, kw_only=True, tag="kill"):
     """Send a signal within a container.
 
@@ -177,9 +168,17 @@ class Destroy(Struct, frozen=True, kw_only=True, tag="destroy"):
 
 
 class Ack(Struct, frozen=True, kw_only=True, tag="ack"):
-    """Outcomes up to and including ``seq`` are durable: forget them."""
+    """Outcomes up to and including ``seq`` are durable: forget them, after noting ``mark``.
+
+    ``mark`` is the newest record then, so that of whatever is forgotten the outcome lies before it.
+    """
 
     seq: int
+    mark: LogMark | None = None
+
+
+class Retell(Struct, frozen=True, kw_only=True, tag="retell"):
+    """Say again of everything that runs that it does: the log is older than what it was told."""
 
 
 class Stop(Struct, frozen=True, kw_only=True, tag="stop"):
@@ -206,6 +205,8 @@ class Welcome(Struct, frozen=True, kw_only=True, tag="welcome"):
     """Exec ids of the processes that it will yet report of."""
     leftovers: tuple[str, ...] = ()
     """What this worker found of former ones that belongs to no launch, and set about to remove."""
+    mark: LogMark | None = None
+    """The last one that it, or a worker before it, was given; ``None``: nothing is left of any."""
 
 
 class Held(Struct, frozen=True, kw_only=True, tag="held"):
@@ -319,27 +320,6 @@ class Frozen(Struct, frozen=True, kw_only=True, tag="frozen"):
     error: str = ""
 
 
-class Saved(Struct, frozen=True, kw_only=True, tag="saved"):
-    """The image is whole and on disk; ``digest`` is the SHA-256 of the file."""
-
-    seq: int
-    checkpoint_id: str
-    image_bytes: int
-    digest: str
-    resumed: bool
-    revived: tuple[Revived, ...] = ()
-
-
-class SaveFailed(Struct, frozen=True, kw_only=True, tag="save_failed"):
-    """There is no image: the file has no header. Everything runs on."""
-
-    seq: int
-    checkpoint_id: str
-    stage: Literal["freeze", "save", "write", "resume", "interrupted"]
-    reason: str
-    revived: tuple[Revived, ...] = ()
-
-
 class Destroyed(Struct, frozen=True, kw_only=True, tag="destroyed"):
     """Nothing of the launch is left, but for ``leftovers``, which could not be removed."""
 
@@ -357,7 +337,19 @@ class Answer(Struct, frozen=True, kw_only=True, tag="answer"):
 
 
 ToWorker: TypeAlias = (
-    Hello | Hold | Release | Launch | Save | Kill | Execute | Freeze | Ask | Destroy | Ack | Stop
+    Hello
+    | Hold
+    | Release
+    | Launch
+    | Save
+    | Kill
+    | Execute
+    | Freeze
+    | Ask
+    | Destroy
+    | Ack
+    | Retell
+    | Stop
 )
 Outcome: TypeAlias = (
     Held

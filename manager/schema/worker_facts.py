@@ -34,6 +34,17 @@ class PidIdentity(Struct, frozen=True, kw_only=True):
     boot_id: str
 
 
+class LogMark(Struct, frozen=True, kw_only=True):
+    """A record of the log, and under which boot of the machine it was noted.
+
+    It is not synced: one of an earlier boot may be older than the last that was given.
+    """
+
+    position: int
+    leaf_hash: bytes
+    boot_id: str
+
+
 class Revived(Struct, frozen=True, kw_only=True):
     """A container that runs on after an image was made of it: its engine made a new process."""
 

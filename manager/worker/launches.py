@@ -110,6 +110,13 @@ class Launches:
             if not launch.launch_id.startswith(PRIVATE_PREFIXES)
         )
 
+    def retell(self) -> None:
+        """Say again of each container and each executed process that it runs."""
+        for launch in self._known.values():
+            if launch.inside is not None and launch.identity is not None:
+                self._reports.runs(launch.launch_id, launch.identity, launch.inside[0])
+        self.execs.retell()
+
     def launch(self, command: w.Launch, fds: FdBundle) -> None:
         """Start a container when its turn comes; ownership of `fds` moves in."""
         if command.launch_id in self._known or command.launch_id in self._over:

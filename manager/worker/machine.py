@@ -12,6 +12,7 @@ from manager.worker.engine import Engine
 from manager.worker.exec_records import ExecRecords
 from manager.worker.keeping import Keeping
 from manager.worker.leftovers import Leftover, find_leftovers
+from manager.worker.log_mark import LogMarkFile
 from manager.worker.processes import Processes
 from manager.worker.records import Record, Records
 from manager.worker.stage import Stage
@@ -28,6 +29,7 @@ class Machine(Struct, kw_only=True):
         records: Launches on disk, for the next worker.
         exec_records: Executed processes on disk, for the same.
         ends: Exits on disk, for the same.
+        log_mark: How far the log was, for the same.
         engine_states: Directory with a directory for each engine's own state.
         keeping: Has their pidfds kept, for the same.
         images: Room for what goes into images, or comes out of them.
@@ -45,6 +47,7 @@ class Machine(Struct, kw_only=True):
     records: Records
     exec_records: ExecRecords
     ends: Ends
+    log_mark: LogMarkFile
     keeping: Keeping
     images: Path
     engines: Mapping[str, Engine]

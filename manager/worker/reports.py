@@ -2,6 +2,7 @@
 
 import time
 
+from manager.kernel.pidfd import started_at_ns
 from manager.schema import worker as w
 from manager.worker.delivery import Delivery
 from manager.worker.engine import Engine
@@ -42,6 +43,20 @@ class Reports:
                 started_at_ns=time.time_ns(),
                 phases_us=phases.laps_us,
                 cpu_ns=cpu_ns,
+            )
+        )
+
+    def runs(self, launch_id: str, identity: w.PidIdentity, engine: Engine) -> None:
+        """The container's own code runs, and has since its process was made."""
+        self._outbox.put(
+            w.Started(
+                seq=self._outbox.next_seq(),
+                launch_id=launch_id,
+                identity=identity,
+                engine=engine.name,
+                engine_version=engine.version,
+                started_at_ns=started_at_ns(identity.start_ticks),
+                phases_us={},
             )
         )
 

@@ -42,6 +42,7 @@ class Server:
         self._outbox = Outbox(self._send, machine.ends)
         self._reports = Reports(self._outbox)
         self._holds = Holds()
+        self._log_mark = machine.log_mark
         self.launches = Launches(loop, machine, self._holds, self._outbox, self._stop_if_idle)
         self.saves = Saves(loop, self.launches, self._outbox, machine.images, self._stop_if_idle)
         self._manager: Connection | None = None
@@ -123,8 +124,12 @@ class Server:
             case w.Destroy():
                 self.launches.destroy(message)
             case w.Ack():
+                if message.mark is not None:
+                    self._log_mark.write(message.mark)
                 self.launches.execs.recorded(self._outbox.acknowledge(message.seq))
                 self._stop_if_idle()
+            case w.Retell():
+                self.launches.retell()
             case w.Stop():
                 self.stop()
 
@@ -156,6 +161,7 @@ class Server:
             leftovers=self.launches.leftovers,
             saves=self.saves.names(),
             executions=(*self._outbox.executions(), *self.launches.execs.names()),
+            mark=self._log_mark.read(),
         )
         connection.send(w.encode(welcome))
         self._outbox.send_again()

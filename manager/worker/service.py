@@ -2,7 +2,8 @@
 
 Everything lies in `DIR/worker`: `lock`, `stage` (mounted over, in this process's mount namespace
 only), `engines` (their own state), `launches` (see `records`), `execs` (see `exec_records`), `ends`
-(see there), `keeper.sock` (see `keeper`). The socket is `DIR/worker.sock`.
+(see there), `log-mark` (see `log_mark`), `keeper.sock` (see `keeper`). The socket is
+`DIR/worker.sock`.
 """
 
 import contextlib
@@ -32,6 +33,7 @@ from manager.worker.engines import Program, find_programs, machine_lacks, make_e
 from manager.worker.errors import StateDirTaken
 from manager.worker.exec_records import ExecRecords
 from manager.worker.keeping import Keeping
+from manager.worker.log_mark import LogMarkFile
 from manager.worker.loop import Loop
 from manager.worker.machine import Machine
 from manager.worker.probing import Prober
@@ -173,6 +175,7 @@ def _machine(
         records=Records(directory / LAUNCHES_NAME, boot_id),
         exec_records=ExecRecords(directory / "execs"),
         ends=Ends(directory / "ends"),
+        log_mark=LogMarkFile(directory / "log-mark"),
         keeping=Keeping(directory, processes),
         engine_states=state_dir,
         images=_emptied(directory / "images"),

@@ -53,6 +53,7 @@ def watch(world: World, monkeypatch: Any) -> Decisions:
         assert states[live.version] == live.state, f"{stream} at {live.version}"
 
     monkeypatch.setattr(LiveSandbox, "_fulfil", compare)
+    world.copied.append(folded.clear)
     return decisions
 
 
@@ -123,15 +124,21 @@ def check_machine(world: World) -> None:
                     interrupted.add(name)
     assert {name: n for name, n in started.items() if n > 1} == {}, "told twice to have started"
     forgotten = machine.forgotten
-    ran = {name for name in interrupted if machine.spawned[name]} - forgotten
+    ran = {name for name in interrupted if machine.spawned[name]} - machine.cut_short
     assert ran == set(), f"ran, and were said not to: {ran}"
     assert {name for name in started if not machine.spawned[name]} == set(), "never ran"
     wrong = {
         name: (status, ended.get(name))
         for name, status in machine.exits.items()
-        if name not in forgotten and ended.get(name) != status
+        if name not in forgotten | world.before_copies and ended.get(name) != status
     }
     assert wrong == {}, f"lost exits: {wrong}"
+    guessed = {
+        name: (machine.exits.get(name), ended[name])
+        for name in world.before_copies & ended.keys()
+        if ended[name] not in {machine.exits.get(name), "lost", "unknown"}
+    }
+    assert guessed == {}, f"guessed from an older log: {guessed}"
     alive = {
         container.intent.launch_id
         for state in states_of(world).values()
@@ -140,6 +147,13 @@ def check_machine(world: World) -> None:
     }
     running = {p.launch_id for p in machine.processes.values() if p.status is None}
     assert running == alive, "what runs is not what the log says"
+    paused = {
+        container.intent.launch_id
+        for state in states_of(world).values()
+        for container in state.containers.values()
+        if container.status == "paused" and container.intent is not None
+    }
+    assert machine.frozen & running == paused, "what is frozen is not what the log says"
 
 
 def check_answers(world: World, answers: list[Answered]) -> None:

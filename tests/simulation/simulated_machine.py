@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from manager.application.errors import WorkerGone
+from manager.domain.react import AS_RECORDED
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle
 from tests.simulation.simulated_time import SimulatedLoop
@@ -64,11 +65,15 @@ class Machine:
         self.processes: dict[str, Process] = {}
         self.records: dict[str, Record] = {}
         self.ends: dict[str, w.Exited | w.ProcessExited] = {}
+        self.mark: w.LogMark | None = None
+        self.frozen: set[str] = set()
         self.spawned: Counter[str] = Counter()
         self.exits: dict[str, int] = {}
         """How each process ended whose status the kernel could tell."""
         self.forgotten: set[str] = set()
         """What a reboot, or a worker without its directory, knows nothing about."""
+        self.cut_short: set[str] = set()
+        """Starts that a worker found under way when the one before it was killed, and ended."""
         self.worker: Worker | None = None
         self.workers = 0
         self._pid = 1000
@@ -126,6 +131,7 @@ class Machine:
         self.forgotten |= self.ends.keys()
         self.records.clear()
         self.ends.clear()
+        self.mark = None
 
     def latency(self) -> float:
         return 0.0 if self.dice.random() < 0.3 else self.dice.expovariate(1 / 0.02)
@@ -258,6 +264,7 @@ class Worker:
             held=tuple(self.held),
             launches=tuple(w.LaunchFact(launch_id=k, phase=p) for k, p in facts.items()),
             executions=(*told, *self.executing),
+            mark=self.machine.mark,
         )
 
     # --- what a former one has left --------------------------------------------------------------
@@ -285,6 +292,7 @@ class Worker:
             launched.phase = "exited"
             self.later(self._clean, name)
         elif record.identity is None:
+            machine.cut_short.add(name)
             process = machine.processes.pop(name, None)
             if process is not None:
                 machine.forgotten.add(name)
@@ -308,6 +316,7 @@ class Worker:
             return
         self.executing[name] = command
         if record.identity is None:
+            machine.cut_short.add(name)
             machine.processes.pop(name, None)
             machine.forgotten.add(name)
             self._exec_over(command)
@@ -331,6 +340,8 @@ class Worker:
             case w.Launch():
                 self._launch(message, files)
                 return
+            case w.Retell():
+                self._retell()
             case _:
                 files.close()
                 self._command(message)
@@ -348,6 +359,7 @@ class Worker:
             case w.Destroy():
                 self._destroy(message.launch_id)
             case w.Ack(seq=seq):
+                self.machine.mark = message.mark
                 for outcome in [each for key, each in self.outbox.items() if key <= seq]:
                     del self.outbox[outcome.seq]
                     if isinstance(outcome, w.Exited | w.ProcessExited):
@@ -358,6 +370,16 @@ class Worker:
                 self._leave_if_idle()
             case _:
                 pass
+
+    def _retell(self) -> None:
+        for record in self.machine.records.values():
+            launched = self.known.get(record.launch_id)
+            if record.identity is None or launched is None or launched.phase != "running":
+                continue
+            if record.exec_id:
+                self._executed(record)
+            else:
+                self.started(launched, record.identity)
 
     def _leave_if_idle(self) -> None:
         if self.stopping and not (self.known or self.executing or self.outbox):
@@ -506,11 +528,17 @@ class Worker:
     def _freeze(self, command: w.Freeze) -> None:
         if not self.again(command.pause_id):
             self.machine.check_intent(command)
-            self.later(self._frozen, command.pause_id)
+            self.later(self._frozen, command)
 
-    def _frozen(self, pause_id: str) -> None:
-        error = "as the dice told" if self.dice.random() < 0.1 else ""
-        self.put(w.Frozen, pause_id=pause_id, error=error)
+    def _frozen(self, command: w.Freeze) -> None:
+        named = {each for each in command.launch_ids if self.machine.runs(each)}
+        frozen = self.machine.frozen
+        undone = named - frozen if command.frozen else named & frozen
+        unwilling = undone and not command.pause_id.startswith(AS_RECORDED)
+        error = "as the dice told" if unwilling and self.dice.random() < 0.1 else ""
+        if not error:
+            self.machine.frozen = frozen | named if command.frozen else frozen - named
+        self.put(w.Frozen, pause_id=command.pause_id, error=error)
 
     # --- processes executed ----------------------------------------------------------------------
 
@@ -692,11 +720,14 @@ def _bare(record: Record) -> w.Launch:
     )
 
 
+def subjects(message: w.ToWorker | w.Outcome) -> list[str]:
+    """What a message is about, the closest first."""
+    names = ("exec_id", "kill_id", "pause_id", "launch_id", "hold_id", "checkpoint_id")
+    return [found for name in names if (found := getattr(message, name, ""))]
+
+
 def _subject(outcome: w.Outcome) -> str:
-    for name in ("exec_id", "launch_id", "kill_id", "pause_id", "hold_id", "checkpoint_id"):
-        if found := getattr(outcome, name, ""):
-            return str(found)
-    raise AssertionError(outcome)
+    return subjects(outcome)[0]
 
 
 def without_seq(outcome: w.Outcome) -> w.Outcome:

@@ -115,17 +115,28 @@ def run_simulated(main: Callable[[SimulatedLoop], Coroutine[Any, Any, Any]], see
 
     def make() -> SimulatedLoop:
         loops.append(SimulatedLoop(seed))
+        loops[0].set_exception_handler(note)
         return loops[0]
 
     async def whole() -> Any:
         return await main(loops[0])
+
+    failures: list[BaseException] = []
+
+    def note(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What fails in a callback fails in nobody's task."""
+        if "handle" in context:
+            failures.append(context["exception"])
 
     in_thread = anyio.to_thread.run_sync
     anyio.to_thread.run_sync = _inline
     # A collection may close an asynchronous generator, which is one more task.
     gc.disable()
     try:
-        return anyio.run(whole, backend_options={"loop_factory": make})
+        result = anyio.run(whole, backend_options={"loop_factory": make})
     finally:
         gc.enable()
         anyio.to_thread.run_sync = in_thread
+    for failure in failures:
+        raise failure
+    return result

@@ -2,7 +2,8 @@
 
 The application is the real one. One seed is one history: who runs when, when the manager is killed
 (between any two steps), when the worker is, when the machine reboots, when the log refuses, or
-takes an append and then fails. `make sim SEED=n SEEDS=1000` runs others.
+takes an append and then fails, or is replaced by an older copy of itself. `make sim SEED=n
+SEEDS=1000` runs others.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import random
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -48,6 +50,8 @@ class Story:
         self.world = World(loop, seed)
         self.dice = random.Random(f"faults {seed}")
         self.clients = [Client(self.world, seed, name) for name in range(CLIENTS)]
+        self.world.copied += [client.answers.clear for client in self.clients]
+        self.copy: int | None = None
         self.done = 0
 
     async def tell(self) -> None:
@@ -76,19 +80,22 @@ class Story:
             life = world.life = Life(world)
             if not world.calm and self.dice.random() < 0.5:
                 # Amid recovery, or soon after.
-                self.loop.after_steps(self.dice.randrange(1, 1500), life.kill)
+                self._after_steps(1500, life.kill)
             tasks.start_soon(life.run)
             await life.ready_or_gone.wait()
             born, world.born = world.born, anyio.Event()
             born.set()
             await life.gone.wait()
+            if self.copy is not None:
+                world.restore_copy(self.copy)
+                self.copy = None
             await anyio.sleep(self.dice.choice((0.0, 0.1, 2.0)))
 
     async def _troubles(self) -> None:
         """Until every client has had its say, or enough has gone wrong."""
         kinds = [self._kill, self._stop, self._drop, self._kill_worker, self._reboot, self._lose]
-        kinds += [self._store, self._files, self._clock]
-        weights = [6, 1, 3, 4, 1, 1, 3, 1, 1]
+        kinds += [self._store, self._files, self._clock, self._restore_copy]
+        weights = [6, 1, 3, 4, 1, 1, 3, 1, 1, 2]
         for _ in range(TROUBLES):
             await anyio.sleep(self.dice.expovariate(1 / 1.5))
             if self.done == CLIENTS:
@@ -96,10 +103,19 @@ class Story:
             [trouble] = self.dice.choices(kinds, weights)
             trouble()
 
+    def _after_steps(self, most: int, fault: Callable[[], None]) -> None:
+        """Let a fault come, unless it is calm by then."""
+
+        def unless_calm() -> None:
+            if not self.world.calm:
+                fault()
+
+        self.loop.after_steps(self.dice.randrange(1, most), unless_calm)
+
     def _kill(self) -> None:
         life = self.world.life
         if life is not None:
-            self.loop.after_steps(self.dice.randrange(1, 400), life.kill)
+            self._after_steps(400, life.kill)
 
     def _stop(self) -> None:
         if self.world.life is not None:
@@ -111,7 +127,7 @@ class Story:
             worker.connection.breaks()
 
     def _kill_worker(self) -> None:
-        self.loop.after_steps(self.dice.randrange(1, 200), self.world.machine.kill_worker)
+        self._after_steps(200, self.world.machine.kill_worker)
 
     def _reboot(self) -> None:
         self.world.machine.reboot()
@@ -120,6 +136,13 @@ class Story:
 
     def _lose(self) -> None:
         self.world.machine.lose_directory()
+        if self.world.life is not None:
+            self.world.life.kill()
+
+    def _restore_copy(self) -> None:
+        """Stop the service, and put a copy of its log in the log's place."""
+        back = self.dice.choice((1, 3, 10, 30, 100))
+        self.copy = self.dice.choice(self.world.heads[-back:])
         if self.world.life is not None:
             self.world.life.kill()
 

@@ -35,6 +35,7 @@ class FakeWorker:
         self.deaf_to_freezes = False
         self.deaf_to_execs = False
         self.released: list[str] = []
+        self.mark: w.LogMark | None = None
         self._seq = 0
         self._pid = 1000
         self._outbox: list[w.Outcome] = []
@@ -93,11 +94,14 @@ class FakeWorker:
             pid=self._pid, start_ticks=self._pid * 7, pidfd_inode=self._pid * 11, boot_id="boot"
         )
         self.running[launch_id] = identity
+        self._tell_started(launch_id)
+
+    def _tell_started(self, launch_id: str) -> None:
         self.put(
             w.Started(
                 seq=self.next_seq(),
                 launch_id=launch_id,
-                identity=identity,
+                identity=self.running[launch_id],
                 engine="crun",
                 engine_version="1.0-fake",
                 started_at_ns=self._seq,
@@ -181,7 +185,11 @@ class FakeWorker:
                 if self._connection is not None:
                     self._connection.answers.append(w.Answer(ask_id=ask_id))
                     self._connection.wake.set()
-            case w.Ack(seq=seq):
+            case w.Retell():
+                for launch_id in self.running:
+                    self._tell_started(launch_id)
+            case w.Ack(seq=seq, mark=mark):
+                self.mark = mark
                 self._outbox = [outcome for outcome in self._outbox if outcome.seq > seq]
             case _:
                 pass
@@ -258,6 +266,7 @@ class FakeConnection:
             launches=tuple(
                 w.LaunchFact(launch_id=launch_id, phase="running") for launch_id in worker.known
             ),
+            mark=worker.mark,
         )
 
     async def send(self, message: w.ToWorker, files: FdBundle | None = None) -> None:

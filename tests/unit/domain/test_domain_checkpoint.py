@@ -12,7 +12,7 @@ from manager.domain.decide import decide
 from manager.domain.effects import SaveLaunches
 from manager.domain.evolve import fold
 from manager.domain.query import PENDING, Refused, checkpoint_answer
-from manager.domain.react import UNKNOWN_TO_WORKER, react, resume
+from manager.domain.react import MAY_BE_WHOLE, UNKNOWN_TO_WORKER, react, resume
 from manager.domain.request import EngineFacts
 from tests.unit.domain import builders as b
 
@@ -199,5 +199,9 @@ def test_after_a_crash() -> None:
     assert known.reports == ()
     plan = resume(state, launches=frozenset({"L-root", "L-c1"}), held=none, boot_id="b")
     assert plan.reports == (
-        c.ReportSaveFailed(checkpoint_id="C-1", stage="interrupted", reason=UNKNOWN_TO_WORKER),
+        c.ReportSaveFailed(
+            checkpoint_id="C-1",
+            stage="interrupted",
+            reason=f"{UNKNOWN_TO_WORKER}; {MAY_BE_WHOLE}",
+        ),
     )
