@@ -4,6 +4,8 @@ It is written down before these are forgotten. So a log that holds the mark also
 of whatever no worker knows any more; one that does not was restored from an older copy.
 """
 
+import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import Final
@@ -13,6 +15,8 @@ import msgspec
 from manager.schema import worker as w
 
 _FILE_MODE: Final = 0o600
+
+logger = logging.getLogger(__name__)
 
 
 class LogMarkFile:
@@ -24,17 +28,34 @@ class LogMarkFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._draft = path.with_suffix(".new")
+        self._mark = self._read()
 
-    def read(self) -> w.LogMark | None:
-        """The last mark; `None` if there is none, or if it cannot be read."""
+    @property
+    def mark(self) -> w.LogMark | None:
+        """The last one, of this worker or one before it; `None` if there is none."""
+        return self._mark
+
+    def write(self, mark: w.LogMark) -> None:
+        """Replace it. Not synced: a mark tells under which boot it was noted.
+
+        Where the disk takes no more, the old one goes: the next worker is to know of none rather
+        than of one that other things were forgotten after.
+        """
+        self._mark = mark
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            with open(os.open(self._draft, flags, _FILE_MODE), "wb") as file:
+                file.write(msgspec.json.encode(mark))
+            self._draft.rename(self._path)
+        except OSError as error:
+            logger.warning("worker.log_mark_not_written %s", error)
+            for path in (self._path, self._draft):
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+    def _read(self) -> w.LogMark | None:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=w.LogMark)
         except (msgspec.MsgspecError, OSError):
             return None
-
-    def write(self, mark: w.LogMark) -> None:
-        """Replace it. Not synced: a mark tells under which boot it was noted."""
-        draft = self._path.with_suffix(".new")
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _FILE_MODE), "wb") as file:
-            file.write(msgspec.json.encode(mark))
-        draft.rename(self._path)

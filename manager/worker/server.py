@@ -161,7 +161,7 @@ class Server:
             leftovers=self.launches.leftovers,
             saves=self.saves.names(),
             executions=(*self._outbox.executions(), *self.launches.execs.names()),
-            mark=self._log_mark.read(),
+            mark=self._log_mark.mark,
         )
         connection.send(w.encode(welcome))
         self._outbox.send_again()
