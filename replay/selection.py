@@ -20,7 +20,7 @@ class Selection(Struct, frozen=True, kw_only=True):
 
     Attributes:
         sandbox: Id of the sandbox whose events they are; empty for those of all, and of the node.
-        container: Id of the container that they concern.
+        container: Id of the container that they concern, or its name in a restore's validation.
         types: Types that they may have.
         outcome: ``ok``, ``refused``, ``failed``, ``mismatch``, or ``fail`` for all but the first.
         uid: The user who asked for it.
@@ -84,7 +84,7 @@ class Matcher:
         if not asked.container and not asked.outcome:
             return True
         data = payload(record)
-        if asked.container and container_of(record, data) != asked.container:
+        if asked.container and not concerns(record, data, asked.container):
             return False
         return not asked.outcome or fits(outcome_of(record.type, data), asked.outcome)
 
@@ -113,6 +113,13 @@ def container_of(record: RecordedEvent, data: dict[str, Any]) -> str:
     if named:
         return str(named)
     return sandbox_of(record) if record.type.startswith("sandbox.") else ""
+
+
+def concerns(record: RecordedEvent, data: dict[str, Any], container: str) -> bool:
+    """Whether an event is of a container, or says in what that one differs from its image."""
+    return container_of(record, data) == container or any(
+        each["container"] == container for each in data.get("mismatches") or ()
+    )
 
 
 def event_subject(record: RecordedEvent) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from manager.terminal.sandboxes import print_sandboxes
               help="Destroyed containers, too; what has ended is shown anyway.")  # fmt: skip
 @click.option("--filter", "chosen", multiple=True, metavar="KEY=VALUE", callback=parse_filters,
               help="Only these: sandbox, container, state, engine or command; * and ? as in a "
-              "shell. Repeatable: one of the same key, all of several.")  # fmt: skip
+              "shell. Repeatable: any of one key, all of several keys.")  # fmt: skip
 def command(
     root: Path,
     log: Path | None,
@@ -31,8 +31,8 @@ def command(
 ) -> None:
     """List sandboxes and their containers; with --at those of that time, from the log alone.
 
-    With --all the log is asked, too: a service forgets what was destroyed, its log does not. Of a
-    sandbox that was deleted `sandtrail log -s SANDBOX` tells, and `ps --at` a point before.
+    With --all it is asked of the log, too, which has what was destroyed. Of a sandbox that was
+    deleted `sandtrail log -s SANDBOX` tells, and `ps --at` of a point before.
     """
     if at is not None or log is not None or everything:
         from manager.terminal.past import show_sandboxes  # noqa: PLC0415 - only for the past

@@ -138,7 +138,7 @@ class Deployment:
     def register(self, actor: Actor, policy: int, image: Image) -> Step:
         """The call that completes a restore, or that fails it."""
         request, document = self._request(self._cid, self._cid, policy)
-        launch_id = self._launches[self._cid]
+        launch_id = self._launches[self._cid] = self._story.new_id()
         command = c.RestoreSubcontainer(
             request=request,
             spec=parse_spec_object(self._specs[self._cid]),

@@ -106,6 +106,15 @@ def test_what_failed(ask: Ask) -> None:
     assert all(each in done.stdout for each in kinds)
 
 
+def test_what_failed_of_one_container(ask: Ask) -> None:
+    """Why its restore was refused is among what concerns it, though the sandbox was restored."""
+    lines = ask("log", "-c", "web", "--outcome", "fail", "--json").stdout.splitlines()
+    kinds = [json.loads(line)["type"] for line in lines]
+    assert kinds[:3] == [
+        "container.exited", "restore.validated", "container.restore_rejected",
+    ]  # fmt: skip
+
+
 def test_why(ask: Ask) -> None:
     """Step 3. One screen, the policy's change nine days before with its maker, every # shown."""
     shown = ask("replay", "why", "web").stdout
