@@ -13,9 +13,6 @@ from msgspec import Struct
 
 Lower: TypeAlias = Literal["none", "lisafs", "erofs"]
 Upper: TypeAlias = Literal["none", "memory", "self", "anon"]
-Role: TypeAlias = Literal[
-    "stdin", "stdout", "stderr", "filestore", "dev", "rootfs-upper-tar", "rootfs", "mount", "tty"
-]
 
 
 class LayerPlan(Struct, frozen=True, kw_only=True):

@@ -10,10 +10,8 @@ from manager.urpc.fds import OwnedFd
 _SYS_OPENAT2: Final = 437
 _HOW: Final = struct.Struct("QQQ")
 
-RESOLVE_NO_XDEV: Final = 0x01
 RESOLVE_NO_MAGICLINKS: Final = 0x02
 RESOLVE_NO_SYMLINKS: Final = 0x04
-RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 
 

@@ -14,8 +14,6 @@ from manager.worker.errors import LaunchFailed
 from manager.worker.mount_options import attributes_of, value_of
 from manager.worker.root_plan import DEV_DESTINATION, EngineMount, RootPlan, TreeMount
 
-PROC_DESTINATION: Final = "/proc"
-
 LATER_FILESYSTEMS: Final = frozenset({"sysfs", "mqueue", "devpts"})
 """Not in bubblewrap's power: mounted by the worker once the sandbox stands and waits."""
 

@@ -139,9 +139,22 @@ class Execs:
         self._loop.call_later(0, self._start_next)
 
     def _whole(self, exec_id: str, steps: Steps[None]) -> Steps[None]:
-        yield from steps
+        try:
+            yield from steps
+        except Exception as error:
+            logger.exception("worker.exec_crashed exec_id=%s", exec_id)
+            self._tell_crash(exec_id, f"a defect of the worker: {type(error).__name__}: {error}")
         self._forget(exec_id)
         self._changed()
+
+    def _tell_crash(self, exec_id: str, why: str) -> None:
+        """Tell an end, so that nobody waits for another one."""
+        known = {each.exec_id: each for each in self._machine.exec_records.read()}
+        record = known.get(exec_id) or ExecRecord(exec_id=exec_id, launch_id=self._known[exec_id])
+        if record.identity is None:
+            self._reports.exec_abandoned(record, why)
+        else:
+            self._reports.process_exited(record, nobody_knows(why))
 
     def _forget(self, exec_id: str) -> None:
         self._machine.keeping.drop(exec_id)
@@ -186,7 +199,10 @@ class Execs:
         engine, inside = launch.inside
         if inside.pidfd is None:
             raise LaunchFailed("create", "its container has stopped")
-        self._machine.exec_records.write(record)
+        try:
+            self._machine.exec_records.write(record)
+        except OSError as error:
+            raise LaunchFailed.from_os("create", "it cannot be recorded", error) from error
         reached("exec.recorded")
         order = ExecOrder(
             engine_id=launch.command.engine_id,

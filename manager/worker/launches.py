@@ -233,22 +233,23 @@ class Launches:
             self._tasks[launch.launch_id] = task
 
     def _whole(self, launch: Launch, steps: Steps[None]) -> Steps[None]:
-        try:
-            try:
-                yield from steps
-            except Exception as error:
-                logger.exception("worker.life_crashed launch_id=%s", launch.launch_id)
-                yield from launch.crashed_life(error)
-        finally:
-            self._forget(launch.launch_id)
-
-    def _forget(self, launch_id: str) -> None:
-        del self._known[launch_id]
-        self._tasks.pop(launch_id, None)
-        self._over[launch_id] = None
+        error = yield from self._crash_of(launch, steps)
+        if error is not None:
+            yield from self._crash_of(launch, launch.crashed_life(error))
+        del self._known[launch.launch_id]
+        self._tasks.pop(launch.launch_id, None)
+        self._over[launch.launch_id] = None
         if len(self._over) > LAUNCHES_REMEMBERED_MAX:
             self._over.popitem(last=False)
         self._changed()
+
+    def _crash_of(self, launch: Launch, steps: Steps[None]) -> Steps[Exception | None]:
+        try:
+            yield from steps
+        except Exception as error:
+            logger.exception("worker.life_crashed launch_id=%s", launch.launch_id)
+            return error
+        return None
 
     def _kill(self, command: w.Kill) -> Steps[None]:
         launch = self._known.get(command.launch_id)

@@ -88,7 +88,10 @@ def start_container(
     yield from assembly.build(fill)
     phases.lap("mounts")
     body = msgspec.json.decode(request.spec, type=dict[str, object])
-    machine.records.starting(request.command, kept_members(body))
+    try:
+        machine.records.starting(request.command, kept_members(body))
+    except OSError as error:
+        raise LaunchFailed.from_os("create", "it cannot be recorded", error) from error
     reached("launch.recorded")
     cgroup.create()
     phases.lap("cgroup")

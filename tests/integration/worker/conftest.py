@@ -204,7 +204,7 @@ class Conversation:
 
 
 def _ids(outcome: object) -> set[str]:
-    names = ("launch_id", "hold_id", "kill_id", "checkpoint_id")
+    names = ("launch_id", "hold_id", "kill_id", "checkpoint_id", "exec_id")
     return {getattr(outcome, name) for name in names if hasattr(outcome, name)}
 
 

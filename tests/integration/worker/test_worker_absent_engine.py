@@ -40,6 +40,6 @@ def test_its_containers_run_on(
         assert f"no engine named '{engine}' works here" in refused.reason
         harness.tidy()
         harness.send(w.Stop())
-        assert harness.process.wait(10) == 0
+        assert harness.process.wait(30) == 0
     finally:
         harness.stop()

@@ -87,7 +87,19 @@ def test_an_end_that_cannot_be_written_is_told(harness, disk, engine, make_spec,
     assert harness.expect(w.Exited, launched).status == 42 << 8
     harness.destroy(launched)
     harness.send(w.Stop())
-    assert harness.process.wait(10) == 0
+    assert harness.process.wait(30) == 0
+
+
+def test_what_cannot_be_recorded_is_refused(harness, disk, make_spec, busybox_rootfs):
+    launched = harness.launch("bwrap", make_spec(["sh", "-c", LOOP]), busybox_rootfs)
+    harness.expect(w.Started, launched)
+    disk.use_up_names()
+    refused = harness.fail("bwrap", make_spec(["true"]), busybox_rootfs)
+    assert refused.reason == "it cannot be recorded: No space left on device"
+    process = w.ExecProcess(args=("true",), cwd="/")
+    harness.send(w.Execute(exec_id="e", launch_id=launched.id, process=process))
+    assert harness.expect(w.ExecFailed, "e").reason == refused.reason
+    harness.tidy()
 
 
 def test_what_could_not_be_recorded_is_adopted(harness, disk, make_spec, busybox_rootfs):

@@ -10,15 +10,18 @@ import pytest
 from manager.kernel import pidfd
 from manager.schema import worker as w
 from manager.worker.cgroups import Cgroups
+from manager.worker.engine import Running
+from manager.worker.exec_records import ExecRecord, ExecRecords
 from manager.worker.hierarchies import Hierarchies
 from manager.worker.holds import Holds
 from manager.worker.launches import Launches
-from manager.worker.loop import Loop
+from manager.worker.loop import Loop, Pause
 from manager.worker.outbox import Outbox
 from manager.worker.records import Record, Records
 from manager.worker.stage import Stage
 
 BOOT = "5c8f"
+DEFECT = "a defect of the worker: ZeroDivisionError: oh"
 
 
 class Defective:
@@ -47,39 +50,74 @@ class NoCgroup(Cgroups):
         return found
 
 
-@pytest.mark.parametrize("identity", ["own", None])
-def test_it_is_told(tmp_path: Path, identity: str | None) -> None:
+class Patient(Defective):
+    """An engine that can wait for a container, and not for what is executed in it."""
+
+    def adopt(self, running: Running) -> None:
+        self.running = running
+
+    def wait(self, running: Running):
+        yield Pause(seconds=1000)
+
+    def wait_executed(self, running: object, number: int, place: Path) -> None:
+        raise ZeroDivisionError("oh")
+
+
+@pytest.fixture
+def own() -> w.PidIdentity:
+    ticks = pidfd.start_ticks(os.getpid())
+    return w.PidIdentity(pid=os.getpid(), start_ticks=ticks, pidfd_inode=0, boot_id=BOOT)
+
+
+def outcomes_of(
+    directory: Path, engine: object, record: Record, *executed: ExecRecord
+) -> tuple[list[w.Outcome], Launches]:
+    """What a worker tells that has found these records."""
     told: list[w.Outcome] = []
-    own = w.PidIdentity(
-        pid=os.getpid(),
-        start_ticks=pidfd.start_ticks(os.getpid()),
-        pidfd_inode=0,
-        boot_id=BOOT,
-    )
-    record = Record(
-        launch_id="launch",
-        engine_id="0" * 32,
-        engine="crun",
-        boot_id=BOOT,
-        identity=own if identity else None,
-    )
     machine = SimpleNamespace(
         boot_id=BOOT,
         take_stock=lambda: ([], [record]),
-        engine_of=lambda name: Defective(),
-        records=Records(tmp_path / "launches", BOOT),
-        exec_records=SimpleNamespace(read=list),
+        engine_of=lambda name: engine,
+        records=Records(directory / "launches", BOOT),
+        exec_records=ExecRecords(directory / "execs"),
         keeping=SimpleNamespace(keep=lambda *_: None, drop=lambda *_: None),
         cgroups=NoCgroup(Hierarchies()),
-        stage=Stage(tmp_path),
+        stage=Stage(directory),
     )
+    for each in executed:
+        machine.exec_records.write(each)
     with contextlib.closing(Loop()) as loop:
         launches = Launches(loop, machine, Holds(), Outbox(told.append), lambda: None)
         launches.adopt_all({})
+    return told, launches
+
+
+def record_of(identity: w.PidIdentity | None) -> Record:
+    return Record(
+        launch_id="launch", engine_id="0" * 32, engine="crun", boot_id=BOOT, identity=identity
+    )
+
+
+def test_of_one_that_ran(tmp_path: Path, own: w.PidIdentity) -> None:
+    told, launches = outcomes_of(tmp_path, Defective(), record_of(own))
     last = told[-1]
-    if identity:
-        assert isinstance(last, w.Exited)
-        assert (last.status, last.loss) == (None, "a defect of the worker: ZeroDivisionError: oh")
-    else:
-        assert isinstance(last, w.StartFailed)
+    assert isinstance(last, w.Exited)
+    assert (last.status, last.loss) == (None, DEFECT)
     assert launches.idle
+
+
+def test_of_one_that_was_being_started(tmp_path: Path) -> None:
+    told, launches = outcomes_of(tmp_path, Defective(), record_of(None))
+    assert isinstance(told[-1], w.StartFailed)
+    assert launches.idle
+
+
+def test_of_a_process_that_was_executed(tmp_path: Path, own: w.PidIdentity) -> None:
+    executed = ExecRecord(exec_id="exec", launch_id="launch", identity=own, pid=7)
+    engine = Patient()
+    told, launches = outcomes_of(tmp_path, engine, record_of(own), executed)
+    engine.running.close()
+    last = told[-1]
+    assert isinstance(last, w.ProcessExited)
+    assert (last.status, last.loss) == (None, DEFECT)
+    assert launches.execs.idle
