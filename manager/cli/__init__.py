@@ -118,7 +118,7 @@ def main() -> None:
     """Run the command line; the process exits with its status."""
     try:
         sys.exit(cli.main(prog_name="sandtrail", standalone_mode=False))
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
         error.show()

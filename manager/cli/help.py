@@ -3,10 +3,12 @@
 import click
 
 from manager.terminal.ending import EXIT_CODES
+from manager.terminal.folding import hanging
 from manager.terminal.manners import page
 from manager.terminal.output import json_option, print_json
 from manager.terminal.reading import unknown
 
+COLUMNS = 79
 TOPICS = ("exit-codes", "when", "events", "expressions")
 
 
@@ -54,10 +56,14 @@ def _events() -> str:
     types = {**EVENT_TYPES, **NODE_EVENT_TYPES}
     width = max(map(len, types))
     lines = (
-        f"{tag:<{width}}  {(types[tag].__doc__ or '').split('.')[0].splitlines()[0]}"
+        hanging(f"{tag:<{width}}  {_first_sentence(types[tag].__doc__)}", COLUMNS, width + 2)
         for tag in sorted(types)
     )
     return _tidy("\n".join(lines))
+
+
+def _first_sentence(text: str | None) -> str:
+    return " ".join((text or "").partition(".")[0].split())
 
 
 def _command_help(ctx: click.Context, name: str) -> str:
@@ -73,4 +79,13 @@ def _command_help(ctx: click.Context, name: str) -> str:
 def _tidy(text: str | None) -> str:
     """A module's docstring without its markup, and without what is for programmers."""
     told = (text or "").partition("\n\nFor programs: ")[0]
-    return told.replace("``", "").replace("::\n\n", "").strip()
+    told = told.replace("``", "").replace("::\n\n", "").strip()
+    return "\n\n".join(map(_filled, told.split("\n\n")))
+
+
+def _filled(paragraph: str) -> str:
+    """A paragraph of sentences broken anew; examples and lists are left as they are."""
+    lines = paragraph.splitlines()
+    if max(map(len, lines)) <= COLUMNS or any(line.startswith(" ") for line in lines):
+        return paragraph
+    return hanging(" ".join(lines), COLUMNS)

@@ -9,7 +9,7 @@
     now  today  yesterday
     14:05  14:05:09      today at that time
     2026-11-23           the beginning of that day
-    2026-11-23T14:05Z    RFC 3339; without a zone in the local one; to the nanosecond
+    2026-11-23T14:05Z    RFC 3339, to the nanosecond; no zone: the local one
     -90m  2h30m  3 days ago
     @1763900000.123      seconds since 1970
 

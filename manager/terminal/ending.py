@@ -1,6 +1,7 @@
 """How a command ends: its exit code, and one line on stderr if it did not do what was asked."""
 
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn, TypeVar
@@ -43,6 +44,12 @@ PAGER_IN_USE: Final = "SANDTRAIL_PAGER_IN_USE"
 """Set in the environment while a pager reads the output."""
 
 T = TypeVar("T")
+
+
+def hear_interrupts() -> None:
+    """From now on Ctrl-C is an exception, so that what is under way can be cleaned up."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run(call: Callable[[], Awaitable[T]]) -> T:

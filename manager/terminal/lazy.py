@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 from typing_extensions import override
 
-from manager.terminal.ending import leave_pipe
+from manager.terminal.ending import hear_interrupts, leave_pipe
 from manager.terminal.manners import accept_everywhere, pass_on
 
 SUGGESTIONS_MAX: Final = 3
@@ -61,7 +61,16 @@ class LazyGroup(click.Group):
         found, command, rest = super().resolve_command(ctx, args)
         if found is not None and command is not None:
             pass_on(ctx, found, command)
+        if not isinstance(command, click.Group):  # all that it needs is imported
+            hear_interrupts()
         return found, command, rest
+
+    @override
+    def make_context(self, *args: Any, **how: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **how)
+        except BrokenPipeError:  # help and versions are told while the options are read
+            leave_pipe()
 
     @override
     def invoke(self, ctx: click.Context) -> Any:

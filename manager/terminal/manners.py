@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import click
 
+from manager.terminal.folding import folded
+
 OUTPUTS: Final = ("table", "plain", "json", "jsonl")
 OUTPUT: Final = "sandtrail.output"
 QUIET: Final = "sandtrail.quiet"
@@ -30,7 +32,7 @@ def say(text: str) -> None:
     """Tell on stderr what is beside the answer; ``--quiet`` leaves it out."""
     context = click.get_current_context(silent=True)
     if context is None or not context.meta.get(QUIET):
-        click.echo(text, err=True)
+        click.echo(folded(text, err=True), err=True)
 
 
 def page() -> None:

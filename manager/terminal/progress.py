@@ -11,7 +11,8 @@ Told = Callable[[int, int], None]
 @contextmanager
 def progress(doing: str) -> Iterator[Told | None]:
     """A bar on stderr while the context is open; nothing if no person looks at it."""
-    if not sys.stderr.isatty():
+    # Absent if the process was started with the descriptor closed.
+    if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console  # noqa: PLC0415 - only for people

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from eventstore import Outcome, Verdict, Verifier, read_checkpoint
 from manager.terminal.ending import EXIT_UNREADABLE, fail, run
+from manager.terminal.folding import folded
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import WHEN, log_option, root_option
 from manager.terminal.progress import progress
@@ -138,11 +139,12 @@ def _tell(path: Path, found: AuditReport, unproven: tuple[str, ...], as_json: bo
         )
         return
     for each in found.findings:
-        click.echo(f"{each.layer:<10} {each.outcome.value}   {printable(each.text)}")
-    click.echo(_conclusion(found))
+        line = f"{each.layer:<10} {each.outcome.value}   "
+        click.echo(folded(line + printable(each.text), len(line)))
+    click.echo(folded(_conclusion(found)))
     click.echo("Does not prove:")
     for sentence in unproven:
-        click.echo(f"  - {sentence}")
+        click.echo(folded(f"  - {sentence}", 4))
 
 
 def _conclusion(found: AuditReport) -> str:

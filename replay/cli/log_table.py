@@ -23,6 +23,8 @@ COLUMNS: Final = (
 )  # fmt: skip
 NONE: Final = "-"
 GAP: Final = "  "
+PLACE: Final = 2
+"""Which part of an event's first line names what it is about."""
 PADDING: Final = 3
 """Columns of a table on a terminal are so far from each other."""
 
@@ -75,6 +77,8 @@ def narrow_lines(rows: Sequence[tuple[str, ...]], columns: int) -> Iterator[str]
     """
     heads = [_head(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*heads, strict=True)]
+    # One long name makes its own line wide, and no other.
+    widths[PLACE] -= min(widths[PLACE], max(0, sum(widths) + len(GAP) * len(widths) - columns))
     indent = " " * (widths[0] + len(GAP))
     for head, row in zip(heads, rows, strict=True):
         cells = (cell.ljust(width) for cell, width in zip(head, widths, strict=True))

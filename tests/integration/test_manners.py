@@ -247,6 +247,14 @@ def test_on_a_terminal(root: Path, args: tuple[str, ...], env: dict[str, str]) -
         assert all(len(ESCAPE.sub("", line)) <= 80 for line in rows.splitlines())
 
 
+def test_what_is_beside_the_answer_fits_a_terminal(root: Path) -> None:
+    shown = ESCAPE.sub("", on_terminal(root, "log", "--count"))
+    assert "window: #1 to #43, " in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    piped = call("log", "--root", str(root), "--count").stderr
+    assert max(map(len, piped.splitlines())) > 80, "where nobody looks it is one line"
+
+
 def test_colour_where_nobody_looks_only_if_asked_for(root: Path) -> None:
     asked = ("log", "--root", str(root), "--until", "2")
     assert "\x1b" not in call(*asked).stdout

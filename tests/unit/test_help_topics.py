@@ -7,7 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from manager.cli import COMMANDS, cli
+from manager.cli.help import TOPICS
 from manager.schema.events import EVENT_TYPES
+from manager.schema.node_events import NODE_EVENT_TYPES
 from manager.terminal.ending import EXIT_CODES
 from replay.cli.audit import COMMANDS as AUDIT
 from replay.cli.replay import COMMANDS as REPLAY
@@ -30,11 +32,19 @@ def test_topics(topic: str, says: str) -> None:
     assert "``" not in done.stdout
 
 
+@pytest.mark.parametrize("topic", TOPICS)
+def test_topics_fit_a_terminal(topic: str) -> None:
+    told = CliRunner().invoke(cli, ["help", topic]).stdout
+    assert [line for line in told.splitlines() if len(line) > 80] == []
+
+
 def test_every_code_and_event_is_told() -> None:
     codes = CliRunner().invoke(cli, ["help", "exit-codes"]).stdout
     assert [int(line.split()[0]) for line in codes.splitlines()] == sorted(EXIT_CODES)
     events = CliRunner().invoke(cli, ["help", "events"]).stdout
-    assert {line.split()[0] for line in events.splitlines()} >= set(EVENT_TYPES)
+    named = {line.split()[0] for line in events.splitlines() if not line.startswith(" ")}
+    assert named >= set(EVENT_TYPES)
+    assert named <= {*EVENT_TYPES, *NODE_EVENT_TYPES}
 
 
 def test_without_a_topic_the_commands_are_told() -> None:
