@@ -32,7 +32,7 @@ from manager.adapters.identity import RandomIds
 from manager.application.live_sandbox import LiveSandbox
 from manager.application.node import open_node
 from manager.application.ports import NodePorts
-from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
+from manager.application.settings import SNAPSHOT_EVENTS
 from manager.domain.evolve import evolve
 from manager.domain.state import ABSENT, Sandbox
 from manager.schema import worker as w

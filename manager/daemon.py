@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-from msgspec import Struct, to_builtins
+from msgspec import to_builtins
 
 from eventstore import SealPolicy, load_signer, open_log
-from eventstore.seal_policy import SEAL_EVENTS, SEAL_SECONDS
 from manager.adapters.client import ManagerClient
 from manager.adapters.control_server import NODE_SOCKET, ControlServer, sweep_sockets
 from manager.adapters.descriptors import KernelDescriptors
@@ -22,13 +21,11 @@ from manager.adapters.runsc_root import RunscRoot
 from manager.adapters.transport import EmbeddedTransport
 from manager.adapters.worker_client import WorkerProcess
 from manager.application.calls import Calls
-from manager.application.engines import AUTO
 from manager.application.node import Node, open_node
 from manager.application.ports import NodePorts
-from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
+from manager.application.settings import AUTO, Service
 from manager.application.state_sealing import StateSealing
 from manager.application.stopping import stop_containers
-from manager.domain.request import Permit
 from manager.kernel.prctl import become_subreaper
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from manager.schema.node_events import ManagerStarted
@@ -37,42 +34,6 @@ from manager.urpc.load import Load, LoadLimits
 from manager.version import __version__
 
 ENV_KEY_FILE: Final = "keys/env.key"
-STOP_GRACE_S: Final = 10.0
-"""How long a service that is asked to stop goes on with the calls under way."""
-
-
-class Service(Struct, frozen=True, kw_only=True):
-    """How a service is run.
-
-    Attributes:
-        root: Its state directory.
-        engine: An engine's name, or ``auto``.
-        stop_grace_s: How long calls under way may go on after the service was asked to stop.
-        stop_containers: Whether containers end with the service; they get ``stop_grace_s``, too.
-        key: The key that seals the log, made if it is missing; absent: SEAL_KEY_FILE in ``root``.
-        seal_events: The log is sealed when so many events came,
-        seal_seconds: or when the oldest unsealed one has waited so long, and at stop.
-        runsc_root: Directory that gVisor's `runsc` can be given as its `--root`; absent: none.
-        ignore_namespace_paths: A spec that names a network, IPC or UTS namespace by a path runs in
-            the sandbox's own namespace; otherwise it is refused.
-        permits: What reaches the host and is refused otherwise: hooks, paths of namespaces.
-        engine_paths: Programs to use instead of those in PATH, by engine, or ``criu``; a worker
-            that is found at work already keeps its own.
-        snapshot_events: A snapshot, which makes the next start fast, is written when so many came.
-    """
-
-    root: Path
-    engine: str = AUTO
-    stop_grace_s: float = STOP_GRACE_S
-    stop_containers: bool = False
-    key: Path | None = None
-    seal_events: int = SEAL_EVENTS
-    seal_seconds: float = SEAL_SECONDS
-    runsc_root: Path | None = None
-    snapshot_events: int = SNAPSHOT_EVENTS
-    ignore_namespace_paths: bool = False
-    permits: tuple[Permit, ...] = ()
-    engine_paths: dict[str, Path] = {}
 
 
 class Manager:
@@ -111,7 +72,10 @@ async def _embedded(root: Path, engine: str) -> AsyncIterator[ManagerClient]:
 
 
 async def serve(
-    service: Service, stop: anyio.Event, on_ready: Callable[[dict[str, Any]], None]
+    service: Service,
+    stop: anyio.Event,
+    on_ready: Callable[[dict[str, Any]], None],
+    worker: int | None = None,
 ) -> None:
     """Serve both kinds of sockets until ``stop`` is set.
 
@@ -120,12 +84,14 @@ async def serve(
         stop: Set it to end: calls under way get ``stop_grace_s`` to be answered, then containers
             end, if the service is to stop them; else they go on running.
         on_ready: Called with what ``sandboxManager.Version`` answers, once calls are accepted.
+        worker: Pid of a worker that this process has started already; it leaves if this raises
+            before the worker was met.
 
     Raises:
         As :meth:`Manager.open`; OSError if a socket cannot be bound.
     """
     become_subreaper()
-    async with _node(service) as node:
+    async with _node(service, worker) as node:
         load = Load(LoadLimits.of_process(_raise_open_files()))
         told = describe_service(node, service.root)
         server = ControlServer(node, service.root, told, load)
@@ -153,8 +119,9 @@ def _raise_open_files() -> int:
 
 
 @asynccontextmanager
-async def _node(service: Service) -> AsyncIterator[Node]:
+async def _node(service: Service, worker: int | None = None) -> AsyncIterator[Node]:
     root = _state_directory(service.root)
+    workers = WorkerProcess(root, service.engine_paths, worker)
     started = ManagerStarted(
         version=__version__,
         pid=os.getpid(),
@@ -169,10 +136,10 @@ async def _node(service: Service) -> AsyncIterator[Node]:
         seconds=service.seal_seconds,
         extensions=states.lines,
     )
-    async with open_log(root / LOG_FILE, seal=seal) as log:
+    async with workers.dismissed_unless_met(), open_log(root / LOG_FILE, seal=seal) as log:
         ports = NodePorts(
             log=log,
-            workers=WorkerProcess(root, service.engine_paths),
+            workers=workers,
             descriptors=KernelDescriptors(),
             ids=RandomIds(),
             env_key=load_env_key(root / ENV_KEY_FILE),

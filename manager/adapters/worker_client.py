@@ -5,9 +5,7 @@ The worker outlives the manager, so it is started in a session of its own and ne
 
 import contextlib
 import os
-import resource
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ import anyio
 import msgspec
 from typing_extensions import override
 
+from manager.adapters.worker_start import WORKER_LOG, WORKER_SOCKET, open_files, start_worker
 from manager.application.errors import WorkerGone
 from manager.application.ports import WorkerConnection, Workers
 from manager.schema import worker as w
@@ -29,8 +28,6 @@ START_TIMEOUT_S: Final = 60.0
 """How long a worker may take until it answers: a new one tries every engine first."""
 
 START_POLL_S: Final = 0.01
-WORKER_SOCKET: Final = "worker.sock"
-WORKER_LOG: Final = "worker.log"
 
 
 class SocketConnection(WorkerConnection):
@@ -133,17 +130,24 @@ class WorkerProcess(Workers):
     Args:
         state: The service's state directory; the worker keeps its own things below it.
         engine_paths: Programs that it is to use instead of those in PATH, by engine, or `criu`.
+        started: One that this process has started already.
 
     Containers get the soft limit of open files that this process had when this was made, whatever
     it allows itself afterwards.
     """
 
-    def __init__(self, state: Path, engine_paths: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        state: Path,
+        engine_paths: Mapping[str, Path] | None = None,
+        started: int | None = None,
+    ) -> None:
         self._state = state
         self._engine_paths = engine_paths or {}
         self._path = state / WORKER_SOCKET
-        self._open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._child: int | None = None
+        self._open_files = open_files()
+        self._child = started
+        self._is_expected = started is not None
         self._strays: set[int] = set()
 
     @override
@@ -178,8 +182,9 @@ class WorkerProcess(Workers):
             with anyio.fail_after(START_TIMEOUT_S):
                 with contextlib.suppress(WorkerGone):
                     return await self._greet()
-                self._has_ended()  # the one before, which is reaped by this
-                self._spawn()
+                if not self._is_expected:
+                    self._has_ended()  # the one before, which is reaped by this
+                    self._child = start_worker(self._state, self._engine_paths, self._open_files)
                 return await self._greet_when_ready()
         except TimeoutError:
             raise WorkerGone(
@@ -189,6 +194,17 @@ class WorkerProcess(Workers):
         except anyio.get_cancelled_exc_class():
             self._dismiss()
             raise
+        finally:
+            self._is_expected = False
+
+    @asynccontextmanager
+    async def dismissed_unless_met(self) -> AsyncIterator[None]:
+        """Have a worker that was started beforehand leave if this ends before :meth:`connect`."""
+        try:
+            yield
+        finally:
+            if self._is_expected:
+                self._dismiss()
 
     def _dismiss(self) -> None:
         """Have the worker that was started leave when nothing runs in it: nobody will greet it."""
@@ -221,26 +237,6 @@ class WorkerProcess(Workers):
         except BaseException:
             await frames.aclose()
             raise
-
-    def _spawn(self) -> None:
-        """Start a worker; its descriptors are /dev/null and its log, nothing of ours."""
-        log_path = str(self._state / WORKER_LOG)
-        log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        self._child = os.posix_spawn(
-            sys.executable,
-            [
-                *(sys.executable, "-m", "manager.worker", "--state", str(self._state)),
-                *("--open-files", str(self._open_files)),
-                *(f"--engine-path={name}={path}" for name, path in self._engine_paths.items()),
-            ],
-            os.environ,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, log_path, log_flags, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-            setsid=True,
-        )
 
 
 @asynccontextmanager

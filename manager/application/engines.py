@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from manager.application.errors import NoEngine
+from manager.application.settings import AUTO
 from manager.domain.request import EngineFacts
 from manager.schema.worker import EngineReport
 
-AUTO: Final = "auto"
 AUTO_ORDER: Final = ("crun", "runc", "bwrap")
 """What ``auto`` tries, first that works."""
 

@@ -18,14 +18,15 @@ from eventstore import (
 )
 from manager.application.continuity import doubt_about
 from manager.application.effects import EffectRunner, Luggage
-from manager.application.engines import AUTO, Engines
+from manager.application.engines import Engines
 from manager.application.errors import NotRecorded
 from manager.application.live_sandbox import LiveSandbox
 from manager.application.ports import NodePorts
 from manager.application.recording import Recording
 from manager.application.registry import Registry
 from manager.application.reports import to_report
-from manager.application.snapshot_keeper import SNAPSHOT_EVENTS, SnapshotKeeper
+from manager.application.settings import AUTO, SNAPSHOT_EVENTS
+from manager.application.snapshot_keeper import SnapshotKeeper
 from manager.application.worker_link import SentLaunches, WorkerLink
 from manager.domain import commands as c
 from manager.domain.events import Event

@@ -16,8 +16,6 @@ from eventstore import RecordedEvent, Snapshot, SnapshotFiles, SnapshotUnusable
 from manager.schema.node_fold import FoldedSandbox
 from manager.schema.node_snapshot import encode_sandboxes
 
-SNAPSHOT_EVENTS: Final = 20_000
-"""Events after which a snapshot is written, unless told otherwise: a fifth of a second to fold."""
 SNAPSHOT_STOP_EVENTS: Final = 1_000
 """Fewer events than that since the last snapshot are not worth one at stop."""
 

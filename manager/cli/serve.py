@@ -1,23 +1,22 @@
 """``sandtrail serve``."""
 
 import logging
-import signal
 from collections.abc import Collection, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import anyio
 import click
 
-from eventstore.seal_policy import SEAL_EVENTS, SEAL_SECONDS
-from manager.adapters.service_manager import READY, STOPPING, ServiceManager
-from manager.application.engines import AUTO
-from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
-from manager.daemon import STOP_GRACE_S, Service, serve
+from manager.adapters.worker_start import start_worker_if_none
+from manager.application.settings import (
+    AUTO,
+    SEAL_EVENTS,
+    SEAL_SECONDS,
+    SNAPSHOT_EVENTS,
+    STOP_GRACE_S,
+    Service,
+)
 from manager.domain.request import PERMITS, Permit
-from manager.terminal.ending import fail
-from manager.terminal.output import json_option, print_json
+from manager.terminal.output import json_option
 from manager.terminal.place import root_option
 
 ENGINES = (AUTO, "bwrap", "crun", "runc", "runsc")
@@ -135,52 +134,16 @@ def command(  # noqa: PLR0913 - one for each option
         engine_paths=engine_paths,
     )
 
-    problem = ""
-    try:
-        run = partial(_serve_until_stopped, service, as_json=as_json)
-        anyio.run(run, backend_options={"use_uvloop": _has_uvloop()})
-    except* Exception as group:
-        problem = _first_line(group)
-    if problem:
-        fail(problem, 1)
+    worker = start_worker_if_none(root, engine_paths)
+    from manager.cli.serving import run  # noqa: PLC0415 - all that is large, beside the worker
 
-
-async def _serve_until_stopped(service: Service, *, as_json: bool) -> None:
-    service_manager = ServiceManager()
-    stop, is_ready = anyio.Event(), anyio.Event()
-
-    def ready(told: dict[str, Any]) -> None:
-        is_ready.set()
-        service_manager.tell(READY, f"STATUS=Serving on {told['Socket']}, engine {told['Engine']}")
-        _tell_ready(told, as_json=as_json)
-
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(_watch_signals, stop)
-        tasks.start_soon(_tell_of_stop, stop, service_manager)
-        with anyio.CancelScope() as start:
-            tasks.start_soon(_cut_short, start, stop, is_ready)
-            await serve(service, stop, ready)
-        tasks.cancel_scope.cancel()
-
-
-async def _cut_short(start: anyio.CancelScope, stop: anyio.Event, is_ready: anyio.Event) -> None:
-    """End a start as soon as somebody asks to stop; a service that is ready heeds `stop` itself."""
-    await stop.wait()
-    if not is_ready.is_set():
-        start.cancel()
+    run(service, worker, as_json=as_json)
 
 
 def _permits(given: Collection[Permit], *, ignore_namespace_paths: bool) -> tuple[Permit, ...]:
     if ignore_namespace_paths and "namespace-paths" in given:
         raise click.UsageError("a namespace's path is either ignored or permitted, not both")
     return tuple(each for each in PERMITS if each in given)
-
-
-def _tell_ready(told: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json("ready", **told)
-    else:
-        click.echo(f"ready socket={told['Socket']} engine={told['Engine']} pid={told['PID']}")
 
 
 def _engine_paths(given: Sequence[str]) -> dict[str, Path]:
@@ -198,32 +161,3 @@ def _log_to_stderr(*, verbose: bool) -> None:
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
-
-
-async def _watch_signals(
-    stop: anyio.Event, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        async for _ in signals:
-            stop.set()
-
-
-async def _tell_of_stop(stop: anyio.Event, service_manager: ServiceManager) -> None:
-    await stop.wait()
-    service_manager.tell(STOPPING)
-
-
-def _first_line(error: BaseException) -> str:
-    """The cause at the bottom of a group of errors, in one line."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error) or type(error).__name__
-
-
-def _has_uvloop() -> bool:
-    try:
-        import uvloop  # noqa: F401, PLC0415 - an extra; its absence is fine
-    except ImportError:
-        return False
-    return True

@@ -13,8 +13,10 @@ import anyio.to_thread
 import pytest
 
 from manager.adapters.worker_client import WorkerProcess
+from manager.adapters.worker_start import start_worker_if_none
 from manager.cli.serve import command as serve_command
 from manager.domain.exit_status import Exited, Signaled
+from manager.schema import worker as w
 from manager.urpc.unix_address import UnixListener
 from tests.integration.service.conftest import Donor, Service, pipe, sh, wait_for_end
 
@@ -63,6 +65,7 @@ def test_a_service_that_waits_for_a_worker_can_be_stopped(tmp_path: Path) -> Non
         hung.sock.setblocking(True)
         hung.sock.settimeout(60)
         service = subprocess.Popen(command)
+        hung.sock.accept()[0].close()  # it has looked whether anybody listens
         connection, _ = hung.sock.accept()
         with connection:
             service.send_signal(signal.SIGTERM)
@@ -93,6 +96,30 @@ async def test_a_worker_whose_manager_gives_up_while_it_starts_leaves(tmp_path: 
     child = workers._child
     assert child is not None
     await wait_for_end(child)
+
+
+async def test_a_worker_that_was_started_for_a_service_that_cannot_begin_leaves(
+    tmp_path: Path,
+) -> None:
+    worker = start_worker_if_none(tmp_path, {})
+    assert worker is not None
+    with pytest.raises(LookupError):
+        async with WorkerProcess(tmp_path, started=worker).dismissed_unless_met():
+            raise LookupError
+    await wait_for_end(worker)
+
+
+async def test_a_worker_that_was_started_beforehand_is_the_one(tmp_path: Path) -> None:
+    worker = start_worker_if_none(tmp_path, {})
+    assert worker is not None
+    workers = WorkerProcess(tmp_path, started=worker)
+    async with workers.dismissed_unless_met():
+        connection = await workers.connect()
+        assert connection.welcome.worker.pid == worker
+        assert start_worker_if_none(tmp_path, {}) is None
+        await connection.send(w.Stop())
+    await wait_for_end(worker)
+    await connection.aclose()
 
 
 def test_the_unit_starts_a_service_that_this_program_can_be() -> None:

@@ -15,7 +15,7 @@ from manager.adapters.identity import RandomIds
 from manager.application.calls import Calls
 from manager.application.node import Node, open_node
 from manager.application.ports import NodePorts
-from manager.application.snapshot_keeper import SNAPSHOT_EVENTS
+from manager.application.settings import SNAPSHOT_EVENTS
 from manager.domain.payload import LaunchPlan
 from manager.domain.request import FdFact
 from manager.kernel.donated import describe, open_namespace_at
