@@ -66,6 +66,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.bench_start
 	$(BIN)/python -m benchmarks.bench_open
 	$(BIN)/python -m benchmarks.bench_replay
+	$(BIN)/python -m benchmarks.bench_follow
 
 sim: $(VENV)/.ready
 	SEED=$(SEED) SANDTRAIL_SEEDS=$(SEEDS) SANDTRAIL_IMAGES=$(IMAGES) SANDTRAIL_KILLS=$(KILLS) SANDTRAIL_FLIP_STRIDE=1 \
