@@ -39,7 +39,47 @@ def fold(events: Iterable[Event], state: Sandbox = ABSENT) -> Sandbox:
 
 def evolve(state: Sandbox, event: Event) -> Sandbox:  # noqa: C901, PLR0912 - one arm an event
     """The state after one more event."""
+    # The arms are asked in turn, so what containers live through all the time comes first.
     match event:
+        case e.ContainerCreated():
+            return _container_created(state, event)
+        case e.ContainerStartAccepted(container=cid, intent=intent):
+            return _intend(state, cid, intent)
+        case e.ContainerStarted(container=cid, launched=launched):
+            return _update_start(state, cid, status="running", launched=launched, fds_hold=None)
+        case e.ContainerExited():
+            return _exited(state, event)
+        case e.ContainerDestroyRequested(container=cid, request_id=request_id):
+            asked = ask(state, request_id, "DestroySubcontainer", cid)
+            return update_container(asked, cid, destroying=True)
+        case e.ContainerDestroyed():
+            return _destroyed(state, event)
+        case e.ContainerSignalRequested():
+            return _signal_requested(state, event)
+        case e.ContainerSignalSent(kill_id=kill_id, request_id=request_id):
+            return settle(_signal_done(state, kill_id), request_id)
+        case e.ProcessExecAccepted(container=cid, request=request):
+            asked = ask(state, request.request_id, "ExecuteAsync", cid)
+            return evolve_exec.accepted(asked, event)
+        case e.ProcessExecuted() | e.ProcessExecFailed() | e.ProcessExited() | e.ProcessLost():
+            return _executed(state, event)
+        case e.ContainerStartRejected(container=cid, request=request, error=error):
+            return answer(state, request.request_id, "StartSubcontainer", cid, error)
+        case e.ContainerCreateRejected(container=cid, error=error):
+            return answer(state, event.request_id, "CreateSubcontainer", cid, error)
+        case e.ContainerStartFailed(container=cid, failure=failure):
+            return _update_start(state, cid, status="failed", failure=failure, fds_hold=None)
+        case e.ContainerSignalRejected(container=cid, request_id=request_id, error=error):
+            answered = answer(state, request_id, "Signal", cid, error)
+            return settle(_signal_done(answered, event.kill_id), request_id, error)
+        case e.ContainerDestroyRejected(container=cid, error=error):
+            return answer(state, event.request_id, "DestroySubcontainer", cid, error)
+        case e.ContainerLost():
+            return _lost(state, event)
+        case e.ContainerHoldLost(container=cid):
+            return update_container(state, cid, tty_hold=None, fds_hold=None)
+        case e.ProcessExecRejected(container=cid, request=request, error=error):
+            return answer(state, request.request_id, "ExecuteAsync", cid, error)
         case e.SandboxCreated():
             return _created(state, event)
         case e.SandboxCreateRejected(request=request, error=error):
@@ -72,45 +112,6 @@ def evolve(state: Sandbox, event: Event) -> Sandbox:  # noqa: C901, PLR0912 - on
         case e.SandboxDeleted():
             gone = replace(_cut_short(state), phase="deleted", deleting=False)
             return settle_all(gone, "Delete", state.id)
-        case e.ContainerCreated():
-            return _container_created(state, event)
-        case e.ContainerCreateRejected(container=cid, error=error):
-            return answer(state, event.request_id, "CreateSubcontainer", cid, error)
-        case e.ContainerStartAccepted(container=cid, intent=intent):
-            return _intend(state, cid, intent)
-        case e.ContainerStartRejected(container=cid, request=request, error=error):
-            return answer(state, request.request_id, "StartSubcontainer", cid, error)
-        case e.ContainerStarted(container=cid, launched=launched):
-            return _update_start(state, cid, status="running", launched=launched, fds_hold=None)
-        case e.ContainerStartFailed(container=cid, failure=failure):
-            return _update_start(state, cid, status="failed", failure=failure, fds_hold=None)
-        case e.ContainerExited():
-            return _exited(state, event)
-        case e.ContainerSignalRequested():
-            return _signal_requested(state, event)
-        case e.ContainerSignalSent(kill_id=kill_id, request_id=request_id):
-            return settle(_signal_done(state, kill_id), request_id)
-        case e.ContainerSignalRejected(container=cid, request_id=request_id, error=error):
-            answered = answer(state, request_id, "Signal", cid, error)
-            return settle(_signal_done(answered, event.kill_id), request_id, error)
-        case e.ContainerDestroyRequested(container=cid, request_id=request_id):
-            asked = ask(state, request_id, "DestroySubcontainer", cid)
-            return update_container(asked, cid, destroying=True)
-        case e.ContainerDestroyRejected(container=cid, error=error):
-            return answer(state, event.request_id, "DestroySubcontainer", cid, error)
-        case e.ContainerDestroyed():
-            return _destroyed(state, event)
-        case e.ContainerLost():
-            return _lost(state, event)
-        case e.ContainerHoldLost(container=cid):
-            return update_container(state, cid, tty_hold=None, fds_hold=None)
-        case e.ProcessExecAccepted(container=cid, request=request):
-            asked = ask(state, request.request_id, "ExecuteAsync", cid)
-            return evolve_exec.accepted(asked, event)
-        case e.ProcessExecRejected(container=cid, request=request, error=error):
-            return answer(state, request.request_id, "ExecuteAsync", cid, error)
-        case e.ProcessExecuted() | e.ProcessExecFailed() | e.ProcessExited() | e.ProcessLost():
-            return _executed(state, event)
         case e.ContainerStartTranslated(container=cid, request_id=request_id):
             return ask(state, request_id, "StartSubcontainer", cid)
         case e.RestoreRejected(request_id=request_id, error=error):

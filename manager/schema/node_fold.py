@@ -4,6 +4,8 @@ A manager opens with it, and snapshots keep it. A sandbox that is deleted leaves
 its id can still be asked for is in its stream, and whoever needs that reads it there.
 """
 
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Final
 
 from msgspec import Struct
@@ -164,58 +166,52 @@ def _origins(before: dict[str, Origin], event: Event, record: RecordedEvent) -> 
             correlation_id=record.correlation_id, actor=record.actor, causation=record.position
         )
         return {**before, key: origin}
-    settled = _settled_key(event)
-    if settled in before:
-        return {key: origin for key, origin in before.items() if key != settled}
-    return before
+    settled_key = _settled_key.get(type(event))
+    if settled_key is None or (settled := settled_key(event)) not in before:
+        return before
+    return {key: origin for key, origin in before.items() if key != settled}
 
 
-def _settled_key(event: Event) -> str:
-    """The launch, kill or pause id of an event after which nothing new can be reported of it."""
-    match event:
-        case e.ContainerSignalSent(kill_id=key) | e.ContainerSignalRejected(kill_id=key):
-            return key
-        case e.ProcessExited(exec_id=key) | e.ProcessExecFailed(exec_id=key):
-            return key
-        case (
-            e.SandboxPaused(pause_id=key)
-            | e.SandboxResumed(pause_id=key)
-            | e.SandboxPauseRejected(pause_id=key)
-        ):
-            return key
-        case (
-            r.SandboxCheckpointed(checkpoint_id=key) | r.SandboxCheckpointFailed(checkpoint_id=key)
-        ):
-            return key
-        case (
-            e.ContainerDestroyed(launch_id=key)
-            | e.ContainerStartFailed(launch_id=key)
-            | e.SandboxStartFailed(launch_id=key)
-        ):
-            return key
-        case _:
-            return ""
+_SETTLED_BY: Final[Mapping[type[Event], str]] = {
+    e.ContainerSignalSent: "kill_id",
+    e.ContainerSignalRejected: "kill_id",
+    e.ProcessExited: "exec_id",
+    e.ProcessExecFailed: "exec_id",
+    e.SandboxPaused: "pause_id",
+    e.SandboxResumed: "pause_id",
+    e.SandboxPauseRejected: "pause_id",
+    r.SandboxCheckpointed: "checkpoint_id",
+    r.SandboxCheckpointFailed: "checkpoint_id",
+    e.ContainerDestroyed: "launch_id",
+    e.ContainerStartFailed: "launch_id",
+    e.SandboxStartFailed: "launch_id",
+}
+"""Events after which nothing new can be reported of something, and the member that names it."""
+
+_ANNOUNCED_BY: Final[Mapping[type[Event], str]] = {
+    e.SandboxStartRequested: "launch_id",
+    e.ContainerDestroyRequested: "launch_id",
+    e.ContainerStartAccepted: "intent.launch_id",
+    e.SandboxCreated: "intent.launch_id",
+    r.ContainerRestoreAccepted: "intent.launch_id",
+    r.RestoreBegun: "root_intent.launch_id",
+    r.SandboxCheckpointRequested: "checkpoint_id",
+    e.ContainerSignalRequested: "kill_id",
+    e.ProcessExecAccepted: "exec_id",
+    e.SandboxPauseRequested: "pause_id",
+}
+"""Events that announce an effect, and where they name it."""
+
+
+def _key_getters(names: Mapping[type[Event], str]) -> dict[type[Event], Callable[[Event], str]]:
+    return {kind: attrgetter(name) for kind, name in names.items()}
+
+
+_settled_key: Final = _key_getters(_SETTLED_BY)
+_announced_key: Final = _key_getters(_ANNOUNCED_BY)
 
 
 def intent_key(event: Event) -> str:
     """The launch, kill or pause id of an event that announces an effect, else an empty string."""
-    match event:
-        case e.SandboxStartRequested(launch_id=key) | e.ContainerDestroyRequested(launch_id=key):
-            return key
-        case (
-            e.ContainerStartAccepted(intent=intent)
-            | e.SandboxCreated(intent=intent)
-            | r.ContainerRestoreAccepted(intent=intent)
-            | r.RestoreBegun(root_intent=intent)
-        ):
-            return intent.launch_id
-        case r.SandboxCheckpointRequested(checkpoint_id=key):
-            return key
-        case (
-            e.ContainerSignalRequested(kill_id=key)
-            | e.ProcessExecAccepted(exec_id=key)
-            | e.SandboxPauseRequested(pause_id=key)
-        ):
-            return key
-        case _:
-            return ""
+    key = _announced_key.get(type(event))
+    return key(event) if key is not None else ""
