@@ -5,7 +5,7 @@ that no setting reaches no more need be known than that a client asked for it, a
 type of its first event says that. :func:`replay.redecide.whatif` takes the others again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from manager.domain import commands as c
@@ -80,16 +80,44 @@ def origin_of(tag: str, data: Mapping[str, Any]) -> Origin:
     return "unclear"
 
 
-def reached_tags(settings: Settings) -> frozenset[str]:
-    """The types of event with which decisions begin that these settings can reach.
+class Reach:
+    """How far settings reach.
 
-    Of those that are ``unclear``, see :func:`origin_of`, none is named.
+    Attributes:
+        tags: The types of event with which decisions begin that may come out otherwise. Of those
+            that are ``unclear``, see :func:`origin_of`, none is named.
     """
-    commands: set[type[c.ClientCommand]] = set()
-    if settings.policy is not None:
-        commands |= RESTORE_COMMANDS
-    if settings.ignore_namespace_paths is not None or settings.permits is not None:
-        commands |= START_COMMANDS
-    if settings.engine is not None:
-        commands |= ENGINE_COMMANDS
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        commands: set[type[c.ClientCommand]] = set()
+        if settings.policy is not None:
+            commands |= RESTORE_COMMANDS
+        if settings.engine is not None:
+            commands |= ENGINE_COMMANDS
+        self._always = _tags(commands)
+        if settings.ignore_namespace_paths is not None or settings.permits is not None:
+            commands |= START_COMMANDS
+        self.tags = _tags(commands)
+
+    def leaves(self, tag: str, data: Mapping[str, Any]) -> bool:
+        """Whether the decision that begins with this type and payload is out of reach.
+
+        It is, too, if it was taken on the very values that are set.
+        """
+        if tag not in self.tags:
+            return True
+        if tag in self._always:
+            return False
+        request = data.get("request", data.get("intent", {}).get("request"))
+        return request is not None and self._has_these_values(request)
+
+    def _has_these_values(self, request: Mapping[str, Any]) -> bool:
+        paths, permits = self._settings.ignore_namespace_paths, self._settings.permits
+        return paths in {None, request.get("ignore_namespace_paths", False)} and (
+            permits is None or permits == tuple(request.get("permits", ()))
+        )
+
+
+def _tags(commands: Collection[type[c.ClientCommand]]) -> frozenset[str]:
     return frozenset(tag for tag, command in ASKED.items() if command in commands)

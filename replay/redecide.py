@@ -19,7 +19,7 @@ from manager.domain.evolve import fold as fold_events
 from manager.domain.mark import MarkAdded, MarkEvent, MarkRejected
 from manager.domain.state import ABSENT, Sandbox
 from manager.schema.node_events import decode_node_event
-from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, NodeFold
+from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, NodeFold, decode_record
 from manager.schema.node_snapshot import node_snapshots, open_fold, recall
 from replay.decisions import (
     LOOK_AHEAD_EVENTS,
@@ -32,7 +32,7 @@ from replay.decisions import (
 )
 from replay.difference import Difference, differences
 from replay.facts import FactMissing, FactReader
-from replay.reach import origin_of, reached_tags
+from replay.reach import Reach, origin_of
 from replay.redecide_marks import MarksAgain
 from replay.rule_place import place_of
 from replay.selection import container_of, payload, sandbox_of
@@ -46,7 +46,8 @@ Decided: TypeAlias = Event | MarkEvent
 AS_RECORDED: Final = Settings()
 DIFFERENCES_MAX: Final = 20
 REPORTS: Final = frozenset(get_args(c.Report))
-REFUSED: Final = "_rejected"
+REFUSALS: Final = ("_rejected", "restore.validated", "sandbox.restore_failed")
+"""How the types end of events that may have the text of a refusal."""
 
 
 class Redecision(Struct, frozen=True, kw_only=True):
@@ -134,7 +135,7 @@ class _Walk:
         self._settings = settings
         self._cascade = cascade
         self._narrow = narrow
-        self._reached = reached_tags(settings)
+        self._reach = Reach(settings)
         self._facts = FactReader(trail.log)
         self._marks = MarksAgain()
         self._fold = NodeFold()
@@ -169,22 +170,23 @@ class _Walk:
         record = ahead.first
         if not record.stream.startswith(STREAM_PREFIX):
             return await self._take_of_node(ahead, record)
-        if self._narrow and record.type not in self._reached:
+        if self._narrow:
             data = payload(record)
             origin = origin_of(record.type, data)
-            if origin != "unclear":
-                self._pass_over(ahead)
-                return _standing(record, data) if origin == "client" else None
+            if origin != "unclear" and self._reach.leaves(record.type, data):
+                records = self._pass_over(ahead)
+                return _standing(records, data) if origin == "client" else None
         return await self._take_of_sandbox(ahead, record)
 
-    def _pass_over(self, ahead: Ahead) -> None:
-        """Fold what was appended together, if the state is needed."""
+    def _pass_over(self, ahead: Ahead) -> Sequence[RecordedEvent]:
+        """Take what was appended together, and fold it if the state is needed."""
         records = ahead.peek(ahead.together())
         sandbox_id = sandbox_of(records[0])
         if not self._narrow or self._fold.known(sandbox_id) is not UNKNOWN:
             for record in records:
                 self._fold.apply(record)
         ahead.drop(len(records))
+        return records
 
     async def _take_of_node(self, ahead: Ahead, record: RecordedEvent) -> Redecision | None:
         ahead.drop(1)
@@ -195,8 +197,9 @@ class _Walk:
             return self._mark(record, event)
         if not isinstance(event, e.SandboxCreateRejected):
             return None
-        if self._narrow and record.type not in self._reached:
-            return _standing(record, payload(record))
+        data = payload(record)
+        if self._narrow and self._reach.leaves(record.type, data):
+            return _standing([record], data)
         decision = await decision_of(self._facts, ABSENT, event.sandbox, [record], (event,))
         return self._judge(decision, ABSENT)
 
@@ -245,6 +248,8 @@ class _Walk:
             )
         except FactMissing as problem:
             return self._unreplayable(found, group, str(problem))
+        if group.explained and not self._cascade and state is before and changed == command:
+            return found
         now = like(decide(state, changed), group.events)
         if self._cascade:
             self._instead[sandbox_id] = fold_events(now, instead)
@@ -255,7 +260,7 @@ class _Walk:
         settings = self._settings
         if self._cascade:
             return settings.changes_anything
-        return tag in self._reached or origin_of(tag, {}) == "unclear"
+        return tag in self._reach.tags or origin_of(tag, {}) == "unclear"
 
     def _unreplayable(self, found: Redecision, group: Decision, why: str) -> Redecision:
         """What cannot be taken again stands as it was recorded."""
@@ -280,8 +285,10 @@ class _Walk:
         return _differing(found, group.events, now, place)
 
 
-def _standing(record: RecordedEvent, data: dict[str, Any]) -> Redecision:
-    """What a client was answered, as it was recorded."""
+def _standing(records: Sequence[RecordedEvent], data: dict[str, Any]) -> Redecision:
+    """What a client was answered, as it was recorded; ``data`` is the first one's payload."""
+    record = records[0]
+    refusals = [decode_record(each) for each in records if each.type.endswith(REFUSALS)]
     return Redecision(
         position=record.position,
         sandbox=sandbox_of(record) or data.get("sandbox", ""),
@@ -289,7 +296,7 @@ def _standing(record: RecordedEvent, data: dict[str, Any]) -> Redecision:
         type=record.type,
         asked=True,
         verdict="same",
-        recorded=(data.get("error") or "refused") if record.type.endswith(REFUSED) else "",
+        recorded=refusal_of(refusals),
     )
 
 

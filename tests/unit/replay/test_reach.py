@@ -6,7 +6,7 @@ import pytest
 
 from manager.domain import commands as c
 from manager.schema.events import EVENT_TYPES
-from replay.reach import ASKED, ASKED_WITHOUT, REPORTED, origin_of, reached_tags
+from replay.reach import ASKED, ASKED_WITHOUT, REPORTED, Reach, origin_of
 from replay.settings import parse_settings
 
 UNCLEAR = {
@@ -45,10 +45,34 @@ def test_a_member_tells_the_answer_from_the_report() -> None:
     ],
 )
 def test_how_far_a_setting_reaches(setting: str, inside: str, outside: str) -> None:
-    reached = reached_tags(parse_settings([setting]))
-    assert inside in reached
-    assert outside not in reached
+    reach = Reach(parse_settings([setting]))
+    assert inside in reach.tags
+    assert outside not in reach.tags
+    assert reach.leaves(outside, {})
+    assert not reach.leaves(inside, {})
 
 
 def test_nothing_set_reaches_nothing() -> None:
-    assert reached_tags(parse_settings([])) == frozenset()
+    assert Reach(parse_settings([])).tags == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("settings", "request_then", "left"),
+    [
+        (["permit=none"], {}, True),
+        (["permit=none"], {"permits": ["devices"]}, False),
+        (["permit=namespace-paths"], {"permits": ["namespace-paths"]}, True),
+        (["permit=namespace-paths"], {}, False),
+        (["ignore-namespace-paths=false"], {}, True),
+        (["ignore-namespace-paths=true"], {}, False),
+        (["ignore-namespace-paths=true", "permit=none"], {"ignore_namespace_paths": True}, True),
+        (["engine=crun", "permit=none"], {}, False),
+    ],
+)
+def test_what_was_decided_under_these_values_already_is_left(
+    settings: list[str], request_then: dict[str, object], left: bool
+) -> None:
+    reach = Reach(parse_settings(settings))
+    assert reach.leaves("container.start_rejected", {"request": request_then}) is left
+    begun = {"intent": {"request": request_then}}
+    assert reach.leaves("container.start_accepted", begun) is left
