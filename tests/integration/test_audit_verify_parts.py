@@ -61,7 +61,8 @@ def text_of(told: Any, layer: str) -> str:
 
 def test_a_stretch_is_checked_from_seal_to_seal_and_the_rest_is_named(made: Path) -> None:
     told = verified(made, made, "--from", "#500", "--to", "#520")
-    sizes = sqlite3.connect(made).execute("SELECT size FROM checkpoints ORDER BY size").fetchall()
+    with closing(sqlite3.connect(made)) as raw:
+        sizes = raw.execute("SELECT size FROM checkpoints ORDER BY size").fetchall()
     before = max(size for (size,) in sizes if size < 500)
     after = min(size for (size,) in sizes if size >= 520)
     assert (told["verdict"], told["first"], told["head"], told["sealed"]) == (
