@@ -16,6 +16,7 @@ from manager.domain.checkpoint import ImageFacts
 from manager.domain.decide_restore import RESTORE
 from manager.domain.events import Event
 from manager.domain.request import EngineFacts
+from manager.domain.silent_files import is_silence
 from manager.domain.state import Sandbox
 from replay.facts import FactMissing, Facts
 from replay.reports import reports_of
@@ -90,6 +91,11 @@ def _check_masked(error: str) -> None:
         raise FactMissing("the value of an environment variable, which the log masks")
 
 
+def _silence(error: str) -> str:
+    """What nobody but the file system could tell, and is only in the text."""
+    return error if is_silence(error) else ""
+
+
 def _container_commands(
     state: Sandbox, events: Sequence[Event], facts: Facts
 ) -> Iterator[c.Command]:
@@ -124,6 +130,7 @@ def _container_commands(
                 engine=event.engine,
                 launch_id="",
                 engine_id="",
+                hold_error=_silence(event.error),
             )
         case e.ContainerStartTranslated() if len(events) > 1:
             for command in _registrations(state, events[1], facts):
@@ -185,7 +192,11 @@ def _image_commands(state: Sandbox, event: Event, facts: Facts) -> Iterator[c.Co
             )
         case e.RestoreRejected():
             yield c.Restore(
-                restore_id="", engine=engine, files=event.files, request_id=event.request_id
+                restore_id="",
+                engine=engine,
+                files=event.files,
+                files_error=_silence(event.error),
+                request_id=event.request_id,
             )
         case r.SandboxRestoreFailed(method=method) if method == RESTORE and state.restore is None:
             image = event.image
@@ -215,6 +226,7 @@ def _image_commands(state: Sandbox, event: Event, facts: Facts) -> Iterator[c.Co
                     engine=engine,
                     files=event.files,
                     files_wanted=wanted,
+                    files_error=_silence(event.error),
                     image=replace(UNKNOWN_IMAGE, compression=event.compression),
                     reserved_label=event.reserved_label,
                     request_id=event.request_id,
@@ -266,4 +278,5 @@ def _life_commands(
                     exec_id="",
                     engine=root_engine(state, facts),
                     env_error=env_error,
+                    files_error=_silence(event.error),
                 )

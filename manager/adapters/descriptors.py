@@ -5,10 +5,10 @@ from typing import Final
 
 from typing_extensions import override
 
-from manager.application.ports import Descriptors
+from manager.adapters.answering import describe
+from manager.application.ports import Described, Descriptors
 from manager.domain.payload import LaunchPlan
-from manager.domain.request import FdFact
-from manager.kernel.donated import describe, make_portable, open_namespace_at
+from manager.kernel.donated import make_portable, open_namespace_at
 from manager.schema.image import Image, read_image
 from manager.urpc.fds import FdBundle, OwnedFd
 
@@ -19,8 +19,8 @@ class KernelDescriptors(Descriptors):
     """Asks fstat(2), fcntl(2) and fstatfs(2); clones mounts in this process's namespace."""
 
     @override
-    def describe(self, files: FdBundle) -> tuple[FdFact, ...]:
-        return tuple(describe(number) for number in files.numbers())
+    async def describe(self, files: FdBundle) -> Described:
+        return await describe(files)
 
     @override
     def read_image(self, files: FdBundle) -> Image:

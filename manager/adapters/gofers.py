@@ -12,6 +12,7 @@ from typing import Final
 
 from manager.application.spec_body import SpecObject
 from manager.domain.spec import parse_spec_object
+from manager.kernel.statx import known_type
 from manager.urpc.fds import FdBundle, OwnedFd
 
 _PATH_FLAGS: Final = os.O_PATH | os.O_CLOEXEC
@@ -50,7 +51,7 @@ def replace_gofers(spec: SpecObject, files: FdBundle) -> tuple[tuple[str, ...], 
 
 
 def _is_socket(fd: OwnedFd) -> bool:
-    return stat.S_ISSOCK(os.fstat(fd.number).st_mode)
+    return stat.S_ISSOCK(known_type(fd.number)[0])
 
 
 def _open(path: str) -> OwnedFd:

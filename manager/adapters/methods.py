@@ -3,10 +3,11 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import anyio
 from msgspec import structs
 
 from eventstore import Actor
-from manager.adapters.answering import until_answered
+from manager.adapters.answering import describe
 from manager.adapters.compatibility import reason, refusal
 from manager.adapters.gofers import replace_gofers
 from manager.adapters.image_methods import ImageMethods
@@ -45,6 +46,18 @@ from manager.urpc.server_aio import while_asked
 
 Method = tuple[Shape, Callable[[Any, Request, Origin], Awaitable[Any]]]
 EMPTY: Final[dict[str, Any]] = {}
+TAKE_FILES: Final = frozenset(
+    {
+        "Create",
+        "CreateSubcontainer",
+        "StartSubcontainer",
+        "RestoreSubcontainer",
+        "Restore",
+        "ExecuteAsync",
+        "Checkpoint",
+    }
+)
+"""Methods with a use for files: they look at them, and what comes of it is on record."""
 
 
 class Methods:
@@ -78,7 +91,10 @@ class Methods:
             raise UnknownMethod
         shape, call = method
         argument = request.decode(shape)
-        await until_answered(request.files)
+        if request.method.partition(".")[2] not in TAKE_FILES:
+            described = await describe(request.files)
+            if described.problem:
+                raise UrpcError(described.problem)
         peer = request.peer
         origin = self._calls.origin(Actor(uid=peer.uid, gid=peer.gid, pid=peer.pid))
         try:
@@ -87,6 +103,10 @@ class Methods:
             raise UrpcError(error.text) from error
         except ManagerError as error:
             raise UrpcError(str(error)) from error
+        finally:
+            # What nobody has taken is closed, which is a question to its file system, too.
+            with anyio.CancelScope(shield=True):
+                await describe(request.files)
 
 
 def node_methods(calls: Calls, version: dict[str, Any]) -> Methods:

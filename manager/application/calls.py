@@ -79,12 +79,12 @@ class Calls:
         """
         with files:
             asked = replace(arguments, cid=sandbox_id)
-            incoming = read_start(asked, files, self.node.ports)
+            incoming = await read_start(asked, files, self.node.ports)
             request, tty = incoming.request, None
             has_terminal = incoming.spec is not None and uses_terminal(incoming.spec)
-            if has_terminal and files:
+            if has_terminal and request.files:
                 tty, request = without_first_file(request)
-            with files.take(1 if tty is not None else 0) as terminal:
+            with files.take(1 if tty is not None and files else 0) as terminal:
                 launch_id = self._ids.new_id()
                 command = c.CreateSandbox(
                     sandbox_id=sandbox_id,
@@ -97,6 +97,7 @@ class Calls:
                     tty=tty,
                     tty_hold_id=f"tty-{launch_id}" if tty is not None else "",
                     requested_cid=arguments.cid,
+                    hold_error=incoming.problem,
                 )
                 if not is_valid_id(sandbox_id):
                     await self._refuse_nameless(command, origin, incoming.documents)
@@ -190,11 +191,13 @@ class Calls:
     ) -> None:
         """Register a subcontainer; ``files`` holds its terminal, if it has one."""
         with files:
+            described = await self._descriptors.describe(files)
             hold_id = f"tty-{self._ids.new_id()}" if files else ""
             command = c.CreateSubcontainer(
                 cid=cid,
-                files=self._descriptors.describe(files),
+                files=described.facts,
                 hold_id=hold_id,
+                hold_error=described.problem,
                 request_id=request_id,
             )
 
@@ -220,8 +223,8 @@ class Calls:
             NotRecorded: The log refused; nothing was started.
         """
         with files:
+            incoming = await read_start(arguments, files, self.node.ports)
             sandbox = self.live(sandbox_id)
-            incoming = read_start(arguments, files, self.node.ports)
             launch_id = self._ids.new_id()
             root = sandbox.state.containers[sandbox_id].intent
             command = c.StartSubcontainer(
@@ -230,6 +233,7 @@ class Calls:
                 engine=self.node.engines.named(root.engine if root is not None else ""),
                 launch_id=launch_id,
                 engine_id=engine_id_of(launch_id),
+                hold_error=incoming.problem,
             )
             if sandbox.state.phase == "restoringUnstarted":
                 await register(self, sandbox, command, incoming, origin)

@@ -43,16 +43,16 @@ class ExecCalls:
         """
         calls, node = self._calls, self._calls.node
         with files:
+            described = await node.ports.descriptors.describe(files)
             sandbox = calls.live(sandbox_id)
             exec_id = node.ports.ids.new_id()
             root = sandbox.state.containers[sandbox_id].intent
             command = c.Execute(
-                request=arguments.request(
-                    node.ports.descriptors.describe(files), node.ports.env_key
-                ),
+                request=arguments.request(described.facts, node.ports.env_key),
                 exec_id=exec_id,
                 engine=node.engines.named(root.engine if root is not None else ""),
                 env_error=arguments.env_error(),
+                files_error=described.problem,
             )
             luggage = Luggage(files=files, process=arguments.process())
             with sandbox.expect(exec_id) as expectation:

@@ -79,6 +79,7 @@ class ImageCalls:
             NotRecorded: The log refused; nothing was done.
         """
         with files:
+            described = await self._node.ports.descriptors.describe(files)
             sandbox = self._calls.live(sandbox_id)
             attempts = sandbox.state.checkpoint_attempts
             labels = labels or {}
@@ -89,8 +90,9 @@ class ImageCalls:
                 checkpoint_id=self._node.ports.ids.new_id(),
                 engine=self._engine(sandbox.state),
                 resume=resume,
-                files=self._node.ports.descriptors.describe(files),
+                files=described.facts,
                 files_wanted=files_wanted,
+                files_error=described.problem,
                 reserved_label=next((name for name in labels if is_reserved(name)), ""),
                 image=_facts(metadata, document.digest),
                 request_id=request_id,
@@ -148,12 +150,14 @@ class ImageCalls:
             NotRecorded: The log refused; nothing was done.
         """
         with files:
+            described = await self._node.ports.descriptors.describe(files)
             sandbox = self._calls.live(sandbox_id)
             node, restore_id = self._node, self._node.ports.ids.new_id()
             command = c.Restore(
                 restore_id=restore_id,
                 engine=self._engine(sandbox.state),
-                files=node.ports.descriptors.describe(files),
+                files=described.facts,
+                files_error=described.problem,
                 hold_id=f"image-{restore_id}",
                 at_ns=time.time_ns(),
                 request_id=request_id,
@@ -216,13 +220,15 @@ class ImageCalls:
             NotRecorded: The log refused; nothing was kept.
         """
         with files:
-            sandbox, node = self._calls.live(sandbox_id), self._node
-            incoming = read_start(arguments, files, node.ports)
+            node = self._node
+            incoming = await read_start(arguments, files, node.ports)
+            sandbox = self._calls.live(sandbox_id)
             command = c.RestoreSubcontainer(
                 request=incoming.request,
                 spec=incoming.spec,
                 engine=self._engine(sandbox.state),
                 launch_id=node.ports.ids.new_id(),
+                hold_error=incoming.problem,
             )
             await register(self._calls, sandbox, command, incoming, origin)
 

@@ -23,17 +23,20 @@ class IncomingStart(Struct, frozen=True, kw_only=True):
     """A start, ready to be judged.
 
     ``documents`` is the body that the log keeps; none for a call without a spec, and none for a
-    spec over the limit, which is refused by its size. ``luggage`` shares the caller's ``files``.
+    spec over the limit, which is refused by its size. ``luggage`` shares the caller's ``files``;
+    ``problem`` is why nothing can be done with them.
     """
 
     request: StartRequest
     spec: Spec | None
     luggage: Luggage
     documents: tuple[Document, ...]
+    problem: str
 
 
-def read_start(arguments: StartArguments, files: FdBundle, ports: NodePorts) -> IncomingStart:
+async def read_start(arguments: StartArguments, files: FdBundle, ports: NodePorts) -> IncomingStart:
     """Look at everything a start brought; ``files`` stay the caller's."""
+    described = await ports.descriptors.describe(files)
     request = StartRequest(
         cid=arguments.cid,
         conf=arguments.recorded_conf,
@@ -41,7 +44,7 @@ def read_start(arguments: StartArguments, files: FdBundle, ports: NodePorts) -> 
         is_dev_io_file_present=arguments.is_dev_io_file_present,
         is_rootfs_upper_tar_file_present=arguments.is_rootfs_upper_tar_file_present,
         gofer_mount_confs=arguments.gofer_mount_confs,
-        files=ports.descriptors.describe(files),
+        files=described.facts,
         host_paths=arguments.host_paths,
         ignore_namespace_paths=ports.ignore_namespace_paths,
         permits=ports.permits,
@@ -49,7 +52,9 @@ def read_start(arguments: StartArguments, files: FdBundle, ports: NodePorts) -> 
     )
     if arguments.spec is None:
         luggage = Luggage(files=files)
-        return IncomingStart(request=request, spec=None, luggage=luggage, documents=())
+        return IncomingStart(
+            request=request, spec=None, luggage=luggage, documents=(), problem=described.problem
+        )
     document = masked_document(arguments.spec, ports.env_key)
     body = encode_spec(effective_spec(arguments.spec, request.conf))
     request = replace(request, spec_digest=document.digest, spec_bytes=len(body))
@@ -58,6 +63,7 @@ def read_start(arguments: StartArguments, files: FdBundle, ports: NodePorts) -> 
         spec=parse_spec_object(arguments.spec),
         luggage=Luggage(spec=body, files=files),
         documents=(document,) if len(body) <= SPEC_BYTES_MAX else (),
+        problem=described.problem,
     )
 
 

@@ -21,11 +21,28 @@ class Ids(Protocol):
         ...
 
 
+class Described(Struct, frozen=True, kw_only=True):
+    """What is known of donated descriptors.
+
+    ``problem`` is why nothing can be done with them: ``facts`` are then what the kernel knows
+    without their file systems, and the bundle is empty.
+    """
+
+    facts: tuple[FdFact, ...]
+    problem: str = ""
+
+
 class Descriptors(Protocol):
     """What can be learned of, and done to, donated descriptors in the clients' namespace."""
 
-    def describe(self, files: FdBundle) -> tuple[FdFact, ...]:
-        """Return the facts of each descriptor, in order; the bundle keeps them."""
+    async def describe(self, files: FdBundle) -> Described:
+        """Return the facts of each descriptor, in order; the bundle keeps them.
+
+        To be asked before anything else is done with them, even closing: file systems may take
+        as long as they like to answer. One that takes too long is a ``problem``.
+
+        Cancellation: as if one had taken too long.
+        """
         ...
 
     def read_image(self, files: FdBundle) -> Image:

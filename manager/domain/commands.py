@@ -22,7 +22,8 @@ class CreateSandbox(Struct, frozen=True, kw_only=True):
     """Register the root container; its cid is the sandbox's id. ``request.cid`` may repeat it.
 
     ``hold_id`` (and ``tty_hold_id``, where the process has a terminal) name the donated descriptors
-    in the worker's keeping; ``hold_error`` says why the worker could not take them.
+    in the worker's keeping; ``hold_error`` says why the worker could not take them, or why they can
+    be given to nobody.
     """
 
     sandbox_id: str
@@ -57,8 +58,8 @@ class CreateSubcontainer(Struct, frozen=True, kw_only=True):
 class StartSubcontainer(Struct, frozen=True, kw_only=True):
     """Run a subcontainer with the donated descriptors.
 
-    In a sandbox that is being restored this is a :class:`RestoreSubcontainer`, for which the last
-    four are.
+    ``hold_error`` is as for a create. In a sandbox that is being restored this is a
+    :class:`RestoreSubcontainer`, for which the last four are.
     """
 
     request: StartRequest
@@ -95,13 +96,14 @@ class Restore(Struct, frozen=True, kw_only=True):
     ``image`` is what its metadata says, or ``image_error`` why it cannot be read; ``hold_id`` names
     it in the worker's keeping. ``spec_object`` is the root container's spec as JSON,
     ``image_specs`` are those of the image by name. In the ``background`` no call waits until the
-    containers go on.
+    containers go on. ``files_error`` says why the files can be given to nobody.
     """
 
     restore_id: str
     engine: EngineFacts
     background: bool = False
     files: tuple[FdFact, ...] = ()
+    files_error: str = ""
     image: ImageFacts | None = None
     image_error: str = ""
     hold_id: str = ""
@@ -115,8 +117,8 @@ class Restore(Struct, frozen=True, kw_only=True):
 class Checkpoint(Struct, frozen=True, kw_only=True):
     """Make an image of everything that runs; with ``resume`` the sandbox runs on afterwards.
 
-    ``files_wanted`` is how many descriptors the call should have brought; ``reserved_label`` is one
-    of its labels that nobody may give.
+    ``files_wanted`` is how many descriptors the call should have brought; ``files_error`` says why
+    they can be given to nobody; ``reserved_label`` is one of its labels that nobody may give.
     """
 
     checkpoint_id: str
@@ -124,6 +126,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     resume: bool = False
     files: tuple[FdFact, ...] = ()
     files_wanted: int = 1
+    files_error: str = ""
     image: ImageFacts | None = None
     reserved_label: str = ""
     request_id: str = ""
@@ -153,13 +156,15 @@ class Signal(Struct, frozen=True, kw_only=True):
 class Execute(Struct, frozen=True, kw_only=True):
     """Run one more process in a container that runs.
 
-    ``env_error`` is what is wrong with the environment, whose values no command carries.
+    ``env_error`` is what is wrong with the environment, whose values no command carries;
+    ``files_error`` says why the files can be given to nobody.
     """
 
     request: ExecRequest
     exec_id: str
     engine: EngineFacts
     env_error: str = ""
+    files_error: str = ""
 
 
 class Pause(Struct, frozen=True, kw_only=True):

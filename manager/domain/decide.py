@@ -194,8 +194,9 @@ def _start(state: Sandbox, command: c.StartSubcontainer) -> tuple[Event, ...]:
         return (_start_rejected(command, error),)
     ids = (command.launch_id, command.engine_id)
     intent = plan_launch(state, request, spec, command.engine, ids)
-    if isinstance(intent, str):
-        return (_start_rejected(command, intent),)
+    if isinstance(intent, str) or command.hold_error:
+        text = intent if isinstance(intent, str) else command.hold_error
+        return (_start_rejected(command, text),)
     return (e.ContainerStartAccepted(container=request.cid, intent=intent),)
 
 

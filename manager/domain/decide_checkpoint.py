@@ -20,6 +20,7 @@ def decide_checkpoint(state: Sandbox, command: c.Checkpoint) -> tuple[RestoreEve
     """Begin a checkpoint, or refuse it; gVisor asks for nothing but the number of files."""
     error = (
         check_request_id(state, command)
+        or command.files_error
         or _files_error(command)
         or _labels_error(command)
         or _state_error(state)

@@ -30,7 +30,7 @@ def decide_execute(
     error = check_request_id(state, command) or _container_error(request.cid, found)
     if not error and state.checkpointing is not None:
         error = f"sandbox {quote(state.id)} is being checkpointed"
-    error = error or _request_error(command)
+    error = error or command.files_error or _request_error(command)
     if error or found is None or found.intent is None:
         return e.ProcessExecRejected(container=request.cid, request=request, error=error)
     return e.ProcessExecAccepted(

@@ -35,7 +35,11 @@ NO_TERMINALS = "a container with a terminal cannot be restored"
 def decide_restore(state: Sandbox, command: c.Restore) -> tuple[Event, ...]:
     """Take an image in, and the root as the first container of it."""
     root = state.container(state.id)
-    error = check_request_id(state, command) or _restore_error(state, root, command.engine)
+    error = (
+        check_request_id(state, command)
+        or command.files_error
+        or _restore_error(state, root, command.engine)
+    )
     if error or root is None or root.intent is None:
         rejected = e.RestoreRejected(
             error=error, files=command.files, request_id=command.request_id

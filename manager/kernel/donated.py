@@ -12,6 +12,7 @@ from manager.domain.payload import LaunchPlan, LayerPlan
 from manager.domain.request import FdAccess, FdFact, FdKind
 from manager.kernel.mount import at, clone_tree, reopen_readonly
 from manager.kernel.namespaces import FLAGS
+from manager.kernel.statx import known_status
 from manager.urpc.fds import FdBundle, OwnedFd
 
 NULL_DEVICE: Final = os.makedev(1, 3)
@@ -117,8 +118,25 @@ def describe(fd: int) -> FdFact:
     """The facts of one descriptor; raises OSError (EBADF) if it is not open."""
     status = os.fstat(fd)
     return FdFact(
-        kind=_kind(fd, status), access=_access(fd), device=status.st_dev, inode=status.st_ino
+        kind=_kind(fd, status.st_mode, status.st_rdev),
+        access=_access(fd),
+        device=status.st_dev,
+        inode=status.st_ino,
     )
+
+
+def describe_unasked(fd: int) -> FdFact:
+    """What the kernel knows of one descriptor without asking its file system.
+
+    Windows into the kernel and namespaces are then files or directories like any others.
+
+    Raises:
+        OSError: `EBADF`, it is not open.
+    """
+    known = known_status(fd)
+    unasked: dict[int, FdKind] = {stat.S_IFDIR: "directory", stat.S_IFREG: "regular"}
+    kind = unasked.get(stat.S_IFMT(known.mode)) or _kind(fd, known.mode, known.rdev)
+    return FdFact(kind=kind, access=_access(fd), device=known.device, inode=known.inode)
 
 
 def _access(fd: int) -> FdAccess:
@@ -129,12 +147,11 @@ def _access(fd: int) -> FdAccess:
     return modes.get(flags & os.O_ACCMODE, "path")
 
 
-def _kind(fd: int, status: os.stat_result) -> FdKind:
-    mode = status.st_mode
+def _kind(fd: int, mode: int, rdev: int) -> FdKind:
     if stat.S_ISSOCK(mode):
         return "socket" if _is_connected(fd) else "unconnected-socket"
     if stat.S_ISCHR(mode):
-        return _character_kind(fd, status)
+        return _character_kind(fd, rdev)
     if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
         return _file_kind(fd, mode)
     plain: dict[int, FdKind] = {
@@ -145,10 +162,10 @@ def _kind(fd: int, status: os.stat_result) -> FdKind:
     return plain.get(stat.S_IFMT(mode), "anonymous")
 
 
-def _character_kind(fd: int, status: os.stat_result) -> FdKind:
+def _character_kind(fd: int, rdev: int) -> FdKind:
     if os.isatty(fd):
         return "terminal"
-    return "null" if status.st_rdev == NULL_DEVICE else "character-device"
+    return "null" if rdev == NULL_DEVICE else "character-device"
 
 
 def ask(fd: int) -> None:

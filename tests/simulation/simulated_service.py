@@ -25,11 +25,10 @@ from eventstore.subscription import CommittedHead
 from manager.application.calls import Calls
 from manager.application.errors import NotRecorded, WorkerGone
 from manager.application.node import Node, open_node
-from manager.application.ports import NodePorts
+from manager.application.ports import Described, NodePorts
 from manager.domain.evolve import evolve
 from manager.domain.payload import LaunchPlan
 from manager.domain.react import AS_RECORDED
-from manager.domain.request import FdFact
 from manager.domain.state import Sandbox
 from manager.kernel.donated import describe
 from manager.schema import worker as w
@@ -336,8 +335,8 @@ class LifeDescriptors:
     def __init__(self, life: Life) -> None:
         self._world = life.world
 
-    def describe(self, files: FdBundle) -> tuple[FdFact, ...]:
-        return tuple(describe(number) for number in files.numbers())
+    async def describe(self, files: FdBundle) -> Described:
+        return Described(facts=tuple(describe(number) for number in files.numbers()))
 
     def read_image(self, files: FdBundle) -> Image:
         raise AssertionError("no image is read here")

@@ -14,10 +14,9 @@ from manager.adapters.descriptors import KernelDescriptors
 from manager.adapters.identity import RandomIds
 from manager.application.calls import Calls
 from manager.application.node import Node, open_node
-from manager.application.ports import NodePorts
+from manager.application.ports import Described, NodePorts
 from manager.application.settings import SNAPSHOT_EVENTS
 from manager.domain.payload import LaunchPlan
-from manager.domain.request import FdFact
 from manager.kernel.donated import describe, open_namespace_at
 from manager.schema.image import Image
 from manager.schema.node_events import ManagerStarted
@@ -31,8 +30,8 @@ ENV_KEY = b"k" * 32
 class PlainDescriptors:
     """Real facts; trees are passed on as they are, since no mount is made."""
 
-    def describe(self, files: FdBundle) -> tuple[FdFact, ...]:
-        return tuple(describe(number) for number in files.numbers())
+    async def describe(self, files: FdBundle) -> Described:
+        return Described(facts=tuple(describe(number) for number in files.numbers()))
 
     def read_image(self, files: FdBundle) -> Image:
         return KernelDescriptors().read_image(files)
