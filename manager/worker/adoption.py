@@ -62,8 +62,7 @@ def remaining_life(
     if engine is None:
         handle.close()
         return launch.lost_life(None, f"there is no engine {record.engine!r} here: it was ended")
-    cgroup = machine.cgroups.of_launch(record.engine_id)
-    running = observe(record.engine_id, identity.pid, handle, cgroup)
+    running = observe(record.engine_id, identity.pid, handle, launch.cgroup)
     running.start_ticks = identity.start_ticks
     running.maybe_paused = True
     engine.adopt(running)

@@ -107,12 +107,12 @@ class BwrapEngine:
         with contextlib.ExitStack() as owned:
             attempt = _Attempt(self._host.processes, self.path, job, owned)
             monitor = yield from attempt.spawn(job.stdio)
+            job.cgroup.host(monitor.pid)
             try:
                 running = yield from self._set_up(attempt, job)
             except BaseException:
                 yield from _end(monitor, job.cgroup)
                 raise
-            job.cgroup.release(monitor.pid)
             running.monitor = monitor
             running.init = self._host.processes.expect(running.pid)
             attempt.go()
@@ -121,6 +121,11 @@ class BwrapEngine:
 
     def adopt(self, running: Running) -> None:
         """See :class:`manager.worker.engine.Engine`."""
+        monitor, inside = running.pid, running.cgroup.pids()
+        while (above := pidfd.parent(monitor)) in inside:
+            monitor = above
+        if monitor != running.pid:
+            running.cgroup.host(monitor)
 
     def wait(self, running: Running) -> Steps[ExitReport]:
         """See :class:`manager.worker.engine.Engine`."""
@@ -257,7 +262,7 @@ class _Attempt:
                 passed.append(pid_namespace)
             joined = {name: fd for name, fd in job.namespaces.items() if name != "pid"}
             try:
-                with entered(joined):
+                with entered(joined), job.cgroup.inhabited() as born_inside:
                     child = self._processes.spawn(argv, stdio=stdio, pass_fds=passed)
             except OSError as error:
                 raise LaunchFailed.from_os("create", f"cannot run {self._path}", error) from error
@@ -265,7 +270,8 @@ class _Attempt:
         # It forks only when it has read all its arguments: by then it is in its cgroup, and so is
         # everything that it forks.
         try:
-            job.cgroup.add(child.pid)
+            if not born_inside:
+                job.cgroup.add(child.pid)
         except LaunchFailed:
             yield from _end(child, job.cgroup)
             raise

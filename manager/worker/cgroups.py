@@ -21,7 +21,7 @@ from manager.worker import cgroup_files
 from manager.worker.errors import LaunchFailed
 from manager.worker.family import Family
 from manager.worker.hierarchies import Hierarchies, parse_hierarchies, parse_homes
-from manager.worker.resources import Limits
+from manager.worker.resources import Limit, Limits
 
 PARENT: Final = "sandtrail"
 """Directory that holds the containers' cgroups."""
@@ -114,6 +114,7 @@ class Cgroup:
         self._places = tuple(dict.fromkeys(map(str, directories.values())))
         self._unified = directories.get("")
         self._family = None if directories else Family()
+        self._guests: set[int] = set()
 
     def create(self) -> None:
         """Make it, without limits.
@@ -142,10 +143,15 @@ class Cgroup:
                 reason = f"{limit.file} is asked for, and there is no {limit.controller} controller"
                 raise LaunchFailed("cgroup", reason)
             try:
-                cgroup_files.put(f"{directory}/{limit.file}", limit.value)
+                cgroup_files.put(f"{directory}/{limit.file}", self._with_guests(limit))
             except OSError as error:
                 doing = f"cannot set {limit.file} to {limit.value}"
                 raise LaunchFailed.from_os("cgroup", doing, error) from error
+
+    def _with_guests(self, limit: Limit) -> str:
+        if limit.file == "pids.max" and limit.value.isdigit():
+            return str(int(limit.value) + self.guests)
+        return limit.value
 
     def add(self, pid: int) -> None:
         """Move a process (all its threads) in.
@@ -200,13 +206,21 @@ class Cgroup:
             for place in self._places:
                 _move_here(str(Path(place).parent.parent))
 
-    def release(self, pid: int) -> None:
-        """Move a process that is not part of the container back to the worker's own cgroup."""
+    def host(self, pid: int) -> None:
+        """Have a process here that is not part of the container: it counts nowhere.
+
+        To move it out again would have the kernel wait, see :meth:`inhabited`. It is frozen with
+        the others; limits that are set afterwards leave room for it.
+        """
         if self._family is not None:
             self._family.dismiss(pid)
-        for home in self._homes:
-            with contextlib.suppress(OSError):
-                cgroup_files.put(f"{home}/cgroup.procs", str(pid))
+        else:
+            self._guests.add(pid)
+
+    @property
+    def guests(self) -> int:
+        """How many processes it has that are not part of the container."""
+        return len(self._guests)
 
     def note_init(self, pid: int) -> None:
         """Learn which of its processes is the container's init."""
@@ -223,7 +237,7 @@ class Cgroup:
                 with contextlib.suppress(OSError):
                     text = cgroup_files.get(f"{directory}/cgroup.procs")
                     found.update(map(int, text.split()))
-        return tuple(sorted(found))
+        return tuple(sorted(found - self._guests))
 
     def signal_everyone(self, signo: int, *, spared: Sequence[int] = ()) -> int:
         """Signal all processes but `spared`, frozen so that none forks away; returns how many.

@@ -43,6 +43,7 @@ class Launch:
         settled: Called once, when the start has succeeded or failed.
 
     Attributes:
+        cgroup: Where its processes are found.
         executing: How many executed processes of it are being made, or run.
     """
 
@@ -68,7 +69,7 @@ class Launch:
         self._engine: Engine | None = None
         self._running: Running | None = None
         self._stage = machine.stage.of_launch(command.engine_id)
-        self._cgroup = machine.cgroups.of_launch(command.engine_id)
+        self.cgroup = machine.cgroups.of_launch(command.engine_id)
 
     def life(self, request: Callable[[], Steps[Request]]) -> Steps[None]:
         """Start, wait for the end, clean up. Never raises.
@@ -104,7 +105,7 @@ class Launch:
         self._engine = engine
         self.phase = "exited"
         report = nobody_knows(why)
-        self._reports.exited(self.launch_id, report, oom=self._cgroup.ran_out_of_memory())
+        self._reports.exited(self.launch_id, report, oom=self.cgroup.ran_out_of_memory())
         yield from self._finish()
 
     def told_life(self, engine: Engine | None) -> Steps[None]:
@@ -201,7 +202,7 @@ class Launch:
 
     def usage(self) -> UsageFacts:
         """What it has used."""
-        return usage_of(self.launch_id, self._cgroup)
+        return usage_of(self.launch_id, self.cgroup)
 
     @property
     def unsaveable(self) -> str:
@@ -273,11 +274,11 @@ class Launch:
 
     def contains(self, pid: int) -> bool:
         """Whether a process of the host's belongs to the container."""
-        return pid in self._cgroup.pids()
+        return pid in self.cgroup.pids()
 
     def end(self) -> None:
         """Kill every process of the container; its exit and its removal follow by themselves."""
-        self._cgroup.kill_everyone()
+        self.cgroup.kill_everyone()
         if self._running is not None and self._running.pidfd is not None:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._running.pidfd.number, signal.SIGKILL)
@@ -293,7 +294,7 @@ class Launch:
                     looked_up,
                     self._machine,
                     stage=self._stage,
-                    cgroup=self._cgroup,
+                    cgroup=self.cgroup,
                     phases=phases,
                 )
             )
@@ -330,7 +331,7 @@ class Launch:
             report = ExitReport(status=0, source=report.source, at_ns=report.at_ns)
         reached("exit.seen")
         self.phase = "exited"
-        oom = self._cgroup.ran_out_of_memory()
+        oom = self.cgroup.ran_out_of_memory()
         self._reports.exited(self.launch_id, report, oom=oom)
         self._machine.keeping.drop(self.launch_id)
         yield from self._finish()
@@ -382,13 +383,13 @@ class Launch:
         """Remove every trace; returns what could not be removed."""
         leftovers: list[str] = []
         try:
-            leftovers += yield from emptying.empty(self._cgroup)
+            leftovers += yield from emptying.empty(self.cgroup)
             # What was executed in it is dead by now, and to be told before its container is gone.
             yield from emptying.until(lambda: not self.executing)
             if self._engine is not None:
                 leftovers += yield from self._engine.clean_up(self.command.engine_id)
             leftovers += self._stage.remove()
-            leftovers += yield from emptying.remove(self._cgroup)
+            leftovers += yield from emptying.remove(self.cgroup)
         except Exception as error:
             logger.exception("worker.clean_up_crashed launch_id=%s", self.launch_id)
             leftovers.append(f"{type(error).__name__}: {error}")

@@ -37,8 +37,8 @@ def _of_v1(launch_id: str, cgroup: Cgroup) -> UsageFacts:
         anonymous_bytes=memory.get("total_rss"),
         mapped_bytes=memory.get("total_mapped_file"),
         swap_bytes=memory.get("total_swap"),
-        pids=_number(cgroup.read("pids", "pids.current")),
-        pids_limit=_limit(cgroup.read("pids", "pids.max")),
+        pids=_less(_number(cgroup.read("pids", "pids.current")), cgroup.guests),
+        pids_limit=_less(_limit(cgroup.read("pids", "pids.max")), cgroup.guests),
     )
 
 
@@ -58,8 +58,8 @@ def _of_v2(launch_id: str, cgroup: Cgroup) -> UsageFacts:
         anonymous_bytes=memory.get("anon"),
         mapped_bytes=memory.get("file_mapped"),
         swap_bytes=_number(cgroup.read("", "memory.swap.current")),
-        pids=_number(cgroup.read("", "pids.current")),
-        pids_limit=_limit(cgroup.read("", "pids.max")),
+        pids=_less(_number(cgroup.read("", "pids.current")), cgroup.guests),
+        pids_limit=_less(_limit(cgroup.read("", "pids.max")), cgroup.guests),
     )
 
 
@@ -74,3 +74,7 @@ def _limit(text: str | None) -> int | None:
 
 def _times(count: int | None, unit: int) -> int | None:
     return None if count is None else count * unit
+
+
+def _less(count: int | None, guests: int) -> int | None:
+    return None if count is None else max(0, count - guests)

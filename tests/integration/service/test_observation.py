@@ -2,11 +2,13 @@
 
 import os
 import signal
+from typing import Any
 
 import anyio
 import msgspec
 import pytest
 
+from manager.adapters.client import SandboxClient
 from manager.application.errors import CallRefused
 from manager.domain.exit_status import Signaled
 from tests.integration.service.conftest import ENGINES, Donor, Service, pipe, sh, wait_for_end
@@ -118,6 +120,20 @@ async def test_processes_and_statistics(service: Service, donor: Donor) -> None:
     await sandbox.processes()
     await sandbox.stats()
     assert len(await service.records()) == before  # to look leaves nothing
+    os.kill(await service.worker_pid(), signal.SIGKILL)
+    with anyio.fail_after(30):
+        while [row["cmd"] for row in await _processes_by_then(sandbox, "c1")] != ["sleep"]:
+            await anyio.sleep(0.02)
+    if service.engine != "runsc":  # whose kernel has processes of its own
+        assert (await sandbox.stats("c1"))["event"]["data"]["pids"]["current"] == 1
+
+
+async def _processes_by_then(sandbox: SandboxClient, cid: str) -> list[dict[str, Any]]:
+    """None as long as there is no worker to ask."""
+    try:
+        return await sandbox.processes(cid)
+    except CallRefused:
+        return []
 
 
 @every_engine

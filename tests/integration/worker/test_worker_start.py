@@ -159,6 +159,15 @@ def test_resources_are_limited_and_oom_is_told(worker, engine, make_spec, busybo
     assert (exited.status, exited.oom) == (9, True)
 
 
+def test_a_limit_of_processes_is_the_containers_alone(worker, engine, make_spec, busybox_rootfs):
+    if engine == "runsc":
+        pytest.skip("a gVisor sandbox has processes of its kernel's, too")
+    script = "for i in 1 2 3 4 5 6; do sleep 600 & echo forked; done"
+    spec = make_spec(["sh", "-c", script], linux={"resources": {"pids": {"limit": 4}}})
+    _, output = worker.run(engine, spec, busybox_rootfs)
+    assert output.count("forked") == 3
+
+
 def test_a_host_device_cannot_be_opened(worker, engine, make_spec, busybox_rootfs):
     if engine == "runsc":
         pytest.skip("gVisor has no devices of the host")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from manager.worker.cgroups import Cgroup
+from manager.worker.resources import Limit, Limits
 from manager.worker.runsc_log import told_status
 from manager.worker.runsc_table import parse_table
 from manager.worker.usage import usage_of
@@ -42,6 +43,10 @@ def written(files: dict[str, str], directory: Path) -> Path:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     return directory
+
+
+LIMIT = Limit(controller="pids", file="pids.max", value="1233")
+"""As long as what it replaces: these files are not the kernel's."""
 
 
 @pytest.fixture
@@ -82,6 +87,19 @@ def test_v2(v2: Cgroup) -> None:
     assert (usage.pids, usage.pids_limit, usage.swap_bytes) == (2, 9, 7)
     assert v2.is_frozen()
     assert v2.ran_out_of_memory()
+
+
+def test_a_guest_counts_nowhere(v1: Cgroup, v2: Cgroup) -> None:
+    for cgroup in (v1, v2):
+        alone = usage_of("L", cgroup)
+        assert alone.pids is not None
+        cgroup.host(1)
+        usage = usage_of("L", cgroup)
+        assert usage.pids == alone.pids - 1
+        assert usage.pids_limit == (alone.pids_limit and alone.pids_limit - 1)
+        cgroup.limit(Limits(v1=(LIMIT,), v2=(LIMIT,)))
+        again = usage_of("L", cgroup)
+        assert again.pids_limit == int(LIMIT.value)
 
 
 def test_without_control_groups_nothing_is_known() -> None:
