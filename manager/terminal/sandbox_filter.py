@@ -20,7 +20,6 @@ KEYS: Final[dict[str, Callable[[Item, Item], Sequence[str]]]] = {
 """What each key looks at, in a sandbox and a container of it; one of these values has to fit."""
 ALIASES: Final = {"id": "sandbox", "name": "container", "status": "state"}
 """What other container managers call them."""
-WILD: Final = frozenset("*?[")
 
 
 class SandboxFilter:
@@ -80,7 +79,7 @@ def _check_state(value: str) -> None:
     from manager.domain.state import ContainerStatus, Phase  # noqa: PLC0415 - only to check it
 
     states = sorted({*get_args(Phase), *get_args(ContainerStatus)})
-    if WILD.isdisjoint(value) and value not in states:
+    if not any(fnmatchcase(state, value) for state in states):
         near = get_close_matches(value, states, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"want {', '.join(states)}"
         raise click.BadParameter(f"nothing is ever in the state {value!r}: {hint}")

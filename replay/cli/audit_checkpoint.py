@@ -14,6 +14,7 @@ from manager.terminal.ending import EXIT_INCONCLUSIVE, fail
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
 from manager.terminal.reading import log_path
+from manager.terminal.table import printable
 from replay.cli.audit_options import evidence_errors
 
 
@@ -72,17 +73,21 @@ def witnessed(note: str, command: str) -> str:
         NoteRejected: It answers with something else.
         OSError: There is no such command.
     """
-    program = shlex.split(command)
+    try:
+        program = shlex.split(command)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--witness") from None
     if not program:
         raise click.BadParameter("is empty", param_hint="--witness")
+    name = printable(program[0])
     done = subprocess.run(program, input=note, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        fail(f"the witness did not sign: {program[0]} exited with {done.returncode}",
+        fail(f"the witness did not sign: {name} exited with {done.returncode}",
              EXIT_INCONCLUSIVE)  # fmt: skip
     lines = done.stdout.removeprefix(note)  # some answer with the whole note
     whole = Note.parse(note + lines)
     if whole.encode() == note:
-        fail(f"the witness did not sign: {program[0]} answered with nothing", EXIT_INCONCLUSIVE)
+        fail(f"the witness did not sign: {name} answered with nothing", EXIT_INCONCLUSIVE)
     return whole.encode()
 
 

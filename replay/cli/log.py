@@ -270,7 +270,7 @@ class _Job:
             if self._as_json:
                 click.echo(event_line(record, self._fields))
             else:
-                click.echo("  ".join(map(printable, self._row(record))))
+                click.echo("  ".join(map(printable, self._row(record))).rstrip())
             if self._is_last(record):
                 return
 

@@ -109,6 +109,7 @@ def test_signatures_that_do_not_count(made: Path, tmp_path: Path, witness: str) 
         ("echo hello", 4, "is not a signature line"),
         ("/no/such/program", 5, "No such file"),
         ("", 2, "is empty"),
+        ("sign 'it", 2, "No closing quotation"),
     ],
 )
 def test_witnesses_that_do_not_sign(made: Path, command: str, code: int, says: str) -> None:
