@@ -1,6 +1,7 @@
 """``sandtrail audit export``: the log in the formats of other tools."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from replay.export.bundle import write_bundle
 from replay.export.cloud_events import cloud_event_lines
 from replay.export.open_telemetry import otlp_lines
 from replay.export.origin import origin_of
+from replay.export.parquet import ParquetMissing, parquet_file
 from replay.export.perfetto import perfetto_parts
 from replay.export.table import csv_lines
 from replay.lanes import LaneTracker
@@ -33,7 +35,9 @@ from replay.selection import Matcher, Selection
 from replay.trail import Trail, Window
 
 JSON_LINES: Final = "jsonl"
-FORMATS: Final = (JSON_LINES, "csv", "cloudevents", "otlp", "perfetto", "bundle")
+PARQUET: Final = "parquet"
+BUNDLE: Final = "bundle"
+FORMATS: Final = (JSON_LINES, "csv", PARQUET, "cloudevents", "otlp", "perfetto", BUNDLE)
 
 
 @click.command("export")
@@ -43,7 +47,7 @@ FORMATS: Final = (JSON_LINES, "csv", "cloudevents", "otlp", "perfetto", "bundle"
               help="The format.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="As -o jsonl.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
-              help="A new file, instead of stdout; a bundle needs one.")  # fmt: skip
+              help="A new file, instead of stdout; parquet and a bundle need one.")  # fmt: skip
 @filter_options
 def command(
     root: Path, log: Path | None, output: str | None, as_json: bool, out: Path | None, **how: Any
@@ -53,6 +57,7 @@ def command(
     \b
     jsonl        one event a line, as `sandtrail log --json` has it
     csv          for spreadsheets
+    parquet      the same members as columns; needs the extra sandtrail[parquet]
     cloudevents  CloudEvents 1.0, JSON, one event a line
     otlp         OpenTelemetry logs as OTLP/JSON, many events a line
     perfetto     a trace for ui.perfetto.dev, a track a container
@@ -63,22 +68,29 @@ def command(
     output = output or JSON_LINES
     path = log_path(root, log)
     filters = filters_from(how)
-    if output == "bundle":
-        if out is None:
-            raise click.UsageError("a bundle is a file: name it with --out")
+    if output in {BUNDLE, PARQUET} and out is None:
+        raise click.UsageError(f"-o {output} makes a file: name it with --out")
+    if output == BUNDLE and out is not None:
         _bundle(path, filters, out)
         return
 
     async def call() -> int:
         counter = _Counter()
         async with Trail.open(path) as trail:
-            with new_file(out) as write:
+            with _destination(output, out) as write:
                 async for part in _parts(trail, filters, output, counter):
                     write(part)
         return counter.count
 
-    count = read_log(call)
+    try:
+        count = read_log(call)
+    except ParquetMissing as missing:
+        fail(str(missing), EXIT_USAGE)
     say(f"{count} events exported")
+
+
+def _destination(output: str, out: Path | None) -> AbstractContextManager[Callable[[str], object]]:
+    return parquet_file(out) if output == PARQUET and out is not None else new_file(out)
 
 
 class _Counter:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 from google.protobuf.json_format import Parse
@@ -131,7 +132,9 @@ def test_a_bundle_proves_itself(audit: Run, root: Path, tmp_path: Path) -> None:
     assert audit("export", "-o", "bundle", "--out", str(made)).returncode == 5
 
 
-@pytest.mark.parametrize("output", ["jsonl", "csv", "cloudevents", "otlp", "perfetto", "bundle"])
+@pytest.mark.parametrize(
+    "output", ["jsonl", "csv", "parquet", "cloudevents", "otlp", "perfetto", "bundle"]
+)
 def test_no_secret_is_exported(audit: Run, root: Path, tmp_path: Path, output: str) -> None:
     made = tmp_path / "made"
     assert audit("export", "-o", output, "--out", str(made)).returncode == 0
@@ -143,6 +146,10 @@ def test_no_secret_is_exported(audit: Run, root: Path, tmp_path: Path, output: s
         bodies = b"".join(base64.b64decode(each["base64"]) for each in documents)
         assert b"TOKEN=hmac-sha256:" in bodies  # it was there, and it is masked
         whole += bodies
+    if output == "parquet":  # which is compressed
+        rows = duckdb.execute(f"FROM read_parquet('{made}')").fetchall()
+        whole = repr(rows).encode()
+        assert b"alert(1)" in whole
     for part in (
         SECRET.encode(),
         base64.b64encode(SECRET.encode()),
@@ -161,6 +168,8 @@ def bundle_member(path: Path, name: str) -> bytes:
     ("args", "code", "text"),
     [
         (("-o", "bundle"), 2, "name it with --out"),
+        (("-o", "parquet"), 2, "name it with --out"),
+        (("-o", "parquet", "--out", "/nonexistent/x"), 5, "No such file"),
         (("-o", "xml"), 2, "is not one of"),
         (("--since", "#9", "--until", "#2"), 0, "0 events exported"),
         (("-o", "bundle", "--out", "/nonexistent/x"), 5, "No such file"),

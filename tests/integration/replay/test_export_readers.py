@@ -2,8 +2,10 @@
 
 import base64
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -88,6 +90,48 @@ def test_duckdb_looks_into_payloads_and_knows_their_times(
         assert duck.execute(asked).fetchall() == wanted != []
     last = duck.execute(f"SELECT epoch_us(max(time)) FROM read_csv_auto('{made}/csv')").fetchone()
     assert last == (max(each["recorded_at_ns"] for each in events) // 1000,)
+
+
+def test_parquet_has_each_event_with_its_types(
+    duck: duckdb.DuckDBPyConnection, audit: Run, made: Path, events: list[Event]
+) -> None:
+    file = made / "events.parquet"
+    file.write_text("what was there before")
+    assert audit("export", "-o", "parquet", "--out", str(file)).returncode == 0
+    rows = duck.execute(
+        "SELECT position, epoch_ns(time), recorded_at_ns, type, container, outcome, actor.uid, "
+        f"causation, data FROM read_parquet('{file}')"
+    ).fetchall()
+    assert [row[:1] + row[2:6] + row[7:8] for row in rows] == [
+        tuple(each[name] for name in (
+            "position", "recorded_at_ns", "type", "container", "outcome", "causation"
+        ))
+        for each in events
+    ]  # fmt: skip
+    assert [json.loads(row[8]) for row in rows] == [each["data"] for each in events]
+    assert all(abs(row[1] - row[2]) < 1_000 for row in rows), "times, to the microsecond"
+    assert {row[6] for row in rows} == {None, 0}
+    assert sorted(each.name for each in made.iterdir()) == [
+        "csv",
+        "events.parquet",
+        "jsonl",
+        "otlp",
+    ]
+
+
+def test_parquet_without_its_extra_says_how_to_get_it(root: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['duckdb'] = None; from manager.cli import main; "
+        "sys.argv = ['sandtrail', 'audit', 'export', '-o', 'parquet', '--out', sys.argv[1]]; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "x")],
+        env={**os.environ, "SANDTRAIL_ROOT": str(root)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "pip install 'sandtrail[parquet]'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- jq ------------------------------------------------------------------------------------------
