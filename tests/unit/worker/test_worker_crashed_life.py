@@ -1,6 +1,7 @@
 """A defect in the middle of a container's life: its end is told, and it keeps no worker."""
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from manager.worker.launches import Launches
 from manager.worker.loop import Loop, Pause
 from manager.worker.outbox import Outbox
 from manager.worker.records import Record, Records
-from manager.worker.stage import Stage
+from manager.worker.stage import LaunchStage, Stage
 
 BOOT = "5c8f"
 DEFECT = "a defect of the worker: ZeroDivisionError: oh"
@@ -63,6 +64,18 @@ class Patient(Defective):
         raise ZeroDivisionError("oh")
 
 
+class NoStage(Stage):
+    """Mounts nothing: this process has no mount namespace of its own."""
+
+    def of_launch(self, engine_id: str) -> LaunchStage:
+        return NoPlace(super().of_launch(engine_id).path)
+
+
+class NoPlace(LaunchStage):
+    def create(self) -> None:
+        raise PermissionError(errno.EPERM, "not here")
+
+
 @pytest.fixture
 def own() -> w.PidIdentity:
     ticks = pidfd.start_ticks(os.getpid())
@@ -82,7 +95,7 @@ def outcomes_of(
         exec_records=ExecRecords(directory / "execs"),
         keeping=SimpleNamespace(keep=lambda *_: None, drop=lambda *_: None),
         cgroups=NoCgroup(Hierarchies()),
-        stage=Stage(directory),
+        stage=NoStage(directory),
     )
     for each in executed:
         machine.exec_records.write(each)
