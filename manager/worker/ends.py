@@ -3,20 +3,17 @@
 One small file each, written before the outcome is sent and removed when it is acknowledged.
 """
 
-import contextlib
 import hashlib
 import logging
-import os
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from manager.schema import worker as w
+from manager.worker.notes import write_note
 
 logger = logging.getLogger(__name__)
-
-_FILE_MODE: Final = 0o600
 
 End: TypeAlias = w.Exited | w.ProcessExited
 
@@ -38,21 +35,11 @@ class Ends:
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def put(self, end: End) -> None:
-        """Write one. Not synced: it is for a worker that is killed, not for a machine that is.
-
-        Where the disk takes no more this worker alone knows, and the program's log says so.
-        """
-        path = self._path(subject_of(end))
-        draft = path.with_suffix(".new")
+        """Write one. Where the disk takes no more, this worker alone knows; its log says so."""
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            with open(os.open(draft, flags, _FILE_MODE), "wb") as file:
-                file.write(msgspec.json.encode(end))
-            draft.rename(path)
+            write_note(self._path(subject_of(end)), msgspec.json.encode(end))
         except OSError as error:
             logger.warning("worker.end_not_written subject=%s %s", subject_of(end), error)
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
 
     def remove(self, end: End) -> None:
         """Forget one. If that cannot be, a later worker tells it once more, which harms nobody."""

@@ -5,7 +5,6 @@ A private directory for each exec, beside the launches' records and of the same 
 """
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
 from typing import Final
@@ -14,9 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from manager.schema import worker as w
+from manager.worker.notes import write_note
 
 _RECORD: Final = "record"
-_FILE_MODE: Final = 0o600
 
 
 class ExecRecord(Struct, frozen=True, kw_only=True):
@@ -44,10 +43,7 @@ class ExecRecords:
         """Say what is known now; makes the directory."""
         place = self.place(record.exec_id)
         place.mkdir(mode=0o700, exist_ok=True)
-        draft = place / f"{_RECORD}.new"
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _FILE_MODE), "wb") as file:
-            file.write(msgspec.json.encode(record))
-        draft.rename(place / _RECORD)
+        write_note(place / _RECORD, msgspec.json.encode(record))
 
     def remove(self, exec_id: str) -> None:
         """Nothing is left of it."""

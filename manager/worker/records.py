@@ -5,7 +5,6 @@ believed only as far as the process that it names is still the same one. The tru
 happened is the manager's log.
 """
 
-import contextlib
 import logging
 import os
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from manager.schema import worker as w
+from manager.worker.notes import DRAFT_SUFFIX, write_note
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +26,6 @@ LEFTOVER_PREFIX: Final = "leftover:"
 
 PRIVATE_PREFIXES: Final = (TRIAL_PREFIX, LEFTOVER_PREFIX)
 """Begin launch ids that no manager has heard of, or is to hear of."""
-
-_DRAFT_SUFFIX: Final = ".new"
-_FILE_MODE: Final = 0o600
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -75,7 +72,7 @@ class Records:
 
     def names(self) -> frozenset[str]:
         """Engine ids of all records, whether they can be read or not."""
-        return frozenset(path.name.removesuffix(_DRAFT_SUFFIX) for path in _files(self._directory))
+        return frozenset(path.name.removesuffix(DRAFT_SUFFIX) for path in _files(self._directory))
 
     def process_of(self, engine_id: str) -> dict[str, Any]:
         """What of a container's spec holds for what is executed in it."""
@@ -109,8 +106,6 @@ class Records:
             self._write(command, identity, over=over)
         except OSError as error:
             logger.warning("worker.record_not_written launch_id=%s %s", command.launch_id, error)
-            with contextlib.suppress(OSError):
-                self._draft(command).unlink(missing_ok=True)
 
     def _write(
         self, command: w.Launch, identity: w.PidIdentity | None, *, over: bool = False
@@ -124,15 +119,7 @@ class Records:
             process=self.process_of(command.engine_id),
             over=over,
         )
-        # Replaced as a whole: a killed writer leaves the old record. Not synced: after a crash of
-        # the machine no container runs.
-        draft = self._draft(command)
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _FILE_MODE), "wb") as file:
-            file.write(msgspec.json.encode(record))
-        draft.rename(draft.with_suffix(""))
-
-    def _draft(self, command: w.Launch) -> Path:
-        return (self._directory / command.engine_id).with_suffix(_DRAFT_SUFFIX)
+        write_note(self._directory / command.engine_id, msgspec.json.encode(record))
 
 
 def _files(directory: Path) -> list[Path]:
