@@ -5,7 +5,7 @@ is not installed is left out, and said to be. Then what a call costs that starts
 container takes of processor, memory and log, and how long a service takes until it is ready. As
 root. Usage::
 
-    python -m benchmarks.bench_start [--quick] [--record]
+    python -m benchmarks.bench_start [--quick] [--record] [--markdown]
 """
 
 import argparse
@@ -51,6 +51,7 @@ from benchmarks.round_trips import (
     measure_round_trips,
 )
 from benchmarks.service import Sandtrail, measure_ready, measure_steps
+from benchmarks.start_tables import print_tables
 from manager.worker.cgroups import Cgroups
 
 RUNNING, EXIT, LIFE = " -> running", " -> exit on record", " -> whole life"
@@ -213,6 +214,18 @@ def report_starts(found: dict[int, Times]) -> dict[str, float]:
     return ratios
 
 
+def report_tables(found: dict[int, Times]) -> None:
+    """Print the tables of docs/performance.md."""
+    times = found[1]
+    rows = {}
+    for name, seconds in times.seconds.items():
+        base = BASES.get(name.partition(" -> ")[0], CRUN_RUN)
+        median, p95 = times.median(name), percentile(seconds, 0.95)
+        rows[name] = (median * 1000, p95 * 1000, median / times.median(base))
+    rates = {name: [each.rate(name) for each in found.values()] for name in times.rates}
+    print_tables(rows, tuple(found), rates)
+
+
 def report_trips(trips: Trips) -> dict[str, float]:
     """Print what calls cost; returns the ratios."""
     print(f"\n{'a call that starts nothing':<44}{'p50 us':>9}{'p99 us':>9}{'n':>7}")
@@ -292,7 +305,7 @@ def report_live(directory: Path, live: Sequence[int]) -> None:
         shutil.rmtree(root)
 
 
-def measure(directory: Path, sizes: Sizes) -> dict[str, float]:
+def measure(directory: Path, sizes: Sizes, *, markdown: bool) -> dict[str, float]:
     """Measure and print everything; returns the ratios."""
     rootfs = directory / "rootfs"
     make_rootfs(rootfs, "true", "sleep")
@@ -312,7 +325,10 @@ def measure(directory: Path, sizes: Sizes) -> dict[str, float]:
                 made = Sandtrail(state, rootfs, engine, overlay=overlay)
                 ours[made.name] = stack.enter_context(made)
         contenders += ours.values()
-        ratios = report_starts(measure_starts(contenders, sizes))
+        found = measure_starts(contenders, sizes)
+        ratios = report_starts(found)
+        if markdown:
+            report_tables(found)
         for name in ("sandtrail crun", "sandtrail bwrap"):
             if name in ours:
                 ratios |= report_steps(ours[name], sizes.steps)
@@ -328,11 +344,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="only show that it runs")
     parser.add_argument("--record", action="store_true", help="keep the ratios of this run")
+    parser.add_argument("--markdown", action="store_true", help="print tables for the docs, too")
     arguments = parser.parse_args()
     began = time.perf_counter()
     enter_own_mount_namespace()
     with tempfile.TemporaryDirectory(prefix="bs-") as name:
-        ratios = measure(Path(name), QUICK if arguments.quick else Sizes())
+        sizes = QUICK if arguments.quick else Sizes()
+        ratios = measure(Path(name), sizes, markdown=arguments.markdown)
     print_beside("start", ratios)
     print(f"\nthe whole run took {time.perf_counter() - began:.0f} s")
     if arguments.record:

@@ -19,6 +19,8 @@ ROWS = (
     "raw commit, durable",
     "rejected start, Python",
     "sandtrail serve to ready",
+    "| sandtrail crun -> running | ",
+    "| lives per second, at once | 1 | 2 |",
     "1 at once: sandtrail crun -> running, to crun run",
 )
 
@@ -29,7 +31,7 @@ ROWS = (
 )
 def test_a_quick_run_prints_every_figure() -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.bench_start", "--quick"],
+        [sys.executable, "-m", "benchmarks.bench_start", "--quick", "--markdown"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
