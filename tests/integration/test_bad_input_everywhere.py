@@ -159,6 +159,12 @@ def test_an_unknown_id_is_answered_with_one_that_is_there(
     assert (done.exit_code, f"did you mean '{right}'?" in done.stderr) == (5, True), done.stderr
 
 
+def test_a_name_that_several_containers_have(whole: Path) -> None:
+    done = call("inspect", "web", "--log", str(whole))
+    assert done.exit_code == 2
+    assert "'web' can be lenient/web or strict/web or blind/web: write one" in one_line(done)
+
+
 @pytest.mark.parametrize("name", [each for each in READERS if each not in SILENT])
 def test_whoever_reads_has_had_enough(whole: Path, name: str) -> None:
     args = [each.replace("web", "lenient") for each in READERS[name]]

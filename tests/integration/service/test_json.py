@@ -52,6 +52,7 @@ async def test_every_command_of_the_service(service: Service, rootfs: Path) -> N
     )
     assert told_by(service, "inspect", "web")["item"]["phase"] == "started"
     assert told_by(service, "inspect", "web/job")["item"]["status"] == "running"
+    assert told_by(service, "inspect", "job") == told_by(service, "inspect", "web/job")
     assert "sleep" in {each["cmd"] for each in told_by(service, "top", "web")["items"]}
     assert told_by(service, "stats", "web/job")["event"]["id"] == "job"
     assert told_by(service, "pause", "web")["sandbox"] == "web"
