@@ -21,6 +21,7 @@ from manager.domain.state import ABSENT, Sandbox
 from manager.schema.node_events import decode_node_event
 from manager.schema.node_fold import STREAM_PREFIX, UNKNOWN, NodeFold, decode_record
 from manager.schema.node_snapshot import node_snapshots, open_fold, recall
+from manager.schema.state_check import StateWatch
 from replay.decisions import (
     LOOK_AHEAD_EVENTS,
     Ahead,
@@ -78,9 +79,14 @@ class Redecision(Struct, frozen=True, kw_only=True):
     fields: tuple[Difference, ...] = ()
 
 
-def check(trail: Trail, window: Window) -> AsyncIterator[Redecision]:
-    """Take every decision of a window again, as it was; see :func:`redecide`."""
-    return redecide(trail, window)
+def check(
+    trail: Trail, window: Window, watch: StateWatch | None = None
+) -> AsyncIterator[Redecision]:
+    """Take every decision of a window again, as it was; see :func:`redecide`.
+
+    ``watch`` compares the states on the way; :meth:`StateWatch.found` has what came of it.
+    """
+    return _Walk(trail, AS_RECORDED, watch=watch).over(window)
 
 
 async def whatif(
@@ -119,7 +125,7 @@ def redecide(
         EventStoreError: The log cannot be read.
         EventFormatError: An event is of a newer program, or damaged; the text names it.
     """
-    return _Walk(trail, settings, cascade=cascade, narrow=False).over(window)
+    return _Walk(trail, settings, cascade=cascade).over(window)
 
 
 class _Walk:
@@ -130,11 +136,20 @@ class _Walk:
     reach, and folds only the sandboxes of which it needs the state.
     """
 
-    def __init__(self, trail: Trail, settings: Settings, *, cascade: bool, narrow: bool) -> None:
+    def __init__(
+        self,
+        trail: Trail,
+        settings: Settings,
+        *,
+        cascade: bool = False,
+        narrow: bool = False,
+        watch: StateWatch | None = None,
+    ) -> None:
         self._trail = trail
         self._settings = settings
         self._cascade = cascade
         self._narrow = narrow
+        self._watch = watch or StateWatch()
         self._reach = Reach(settings)
         self._facts = FactReader(trail.log)
         self._marks = MarksAgain()
@@ -146,12 +161,13 @@ class _Walk:
         if not window.count:
             return
         await self._begin(window.first - 1)
+        await self._watch.begin(self._fold, window.last)
         until = window.last + LOOK_AHEAD_EVENTS
         ahead = Ahead(self._trail.log.read(after=window.first - 1, until=until))
         before = await self._trail.record(window.first - 1)
         while await ahead.fill() and ahead.first.position <= window.last:
             if before is not None and appended_together(ahead.first, before):
-                self._pass_over(ahead)
+                await self._pass_over(ahead)
                 continue
             before = None
             found = await self._take(ahead)
@@ -174,25 +190,30 @@ class _Walk:
             data = payload(record)
             origin = origin_of(record.type, data)
             if origin != "unclear" and self._reach.leaves(record.type, data):
-                records = self._pass_over(ahead)
+                records = await self._pass_over(ahead)
                 return _standing(records, data) if origin == "client" else None
         return await self._take_of_sandbox(ahead, record)
 
-    def _pass_over(self, ahead: Ahead) -> Sequence[RecordedEvent]:
+    async def _pass_over(self, ahead: Ahead) -> Sequence[RecordedEvent]:
         """Take what was appended together, and fold it if the state is needed."""
         records = ahead.peek(ahead.together())
         sandbox_id = sandbox_of(records[0])
         if not self._narrow or self._fold.known(sandbox_id) is not UNKNOWN:
             for record in records:
-                self._fold.apply(record)
+                await self._apply(record)
         ahead.drop(len(records))
         return records
+
+    async def _apply(self, record: RecordedEvent, event: Event | None = None) -> None:
+        self._fold.apply(record, event)
+        if record.position >= self._watch.due:
+            await self._watch.compare()
 
     async def _take_of_node(self, ahead: Ahead, record: RecordedEvent) -> Redecision | None:
         ahead.drop(1)
         self._facts.learn(record)
         event = decode_node_event(record.type, record.data)
-        self._fold.apply(record)
+        await self._apply(record)
         if isinstance(event, MarkAdded | MarkRejected):
             return self._mark(record, event)
         if not isinstance(event, e.SandboxCreateRejected):
@@ -222,7 +243,7 @@ class _Walk:
         before = self._fold.known(sandbox_id).state
         decision = await next_decision(ahead, self._facts, before, sandbox_id)
         for record, event in zip(decision.records, decision.events, strict=True):
-            self._fold.apply(record, event)
+            await self._apply(record, event)
         ahead.drop(len(decision.records))
         return self._judge(decision, before)
 

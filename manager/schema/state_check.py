@@ -96,17 +96,15 @@ async def verify_states(
     Cancellation: safe.
     """
     fold = await open_fold(log, snapshots if first > 1 else None, until=first - 1)
-    positions = [] if snapshots is None else await anyio.to_thread.run_sync(snapshots.positions)
     until = await log.head() if last is None else last
-    ahead = _SealsAhead(sealed, range(fold.position + 1, until + 1), every)
-    walk = _Walk(fold, snapshots, positions, ahead)
-    await walk.begin()
+    watch = StateWatch(snapshots, sealed, every=every)
+    await watch.begin(fold, until)
     async for record in log.read(after=fold.position, until=until):
         await recall(fold, log, record)
         fold.apply(record)
-        if record.position >= walk.due:
-            await walk.compare()
-    return walk.found(whole=last is None)
+        if record.position >= watch.due:
+            await watch.compare()
+    return watch.found(whole=last is None)
 
 
 async def state_seals(path: Path) -> AsyncIterator[StateSeal]:
@@ -162,23 +160,32 @@ class _SealsAhead:
         return spare
 
 
-class _Walk:
-    """A fold that goes on, and what it is compared with next.
+class StateWatch:
+    """Compares a fold that somebody goes on with, event by event, with what was kept of its states.
 
-    ``due`` is the next position at which there is something to compare with.
+    Args:
+        snapshots: Those beside the log, if they are to be looked at.
+        sealed: As of :func:`state_seals`, by position.
+        every: As of :func:`verify_states`.
+
+    Attributes:
+        due: The next position at which there is something to compare with.
     """
 
     def __init__(
         self,
-        fold: NodeFold,
-        snapshots: SnapshotFiles | None,
-        positions: Sequence[int],
-        ahead: _SealsAhead,
+        snapshots: SnapshotFiles | None = None,
+        sealed: AsyncIterator[StateSeal] | None = None,
+        *,
+        every: int = 1,
     ) -> None:
-        self._fold = fold
         self._files = snapshots
-        self._positions = sorted(each for each in positions if each > fold.position)
-        self._ahead = ahead
+        self._sealed = sealed
+        self._every = every
+        self._fold = NodeFold()
+        self._positions: Sequence[int] = ()
+        self._beyond: Sequence[int] = ()
+        self._ahead = _SealsAhead(None, range(0), every)
         self._next: StateSeal | None = None
         self._digests = StateDigests()
         self._snapshots: list[SnapshotFinding] = []
@@ -186,27 +193,42 @@ class _Walk:
         self._findings: list[SealFinding] = []
         self.due = POSITION_NEVER
 
-    async def begin(self) -> None:
-        """Look for what comes first."""
+    async def begin(self, fold: NodeFold, until: int) -> None:
+        """Look for what comes first.
+
+        Args:
+            fold: It is watched from here on: :meth:`compare` whenever it comes to ``due``.
+            until: The last position at which states are compared.
+
+        Raises:
+            EventStoreError: The log cannot be read.
+            NoteRejected: As of :func:`state_seals`.
+        """
+        found = [] if self._files is None else await anyio.to_thread.run_sync(self._files.positions)
+        self._fold = fold
+        self._positions = sorted(each for each in found if fold.position < each <= until)
+        self._beyond = sorted(each for each in found if each > until)
+        self._ahead = _SealsAhead(self._sealed, range(fold.position + 1, until + 1), self._every)
         self._next = await self._ahead.next()
         self._set_due()
 
     async def compare(self) -> None:
-        """Compare the fold with what there is of its position."""
+        """Compare the fold with what there is of its position; raises as :meth:`begin`."""
         position = self._fold.position
         if self._positions and self._positions[0] == position:
-            await self._compare_snapshot(self._positions.pop(0))
+            await self._compare_snapshot(position)
+            self._positions = self._positions[1:]
         while self._next is not None and self._next.position <= position:
             self._compare_seal(self._next)
             self._next = await self._ahead.next()
         self._set_due()
 
     def found(self, *, whole: bool) -> StatesFound:
-        """What came of it; ``whole`` if nothing of the log is left."""
+        """What came of it; ``whole`` if the log ends where the last comparison was to be."""
         end = self._fold.position
         beyond = [
             SnapshotFinding(position=each, problem=f"the log ends at position {end}")
-            for each in self._positions
+            for each in self._beyond
             if whole
         ]
         return StatesFound(

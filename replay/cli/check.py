@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from manager.schema.node_snapshot import node_snapshots
-from manager.schema.state_check import SealFinding, StatesFound, state_seals, verify_states
+from manager.schema.state_check import SealFinding, StatesFound, StateWatch, state_seals
 from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_NO, EXIT_USAGE, fail
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import WHEN, log_option, root_option
@@ -101,18 +101,12 @@ class _Asked:
         async with Trail.open(self._path) as trail:
             window = await trail.window(self._since, self._until)
             with progress("deciding again") as told:
-                async for each in check(trail, window):
+                watch = StateWatch(node_snapshots(self._path.parent), state_seals(self._path))
+                async for each in check(trail, window, watch):
                     self._take(each)
                     if told is not None:
                         told(each.position - window.first + 1, window.count)
-            states = await verify_states(
-                trail.log,
-                node_snapshots(self._path.parent),
-                state_seals(self._path),
-                first=window.first,
-                last=window.last,
-            )
-            return window, states
+            return window, watch.found(whole=False)
 
     def _take(self, each: Redecision) -> None:
         self.counts[each.verdict] += 1
