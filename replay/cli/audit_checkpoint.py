@@ -8,7 +8,14 @@ from typing import Any
 import click
 from msgspec import to_builtins
 
-from eventstore import Checkpoint, Note, load_signer, newest_note, read_checkpoint
+from eventstore import (
+    Checkpoint,
+    Note,
+    NoteRejected,
+    load_signer,
+    newest_note,
+    read_checkpoint,
+)
 from manager.schema.state_seal import StateSeal
 from manager.terminal.ending import EXIT_INCONCLUSIVE, fail
 from manager.terminal.output import json_option, print_json
@@ -80,12 +87,15 @@ def witnessed(note: str, command: str) -> str:
     if not program:
         raise click.BadParameter("is empty", param_hint="--witness")
     name = printable(program[0])
-    done = subprocess.run(program, input=note, stdout=subprocess.PIPE, text=True, check=False)
+    asked = note.encode()
+    done = subprocess.run(program, input=asked, stdout=subprocess.PIPE, check=False)
     if done.returncode:
         fail(f"the witness did not sign: {name} exited with {done.returncode}",
              EXIT_INCONCLUSIVE)  # fmt: skip
-    lines = done.stdout.removeprefix(note)  # some answer with the whole note
-    whole = Note.parse(note + lines)
+    lines = done.stdout.removeprefix(asked)  # some answer with the whole note
+    whole = Note.parse(asked + lines)
+    if whole.text != Note.parse(note).text:
+        raise NoteRejected(f"{name} answered with another note")
     if whole.encode() == note:
         fail(f"the witness did not sign: {name} answered with nothing", EXIT_INCONCLUSIVE)
     return whole.encode()

@@ -4,8 +4,7 @@ import json
 import shutil
 import sqlite3
 import zipfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import anyio
 import pytest
 
 from eventstore import ANY, NewEvent, SealPolicy, load_signer, open_log, verify_log_stretch
+from tests.integration.damaged_logs import unlocked
 from tests.integration.test_demo import call
 
 END = "2026-02-14T12:00:00Z"
@@ -31,19 +31,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def log(made: Path, tmp_path: Path) -> Path:
     """A copy, to be changed."""
     return Path(shutil.copy(made, tmp_path / "copy.db"))
-
-
-@contextmanager
-def unlocked(path: Path) -> Iterator[sqlite3.Connection]:
-    """A log without the triggers that guard it."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
-        guards = raw.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
-        found = guards.fetchall()
-        for name, _ in found:
-            raw.execute(f"DROP TRIGGER {name}")
-        yield raw
-        for _, sql in found:
-            raw.execute(sql)
 
 
 def verified(log: Path, key: Path, *args: str | Path, code: int = 0) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eventstore import Note, Witness, load_signer, load_verifier, open_checkpoint
-from tests.integration.test_audit_verify_parts import unlocked
+from tests.integration.damaged_logs import unlocked
 from tests.integration.test_demo import call
 
 END = "2026-02-14T12:00:00Z"
@@ -107,6 +107,8 @@ def test_signatures_that_do_not_count(made: Path, tmp_path: Path, witness: str) 
         ("false", 4, "the witness did not sign: false exited with 1"),
         ("true", 4, "true answered with nothing"),
         ("echo hello", 4, "is not a signature line"),
+        ("printf '\\n\N{EM DASH} other Zm9vYmFyMTIz\\n'", 4, "printf answered with another note"),
+        ("printf '\\377'", 4, "is UTF-8, this is not"),
         ("/no/such/program", 5, "No such file"),
         ("", 2, "is empty"),
         ("sign 'it", 2, "No closing quotation"),

@@ -3,11 +3,9 @@
 import json
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from manager.cli import cli
+from tests.integration.damaged_logs import unlocked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 END = "2026-02-14T12:00:00Z"
@@ -186,19 +185,11 @@ def test_the_evidence(ask: Ask, made: Path, tmp_path: Path) -> None:
     assert "1 sealed states are those of the fold" in whole
     bad = tmp_path / "bad.db"
     shutil.copy(made, bad)
-    with closing(sqlite3.connect(bad)) as raw:
-        guards = raw.execute(
-            "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
-        ).fetchall()
-        for name, _ in guards:
-            raw.execute(f"DROP TRIGGER {name}")
+    with unlocked(bad) as raw:
         raw.execute(
             "UPDATE event_record SET data = replace(data, 'enforces', 'enforced') "
             "WHERE data LIKE '%enforces%'"
         )
-        for _, sql in guards:
-            raw.execute(sql)
-        raw.commit()
     broken = call("audit", "verify", "--log", bad, "--key", key, "--no-memory", code=3).stdout
     changed = told(ask("mark", "ls", "--json"))["items"][0]["position"]
     assert f"BROKEN at #{changed}" in broken

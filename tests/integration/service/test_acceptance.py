@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from eventstore import ANY, NewEvent, SealPolicy, load_signer, open_log
 from manager import CallRefused
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
+from tests.integration.damaged_logs import unlocked
 from tests.integration.service.conftest import Donor, Service, sh
 
 pytestmark = [pytest.mark.runtime, pytest.mark.timeout(400)]
@@ -397,7 +398,8 @@ def step_10_tampering(audit: Auditor, log: Path, tmp_path: Path) -> None:
     assert "FAIL" in shorter
     # Yesterday's file, put back in the place of today's.
     place = tmp_path / "place.db"
-    with unlocked(log, copy=place) as raw:
+    shutil.copy(log, place)
+    with unlocked(place) as raw:
         cut(raw)
     yesterday = place.read_bytes()
     shutil.copy(log, place)
@@ -409,21 +411,6 @@ def step_10_tampering(audit: Auditor, log: Path, tmp_path: Path) -> None:
 
 def line_of(layer: str, shown: str) -> str:
     return next(line for line in shown.splitlines() if line.startswith(f"{layer} "))
-
-
-@contextlib.contextmanager
-def unlocked(path: Path, copy: Path | None = None) -> Iterator[sqlite3.Connection]:
-    """A log as somebody with a hex editor sees it: without the triggers that guard it."""
-    if copy is not None:
-        path = Path(shutil.copy(path, copy))
-    raw = sqlite3.connect(path, isolation_level=None)
-    guards = raw.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
-    for name, _ in guards:
-        raw.execute(f"DROP TRIGGER {name}")
-    yield raw
-    for _, sql in guards:
-        raw.execute(sql)
-    raw.close()
 
 
 async def step_10_the_key_is_stolen(audit: Auditor, log: Path, tmp_path: Path) -> None:
