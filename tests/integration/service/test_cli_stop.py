@@ -30,7 +30,7 @@ async def test_who_obeys_ends_by_itself_and_is_left_in_peace_then(
     service: Service, donor: Donor
 ) -> None:
     await running(service, donor, POLITE)
-    told = json.loads(cli(service, "stop", "web", "--json").stdout)
+    told = json.loads(cli(service, "stop", "web", "-t", "50s", "--json").stdout)
     assert (told["killed"], told["exit"]) == (False, {"type": "exited", "code": 5})
     before = len(cli(service, "log", "--json").stdout.splitlines())
     again = cli(service, "stop", "web")
