@@ -19,6 +19,8 @@ from manager.urpc.unix_address import UnixListener
 
 NODE_SOCKET: Final = "control.sock"
 SANDBOXES: Final = "sandboxes"
+BIND_RETRY_S: Final = 1.0
+"""Pause before a sandbox's socket that could not be made, on a full disk say, is tried again."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class ControlServer:
         self._load = load
         self._servers: dict[str, UrpcServer] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._stopping = False
 
     async def serve(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
@@ -71,7 +74,8 @@ class ControlServer:
         """Serve until :meth:`stop`; returns when the calls under way are answered.
 
         Raises:
-            OSError: A socket cannot be bound.
+            OSError: The node's socket cannot be bound. That of a sandbox, which is on record
+                whether it can be reached or not, is tried until it can.
 
         Cancellation: calls under way end without an answer; what they asked for is on record.
         """
@@ -89,6 +93,7 @@ class ControlServer:
 
         Who waits for a container need not be answered for that: the next service will.
         """
+        self._stopping = True
         for server in self._servers.values():
             server.stop(answer_waits=False)
 
@@ -101,11 +106,25 @@ class ControlServer:
     async def _open(self, sandbox_id: str) -> None:
         if self._tasks is None:
             raise AssertionError("sockets are opened while the server serves")
-        path = sandbox_socket(self._state, sandbox_id)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            listener = self._bind(sandbox_id)
+        except OSError as error:
+            logger.warning("socket.not_bound sandbox=%s reason=%s", sandbox_id, error.strerror)
+            self._tasks.start_soon(self._open_later, sandbox_id)
+            return
         server = UrpcServer(sandbox_methods(self.calls, sandbox_id).dispatch, load=self._load)
         self._servers[sandbox_id] = server
-        await self._tasks.start(server.serve, UnixListener.bind(path))
+        await self._tasks.start(server.serve, listener)
+
+    def _bind(self, sandbox_id: str) -> UnixListener:
+        path = sandbox_socket(self._state, sandbox_id)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return UnixListener.bind(path)
+
+    async def _open_later(self, sandbox_id: str) -> None:
+        await anyio.sleep(BIND_RETRY_S)
+        if sandbox_id in self._node.registry.all() and not self._stopping:
+            await self._open(sandbox_id)
 
     def _close(self, sandbox_id: str) -> None:
         server = self._servers.pop(sandbox_id, None)

@@ -110,10 +110,14 @@ class RunscRoot:
             path = self._path(sandbox_id, container.cid, "state")
             if self._told.get(path) == container.status:
                 continue
-            self._told[path] = container.status
             spec = await self._spec(container)
             content = state_of(container, sandbox_id, root.launched.pid, spec, self._directory)
-            self._write(path, content)
+            try:
+                self._write(path, content)
+            except OSError as error:  # a full disk, say: with its next event it is tried again
+                logger.warning("runsc_root.not_written path=%s reason=%s", path, error.strerror)
+            else:
+                self._told[path] = container.status
 
     async def _listen(self, sandbox_id: str, tasks: anyio.abc.TaskGroup) -> None:
         try:

@@ -13,7 +13,14 @@ import pytest
 from msgspec.structs import replace
 
 from manager import CallRefused, Layer
-from tests.integration.service.conftest import Donor, Service, pipe, sh, wait_for_end
+from tests.integration.service.conftest import (
+    Donor,
+    Service,
+    know_engines,
+    pipe,
+    sh,
+    wait_for_end,
+)
 
 pytestmark = pytest.mark.runtime
 
@@ -236,3 +243,41 @@ async def test_a_setting_of_the_kernel_is_not_a_containers(service: Service, don
     spec = _with_linux(sysctl={name: before})
     with pytest.raises(CallRefused, match=name):
         await sandbox.start_subcontainer("c", spec, donor.donation())
+
+
+async def test_a_socket_that_cannot_be_made_is_made_later(service: Service, donor: Donor) -> None:
+    place = service.root / "sandboxes"
+    place.rmdir()
+    place.touch()  # as if the disk took no directory
+    sandbox = await service.client.create_sandbox("sb", sh("exit 3"), donor.donation())
+    assert [each["ID"] for each in await service.client.sandboxes()] == ["sb"]
+    place.unlink()
+    with anyio.fail_after(30):
+        while not (place / "sb" / "control.sock").exists():
+            await anyio.sleep(0.05)
+    await sandbox.start_root()
+    assert (await sandbox.wait()).code == 3
+
+
+async def test_a_runsc_root_that_takes_no_file_costs_no_service(
+    probed: Path, donor: Donor, tmp_path: Path
+) -> None:
+    root, files = tmp_path / "state", tmp_path / "runsc"
+    know_engines(root, probed)
+    service = Service(root)
+    service.options = ("--runsc-root", str(files))
+    service.start()
+    files.rmdir()
+    files.touch()  # as if the disk took no file
+    sandbox = await service.client.create_sandbox("sb", sh("exit 3"), donor.donation())
+    await sandbox.start_root()
+    assert (await sandbox.wait()).code == 3
+    await sandbox.delete()
+    files.unlink()
+    files.mkdir()
+    again = await service.client.create_sandbox("again", sh("sleep 600"), donor.donation())
+    await again.start_root()
+    with anyio.fail_after(30):
+        while not [*files.iterdir()]:
+            await anyio.sleep(0.05)
+    await service.end()
