@@ -7,6 +7,7 @@ again and asked. As root; what is not installed is left out. Usage::
     python -m benchmarks.compare_kills
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -42,6 +43,17 @@ def told(command: list[str], *, timeout: float = PATIENCE_S) -> str:
     except subprocess.TimeoutExpired:
         return ""
     return done.stdout + done.stderr
+
+
+def workers(directory: Path, processes: Path = Path("/proc")) -> list[int]:
+    """Pids of the workers of a service; of whatever else runs, some ends while it is looked at."""
+    found = []
+    for entry in processes.iterdir():
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"manager.worker" in command and any(bytes(directory) in each for each in command):
+                found.append(int(entry.name))
+    return found
 
 
 def kill(pid: int) -> None:
@@ -106,12 +118,8 @@ class Sandtrail(Contender):
 
     @override
     def kill_holder(self) -> None:
-        mark = str(self.directory)
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                command = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"manager.worker" in command and any(mark.encode() in each for each in command):
-                    kill(int(entry.name))
+        for pid in workers(self.directory):
+            kill(pid)
 
     @override
     def ask(self) -> str:

@@ -1,0 +1,18 @@
+"""Whom the comparison with other container managers kills."""
+
+from pathlib import Path
+
+from benchmarks.compare_kills import workers
+
+
+def test_a_process_that_ends_meanwhile_is_nobody(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    for pid, command in (
+        ("7", b"python\0-m\0manager.worker\0--state\0" + bytes(state)),
+        ("8", b"python\0-m\0manager.worker\0--state\0/elsewhere"),
+        ("9", b"sleep\0" + bytes(state)),
+    ):
+        (tmp_path / pid).mkdir()
+        (tmp_path / pid / "cmdline").write_bytes(command)
+    (tmp_path / "10").mkdir()
+    assert workers(state, tmp_path) == [7]
