@@ -165,6 +165,8 @@ class _Walk:
         until = window.last + LOOK_AHEAD_EVENTS
         ahead = Ahead(self._trail.log.read(after=window.first - 1, until=until))
         before = await self._trail.record(window.first - 1)
+        if before is not None and not before.stream.startswith(STREAM_PREFIX):
+            before = None  # each of the node's events was decided alone
         while await ahead.fill() and ahead.first.position <= window.last:
             if before is not None and appended_together(ahead.first, before):
                 await self._pass_over(ahead)

@@ -200,6 +200,8 @@ def test_a_log_that_is_being_written_by_somebody_else(path: Path, user: int, mou
             writer.stdin.write(f"{number}\n")
             writer.stdin.flush()
             assert writer.stdout.readline()
+        # It would checkpoint when it has been idle for a second: what lies there is the reader's.
+        os.kill(writer.pid, signal.SIGSTOP)
         before = beside(path)
 
         inside = ("unshare", "-m", "sh", "-c", READ_ONLY, "sh", path.parent) if mount else ()

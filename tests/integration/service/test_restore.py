@@ -19,7 +19,7 @@ from manager import CallRefused, Donation, Layer
 from manager.adapters.client import SandboxClient
 from manager.domain.checkpoint import COMPRESSIONS, FLATE
 from manager.domain.exit_status import Exited, Signaled
-from manager.schema.image import Image, read_image
+from manager.schema.image import HEADER_BYTES, Image, read_image
 from tests.integration.service.conftest import Donor, Service, pipe, read_all, sh
 from tests.integration.service.saving import (
     COUNTER,
@@ -40,6 +40,9 @@ from tests.integration.service.test_cli import cli
 pytestmark = pytest.mark.runtime
 DAMAGES = int(os.environ.get("SANDTRAIL_DAMAGES", "1"))
 """How many bytes of the engine's files are turned over, and how often it is cut, at random."""
+EVERY_OFFSET = "SANDTRAIL_EVERY_OFFSET" in os.environ
+"""Whether each byte before the engine's files is turned over, and it is cut at each, which takes
+minutes."""
 
 WAITS_SECONDS = 10
 """So long gVisor's own tests wait for whoever waits for a checkpoint or a restore; here that is
@@ -395,14 +398,15 @@ async def test_damaged_images_restore_nothing(
     for _ in range(DAMAGES):
         file, begin = dice.choice([each for each in files.items() if each[0].room > 1])
         middles.append(begin + dice.randrange(file.room - 1))
-    for number, at in enumerate([0, 20, 40, 4100, *middles]):
+    told = range(HEADER_BYTES + len(found.body) if EVERY_OFFSET else 0)
+    for number, at in enumerate([0, 20, 40, 4100, *told, *middles]):
         damaged = bytearray(whole)
         damaged[at] ^= 0xFF
         image.write_bytes(damaged)
         text = "failed to load kernel: the image is damaged" if at in middles else ""
         await _fails(service, donor, image, f"flipped{number}", text)
     cuts = [dice.randrange(len(whole) - 4096) for _ in range(DAMAGES)]
-    for number, length in enumerate([0, 10, 63, 4096, 4500, len(whole) - 4097, *cuts]):
+    for number, length in enumerate([0, 10, 63, 4096, 4500, len(whole) - 4097, *told, *cuts]):
         image.write_bytes(whole[:length])
         await _fails(service, donor, image, f"cut{number}")
     assert await service.client.sandboxes() == []
