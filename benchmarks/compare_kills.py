@@ -45,13 +45,13 @@ def told(command: list[str], *, timeout: float = PATIENCE_S) -> str:
     return done.stdout + done.stderr
 
 
-def workers(directory: Path, processes: Path = Path("/proc")) -> list[int]:
-    """Pids of the workers of a service; of whatever else runs, some ends while it is looked at."""
+def processes_of(directory: Path, program: str, proc: Path = Path("/proc")) -> list[int]:
+    """Pids of a service's processes; of whatever else runs, some ends while it is looked at."""
     found = []
-    for entry in processes.iterdir():
+    for entry in proc.iterdir():
         with contextlib.suppress(OSError):
-            command = (entry / "cmdline").read_bytes().split(b"\0")
-            if b"manager.worker" in command and any(bytes(directory) in each for each in command):
+            command = (entry / "cmdline").read_bytes()
+            if program.encode() in command and bytes(directory) in command:
                 found.append(int(entry.name))
     return found
 
@@ -118,7 +118,7 @@ class Sandtrail(Contender):
 
     @override
     def kill_holder(self) -> None:
-        for pid in workers(self.directory):
+        for pid in processes_of(self.directory, "manager.worker"):
             kill(pid)
 
     @override
@@ -207,11 +207,8 @@ class Containerd(Contender):
 
     @override
     def kill_holder(self) -> None:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                command = (entry / "cmdline").read_bytes()
-                if b"containerd-shim" in command and str(self.directory).encode() in command:
-                    kill(int(entry.name))
+        for pid in processes_of(self.directory, "containerd-shim"):
+            kill(pid)
 
     @override
     def ask(self) -> str:

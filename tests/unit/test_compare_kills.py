@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.compare_kills import workers
+from benchmarks.compare_kills import processes_of
 
 
 def test_a_process_that_ends_meanwhile_is_nobody(tmp_path: Path) -> None:
@@ -15,4 +15,4 @@ def test_a_process_that_ends_meanwhile_is_nobody(tmp_path: Path) -> None:
         (tmp_path / pid).mkdir()
         (tmp_path / pid / "cmdline").write_bytes(command)
     (tmp_path / "10").mkdir()
-    assert workers(state, tmp_path) == [7]
+    assert processes_of(state, "manager.worker", tmp_path) == [7]
