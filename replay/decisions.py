@@ -84,13 +84,15 @@ class Ahead:
         """The next record."""
         return self._buffer[self._begin]
 
-    def together(self) -> int:
-        """How many records were appended with the next one, as far as anybody can tell."""
-        buffer, first = self._buffer, self.first
-        end = self._begin + 1
-        while end < len(buffer) and appended_together(buffer[end], first):
+    def take_together(self) -> list[RecordedEvent]:
+        """The next record and what was appended with it, as far as anybody can tell, dealt with."""
+        buffer, begin = self._buffer, self._begin
+        end = begin + 1
+        while end < len(buffer) and appended_together(buffer[end], buffer[begin]):
             end += 1
-        return end - self._begin
+        records = buffer[begin:end]
+        self.drop(end - begin)
+        return records
 
     def peek(self, count: int) -> list[RecordedEvent]:
         """The next records, up to ``count``, as far as they are of one stream."""
@@ -126,10 +128,10 @@ class Ahead:
 def appended_together(record: RecordedEvent, other: RecordedEvent) -> bool:
     """Whether two neighbours in the log were appended at once, as far as anybody can tell."""
     return (
-        record.recorded_at_ns == other.recorded_at_ns
+        record.stream == other.stream
+        and record.recorded_at_ns == other.recorded_at_ns
         and record.correlation_id == other.correlation_id
         and record.causation == other.causation
-        and record.stream == other.stream
     )
 
 

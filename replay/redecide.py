@@ -33,7 +33,7 @@ from replay.decisions import (
 )
 from replay.difference import Difference, differences
 from replay.facts import FactMissing, FactReader
-from replay.reach import Reach, origin_of
+from replay.reach import REPORTED, Reach, origin_of
 from replay.redecide_marks import MarksAgain
 from replay.rule_place import place_of
 from replay.selection import container_of, payload, sandbox_of
@@ -188,6 +188,9 @@ class _Walk:
         record = ahead.first
         if not record.stream.startswith(STREAM_PREFIX):
             return await self._take_of_node(ahead, record)
+        if self._narrow and record.type in REPORTED:
+            await self._pass_over(ahead)
+            return None
         if self._narrow:
             data = payload(record)
             origin = origin_of(record.type, data)
@@ -198,12 +201,11 @@ class _Walk:
 
     async def _pass_over(self, ahead: Ahead) -> Sequence[RecordedEvent]:
         """Take what was appended together, and fold it if the state is needed."""
-        records = ahead.peek(ahead.together())
+        records = ahead.take_together()
         sandbox_id = sandbox_of(records[0])
         if not self._narrow or self._fold.known(sandbox_id) is not UNKNOWN:
             for record in records:
                 await self._apply(record)
-        ahead.drop(len(records))
         return records
 
     async def _apply(self, record: RecordedEvent, event: Event | None = None) -> None:
