@@ -18,6 +18,7 @@ from manager.adapters.descriptors import KernelDescriptors
 from manager.adapters.identity import RandomIds, boot_id, load_env_key
 from manager.adapters.methods import Methods, node_methods, sandbox_methods
 from manager.adapters.runsc_root import RunscRoot
+from manager.adapters.state_directory import prepare_state_directory
 from manager.adapters.transport import EmbeddedTransport
 from manager.adapters.worker_client import WorkerProcess
 from manager.application.calls import Calls
@@ -48,6 +49,7 @@ class Manager:
             engine: ``crun``, ``runc``, ``runsc``, ``bwrap``, or ``auto`` for the first that works.
 
         Raises:
+            StateDirectoryUnsafe: Others can write to this directory.
             LogLocked: Another manager has this directory; its pid is in the text.
             WorkerGone: No worker can be started; the text says why.
             NoEngine: The engine does not work here; see ``sandtrail doctor``.
@@ -120,7 +122,7 @@ def _raise_open_files() -> int:
 
 @asynccontextmanager
 async def _node(service: Service, worker: int | None = None) -> AsyncIterator[Node]:
-    root = _state_directory(service.root)
+    root = prepare_state_directory(service.root)
     workers = WorkerProcess(root, service.engine_paths, worker)
     started = ManagerStarted(
         version=__version__,
@@ -156,12 +158,6 @@ async def _node(service: Service, worker: int | None = None) -> AsyncIterator[No
         ) as node:
             states.follow(node.registry)
             yield node
-
-
-def _state_directory(root: Path) -> Path:
-    """Make the state directory, for this user alone, and give its true path."""
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return root.resolve()
 
 
 def describe_service(node: Node, root: Path) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from manager.adapters.state_directory import prepare_state_directory
+from manager.application.errors import StateDirectoryUnsafe
 from manager.urpc.unix_address import connect_unix
 
 WORKER_SOCKET: Final = "worker.sock"
@@ -28,9 +30,8 @@ def start_worker_if_none(state: Path, engine_paths: Mapping[str, Path]) -> int |
     Returns:
         `None` if one listens, or none can be started: whoever needs it finds out why.
     """
-    with contextlib.suppress(OSError):
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state = state.resolve()
+    with contextlib.suppress(OSError, StateDirectoryUnsafe):
+        state = prepare_state_directory(state)
         try:
             connect_unix(state / WORKER_SOCKET).close()
         except OSError:

@@ -6,11 +6,13 @@
     ├── CallRefused(text)      the rules, the engine or the kernel said no; the log says it too
     ├── NotRecorded(text)      the log could not take the event; nothing was done, try again
     ├── NoEngine(problems)     no engine works on this machine: install one, see `sandtrail doctor`
+    ├── StateDirectoryUnsafe   others can write to the state directory: repair it, as the text says
     ├── WorkerGone             the worker process is not there; it is being started again
     └── ServiceUnavailable     no service answers on the socket: start it, or try again
 """
 
 from collections.abc import Sequence
+from pathlib import PurePath
 
 
 class ManagerError(Exception):
@@ -37,6 +39,13 @@ class NoEngine(ManagerError):  # noqa: N818 - likewise
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("no engine works on this machine: " + "; ".join(problems))
+
+
+class StateDirectoryUnsafe(ManagerError):  # noqa: N818 - likewise
+    """The state directory is not this user's alone; ``problem`` says why, and what to do."""
+
+    def __init__(self, path: PurePath, problem: str) -> None:
+        super().__init__(f"state directory {path} {problem}")
 
 
 class WorkerGone(ManagerError):  # noqa: N818 - likewise

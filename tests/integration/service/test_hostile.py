@@ -281,3 +281,27 @@ async def test_a_runsc_root_that_takes_no_file_costs_no_service(
         while not [*files.iterdir()]:
             await anyio.sleep(0.05)
     await service.end()
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "problem"),
+    [
+        (0o777, 0, "can be written by others (mode 0777): chmod 700"),
+        (0o770, 0, "can be written by others (mode 0770): chmod 700"),
+        (0o700, NOBODY, f"belongs to user {NOBODY}: choose another, or chown"),
+    ],
+)
+def test_a_state_directory_of_others_is_refused(
+    tmp_path: Path, mode: int, owner: int, problem: str
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a directory away")
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(mode)
+    os.chown(state, owner, owner)
+    command = [sys.executable, "-m", "manager.cli", "serve", "--root", str(state)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert problem in ended.stderr
+    assert list(state.iterdir()) == []
