@@ -19,7 +19,7 @@ from manager import CallRefused, Donation, Layer
 from manager.adapters.client import SandboxClient
 from manager.domain.checkpoint import COMPRESSIONS, FLATE
 from manager.domain.exit_status import Exited, Signaled
-from manager.schema.image import HEADER_BYTES, Image, read_image
+from manager.schema.image import ALIGNMENT_BYTES, HEADER_BYTES, Image, read_image
 from tests.integration.service.conftest import Donor, Service, pipe, read_all, sh
 from tests.integration.service.saving import (
     COUNTER,
@@ -398,7 +398,8 @@ async def test_damaged_images_restore_nothing(
     for _ in range(DAMAGES):
         file, begin = dice.choice([each for each in files.items() if each[0].room > 1])
         middles.append(begin + dice.randrange(file.room - 1))
-    told = range(HEADER_BYTES + len(found.body) if EVERY_OFFSET else 0)
+    told = [*range(HEADER_BYTES), *range(ALIGNMENT_BYTES, ALIGNMENT_BYTES + len(found.body))]
+    told = told if EVERY_OFFSET else []
     for number, at in enumerate([0, 20, 40, 4100, *told, *middles]):
         damaged = bytearray(whole)
         damaged[at] ^= 0xFF
