@@ -73,7 +73,7 @@ class Machine:
         self.forgotten: set[str] = set()
         """What a reboot, or a worker without its directory, knows nothing about."""
         self.cut_short: set[str] = set()
-        """Starts that a worker found under way when the one before it was killed, and ended."""
+        """Starts that a worker ended while they were under way, its own or of one before it."""
         self.worker: Worker | None = None
         self.workers = 0
         self._pid = 1000
@@ -506,6 +506,7 @@ class Worker:
             if name in self.machine.processes:
                 self.machine.processes.pop(name)
                 self.machine.forgotten.add(name)
+                self.machine.cut_short.add(name)
             self._failed(launched, "aborted", "it was destroyed")
 
     def _kill(self, command: w.Kill) -> None:
