@@ -8,6 +8,7 @@ import msgspec
 
 from manager.schema.layout import LOG_FILE
 from manager.terminal.ending import EXIT_NO
+from manager.terminal.folding import folded
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import root_option
 from manager.terminal.reading import log_path, read_log
@@ -55,4 +56,4 @@ def _tell(told: Reconciliation) -> None:
         f"{len(told.found)} differences; {runs}"
     )
     for sentence in told.skipped:
-        click.echo(f"not looked at: {sentence}")
+        click.echo(folded(f"not looked at: {sentence}", 2))

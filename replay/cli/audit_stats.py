@@ -9,6 +9,7 @@ import click
 import msgspec
 from msgspec import Struct
 
+from manager.terminal.folding import folded
 from manager.terminal.manners import page, say
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import log_option, root_option
@@ -24,6 +25,8 @@ BAR_CHARS: Final = 40
 FIELDS_OF_ALL: Final = ("outcome", "type", "actor", "sandbox")
 FIELDS: Final = (*FIELDS_OF_ALL, "hour")
 TOP: Final = 10
+REASON_INDENT: Final = 11
+"""Where a reason begins, behind how often it was."""
 
 
 class _Asked(Struct, frozen=True, kw_only=True):
@@ -95,7 +98,7 @@ def command(root: Path, log: Path | None, top: int, as_json: bool, **how: Any) -
         )
         return
     for line in _lines(stats, asked, top):
-        click.echo(printable(line))
+        click.echo(folded(printable(line), REASON_INDENT))
     say(looked_at)
     say(f"{stats.events} of {window.count} events counted")
 

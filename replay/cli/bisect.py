@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_NO, fail
+from manager.terminal.folding import folded
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import WHEN, log_option, root_option
 from manager.terminal.reading import log_path, read_log
@@ -111,7 +112,8 @@ def _print(found: Bisection, window: Window, record: dict[str, Any] | None) -> N
         click.echo(f"{so} ({stretch}, {found.looked_at} states looked at)")
         return
     when = full_time(record["recorded_at_ns"])
-    click.echo(f"first bad: #{found.first_bad}  {when}  {printable(record['line'])}")
+    told = f"first bad: #{found.first_bad}  {when}  {printable(record['line'])}"
+    click.echo(folded(told, len("first bad: ")))
     if found.skipped:
         shown = ", ".join(f"#{each}" for each in found.skipped)
         click.echo(f"it may also have been one of those that could not be judged: {shown}")
