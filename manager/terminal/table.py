@@ -5,11 +5,15 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
+from typing_extensions import override
 
 from manager.terminal.manners import output_wanted, page
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LAST_COLUMN_CHARS_MIN: Final = 28
 UNUSUAL: Final = re.compile(r"[^\n\x20-\x7e]")
@@ -26,7 +30,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         click.echo("\n".join(plain_table(columns, list(rows))))
         return
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - heavy, and only people look at tables
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
@@ -36,7 +39,21 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table.add_column(columns[-1], overflow="fold", min_width=LAST_COLUMN_CHARS_MIN)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console().print(table)
+    console().print(table)
+
+
+def console() -> "Console":
+    """What prints for people; whoever leaves it early ends the command as any other reader."""
+    from rich.console import Console  # noqa: PLC0415 - heavy, and only people look at terminals
+
+    class Left(Console):
+        """Rich itself would end the process with 1."""
+
+        @override
+        def on_broken_pipe(self) -> NoReturn:
+            raise BrokenPipeError
+
+    return Left()
 
 
 def is_plain() -> bool:

@@ -9,6 +9,7 @@ from eventstore import RecordedEvent
 from manager.terminal.manners import page
 from manager.terminal.table import (
     LAST_COLUMN_CHARS_MIN,
+    console,
     is_plain,
     local_time,
     print_table,
@@ -53,13 +54,12 @@ def print_events(rows: Sequence[tuple[str, ...]]) -> None:
     if is_plain() or _needed(rows) <= columns:
         print_table(COLUMNS, rows)
         return
-    from rich.console import Console  # noqa: PLC0415 - heavy, and only people look at terminals
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415 - heavy, and only people look at terminals
 
-    console = Console()
+    shown = console()
     for line in narrow_lines(rows, columns):
         style = "" if line.startswith(" ") else "bold"
-        console.print(Text(line, style=style), soft_wrap=True)
+        shown.print(Text(line, style=style), soft_wrap=True)
 
 
 def _needed(rows: Sequence[tuple[str, ...]]) -> int:

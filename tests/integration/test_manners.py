@@ -203,6 +203,14 @@ def test_less_shows_a_screen_and_can_be_left(root: Path) -> None:
     assert "2 of 2 events match" in short, "what fits is not waited for"
 
 
+def test_a_pager_that_is_left_in_the_middle_is_no_failure(root: Path, tmp_path: Path) -> None:
+    """More than a pipe holds is still to be printed when the pager is gone."""
+    made = tmp_path / "d.db"
+    call("demo", "--out", str(made))
+    shown = on_terminal(root, "log", "--log", str(made), PAGER="head -n 1")
+    assert len(shown.splitlines()) == 1
+
+
 def test_without_input_nothing_is_read(root: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import sys; from manager.cli import cli; "
