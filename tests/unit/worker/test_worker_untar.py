@@ -111,13 +111,12 @@ def archive_of(name: str, kind: bytes = tarfile.REGTYPE, **headers: str) -> byte
         archive_of("a", path="a\0b"),
         archive_of("a", mtime="nan"),
         archive_of("a", mtime="1e300"),
-        archive_of("a", uid="99999999999999999999"),
         archive_of("a", **{"GNU.sparse.map": "0,x"}),
         archive_of("/".join("d" * 3000)),
         archive_of("a", tarfile.LNKTYPE),
         bytes(100) + b"x" * 900,
     ],
-    ids=["nul", "nan", "late", "uid", "sparse", "deep", "link", "garbage"],
+    ids=["nul", "nan", "late", "sparse", "deep", "link", "garbage"],
 )
 def test_what_no_honest_archive_has_is_told_in_one_line(tmp_path: Path, archive: bytes) -> None:
     ended = unpack(tmp_path, archive)
