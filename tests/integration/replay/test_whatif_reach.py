@@ -21,6 +21,7 @@ SETTINGS = (
     ("restore-spec-validation=enforce",),
     ("restore-spec-validation=ignore",),
     ("permit=none",),
+    ("permit=namespace-paths",),
     ("engine=bwrap",),
     ("engine=runsc", "ignore-namespace-paths=true", "restore-spec-validation=warning"),
 )
