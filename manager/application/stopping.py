@@ -9,6 +9,7 @@ import anyio
 from manager.application.calls import Calls
 from manager.application.errors import CallRefused, NotRecorded
 from manager.application.live_sandbox import LiveSandbox
+from manager.domain.react import holds
 from manager.domain.state import ALIVE, Sandbox
 from manager.schema.node_fold import Origin
 
@@ -22,7 +23,8 @@ async def stop_containers(calls: Calls, grace_s: float) -> tuple[str, ...]:
     """End all containers, all sandboxes side by side; their ends are on record on return.
 
     Subcontainers get SIGTERM first, the root when they are gone; after ``grace_s`` seconds whatever
-    is left gets SIGKILL. What was paused goes on first: nothing ends while it is frozen.
+    is left gets SIGKILL. What was paused goes on first: nothing ends while it is frozen. What was
+    created and not started loses its descriptors, and the next service says so.
 
     Args:
         calls: Of the node whose containers they are.
@@ -43,6 +45,9 @@ async def stop_containers(calls: Calls, grace_s: float) -> tuple[str, ...]:
         async with anyio.create_task_group() as tasks:
             for sandbox in sandboxes.values():
                 tasks.start_soon(_kill, calls, sandbox, origin)
+    for sandbox in sandboxes.values():
+        for hold_id in sorted(holds(sandbox.state)):
+            await calls.node.release(hold_id)  # a worker that holds something stays
     left = tuple(sorted(key for key, sandbox in sandboxes.items() if _alive(sandbox.state)))
     for sandbox_id in left:
         logger.error("container.still_alive sandbox=%s", sandbox_id)

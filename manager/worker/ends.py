@@ -34,12 +34,18 @@ class Ends:
         self._directory = directory
         directory.mkdir(mode=0o700, exist_ok=True)
 
-    def put(self, end: End) -> None:
-        """Write one. Where the disk takes no more, this worker alone knows; its log says so."""
+    def put(self, end: End) -> bool:
+        """Write one. Where the disk takes no more, this worker alone knows; its log says so.
+
+        Returns:
+            Whether it is written.
+        """
         try:
             write_note(self._path(subject_of(end)), msgspec.json.encode(end))
         except OSError as error:
             logger.warning("worker.end_not_written subject=%s %s", subject_of(end), error)
+            return False
+        return True
 
     def remove(self, end: End) -> None:
         """Forget one. If that cannot be, a later worker tells it once more, which harms nobody."""

@@ -1,13 +1,17 @@
 """Outcomes that the manager has not made durable yet."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from manager.kernel.fail_points import reached
 from manager.schema import worker as w
 from manager.worker.ends import End, Ends, subject_of
+
+SAID_AGAIN: Final = w.Destroyed | w.Held | w.Frozen
+"""What any worker says when it is asked once more: that a launch is not there, or is stopped; or
+that it holds what it was given, which ends with it."""
 
 
 class Outbox:
@@ -22,6 +26,7 @@ class Outbox:
         self._send = send
         self._ends = ends
         self._kept: dict[int, w.Outcome] = {}
+        self._on_disk: set[int] = set()
         self._last_seq = 0
 
     def next_seq(self) -> int:
@@ -32,7 +37,8 @@ class Outbox:
     def put(self, outcome: w.Outcome) -> None:
         """Keep and send; `outcome.seq` comes from `next_seq`."""
         if self._ends is not None and isinstance(outcome, End):
-            self._ends.put(outcome)
+            if self._ends.put(outcome):
+                self._on_disk.add(outcome.seq)
             reached("end.written")
         self._kept[outcome.seq] = outcome
         self._send(outcome)
@@ -53,6 +59,7 @@ class Outbox:
         forgotten = [each for number, each in self._kept.items() if number <= seq]
         for outcome in forgotten:
             del self._kept[outcome.seq]
+            self._on_disk.discard(outcome.seq)
             if self._ends is not None and isinstance(outcome, End):
                 self._ends.remove(outcome)
         reached("outbox.acknowledged")
@@ -102,9 +109,12 @@ class Outbox:
     def has_news(self) -> bool:
         """Whether something waits that no later worker could tell.
 
-        That a launch is destroyed is no news: any worker says so of one that it does not know.
+        An end that is on disk is told by the next one, and what SAID_AGAIN has is said by any.
         """
-        return any(not isinstance(each, w.Destroyed) for each in self._kept.values())
+        return any(
+            seq not in self._on_disk and not isinstance(each, SAID_AGAIN)
+            for seq, each in self._kept.items()
+        )
 
 
 def _subject(outcome: w.Outcome) -> str:

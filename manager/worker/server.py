@@ -60,7 +60,7 @@ class Server:
         self._loop.watch(self._listener.sock.fileno(), self._accept)
 
     def stop(self) -> None:
-        """End the loop as soon as nothing runs and all news is acknowledged.
+        """End the loop as soon as nothing runs or is held, and all news is acknowledged.
 
         Containers are never killed for it.
         """
@@ -185,6 +185,7 @@ class Server:
             self._manager.send(w.encode(answer))
 
     def _stop_if_idle(self) -> None:
-        idle = self.launches.idle and self.saves.idle
+        # What was created and not started yet is to be found by the next manager.
+        idle = self.launches.idle and self.saves.idle and not self._holds.names
         if self._stopping and idle and not self._outbox.has_news:
             self._loop.stop()

@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
+from manager import CallRefused
 from manager.adapters.worker_client import WorkerProcess
 from manager.adapters.worker_start import start_worker_if_none
 from manager.cli.serve import command as serve_command
@@ -39,6 +40,7 @@ async def test_containers_end_with_a_service_that_is_told_so(
         assert heard.recv(4096).startswith(b"READY=1\n")
         sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
         await sandbox.start_root()
+        await service.client.create_sandbox("created", sh("true"), donor.donation())
         await sandbox.create_subcontainer("polite")
         polite = sh("trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done")
         await sandbox.start_subcontainer("polite", polite, donor.donation(out=write_end))
@@ -53,7 +55,26 @@ async def test_containers_end_with_a_service_that_is_told_so(
     again = service.client.sandbox("sb")
     assert await again.wait("polite") == Exited(code=5)
     assert await again.wait() == Signaled(signal=signal.SIGKILL)
+    with pytest.raises(CallRefused, match='donated for root container "created" are lost'):
+        await service.client.sandbox("created").start_root()
     await service.end()
+
+
+@pytest.mark.runtime
+async def test_what_was_created_can_be_started_after_the_service_was_stopped(
+    service: Service, donor: Donor
+) -> None:
+    """Nothing runs: what keeps the worker there is what it was given for a start to come."""
+    with pipe() as (read_end, write_end):
+        donation = donor.donation(out=write_end)
+        sandbox = await service.client.create_sandbox("sb", sh("echo here"), donation)
+        worker = await service.worker_pid()
+        assert await anyio.to_thread.run_sync(service.stop) == 0
+        service.start()
+        assert await service.worker_pid() == worker
+        await sandbox.start_root()
+        assert await sandbox.wait() == Exited(code=0)
+        assert await anyio.to_thread.run_sync(os.read, read_end, 100) == b"here\n"
 
 
 @pytest.mark.runtime

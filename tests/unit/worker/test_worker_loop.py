@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from manager.schema import worker as w
+from manager.worker.ends import Ends
 from manager.worker.errors import LaunchAborted, LaunchFailed
 from manager.worker.loop import Child, Loop, Pause
 from manager.worker.outbox import Outbox
@@ -105,19 +106,44 @@ def held(seq):
     return w.Held(seq=seq, hold_id=f"h{seq}")
 
 
+def exited(seq):
+    return w.Exited(seq=seq, launch_id="l", status=0, source="waitid", exited_at_ns=1)
+
+
 def test_outcomes_are_kept_until_acknowledged():
     sent = []
     outbox = Outbox(sent.append)
     for _ in range(3):
         outbox.put(held(outbox.next_seq()))
     outbox.acknowledge(2)
-    assert outbox.has_news
     sent.clear()
     assert outbox.send_again()
     assert [each.seq for each in sent] == [3]
     assert not outbox.send_again("h1")
     assert not outbox.send_again("h3", w.Killed)
     assert outbox.next_seq() == 4
+
+
+def test_news_is_what_no_later_worker_could_tell(tmp_path):
+    ends = Ends(tmp_path / "ends")
+    outbox = Outbox(lambda _: None, ends)
+    outbox.put(held(outbox.next_seq()))
+    outbox.put(w.Destroyed(seq=outbox.next_seq(), launch_id="l", leftovers=()))
+    outbox.put(exited(outbox.next_seq()))
+    assert not outbox.has_news
+    assert [each.launch_id for each in ends.read()] == ["l"]
+    outbox.put(w.Killed(seq=outbox.next_seq(), kill_id="k"))
+    assert outbox.has_news
+    outbox.acknowledge(4)
+    assert not outbox.has_news
+
+
+def test_an_end_that_could_not_be_written_is_news(tmp_path):
+    ends = Ends(tmp_path / "ends")
+    (tmp_path / "ends").rmdir()
+    outbox = Outbox(lambda _: None, ends)
+    outbox.put(exited(outbox.next_seq()))
+    assert outbox.has_news
 
 
 def test_the_worker_knows_neither_event_loop_nor_store():
