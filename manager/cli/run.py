@@ -57,11 +57,7 @@ def command(
         sandbox = client_of(root).sandbox(sandbox_id)
         # From before the start: a signal that comes meanwhile is the container's, too.
         with anyio.open_signal_receiver(*FORWARDED) as signals:
-            try:
-                await _start(root, sandbox, cid, options, attach=not detach)
-            except ManagerError:
-                await _remove(sandbox, cid)
-                raise
+            await _start(root, sandbox, cid, options, attach=not detach)
             if detach:
                 return None
             ended = await _wait(sandbox, cid, signals)
@@ -81,14 +77,25 @@ def command(
 async def _start(
     root: Path, sandbox: SandboxClient, cid: str, options: ContainerOptions, *, attach: bool
 ) -> None:
+    """Create and start it; what was created and does not start is removed.
+
+    What could not be created is left alone: one of that name may be somebody else's, and run.
+    """
+    is_root = cid == sandbox.id
     with open_donation(options, attach=attach) as donation:
         spec = build_spec(options, cid)
-        if cid == sandbox.id:
+        if is_root:
             await client_of(root).create_sandbox(cid, spec, donation)
-            await sandbox.start_root()
         else:
             await sandbox.create_subcontainer(cid)
-            await sandbox.start_subcontainer(cid, spec, donation)
+        try:
+            if is_root:
+                await sandbox.start_root()
+            else:
+                await sandbox.start_subcontainer(cid, spec, donation)
+        except ManagerError:
+            await _remove(sandbox, cid)
+            raise
 
 
 async def _wait(

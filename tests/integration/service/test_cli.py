@@ -46,6 +46,19 @@ async def test_run_passes_output_and_status_through(
     assert json.loads(cli(service, "ps", "--json").stdout)["items"] == []
 
 
+async def test_run_under_a_name_that_is_taken_leaves_what_has_it(
+    service: Service, rootfs: Path
+) -> None:
+    where = ("--rootfs", str(rootfs), "--", "/bin/sleep", "600")
+    for name in ("web", "web/job"):
+        assert cli(service, "run", "-d", "--name", name, *where).returncode == 0
+    for name in ("web", "web/job"):
+        taken = cli(service, "run", "--name", name, *where)
+        assert (taken.returncode, taken.stderr.count("already exists")) == (125, 1), taken.stderr
+    items = json.loads(cli(service, "ps", "--json").stdout)["items"]
+    assert [each["Status"] for each in items[0]["Containers"]] == ["running", "running"]
+
+
 async def test_create_start_wait_kill_rm(service: Service, rootfs: Path) -> None:
     where = ("--rootfs", str(rootfs), "--", "/bin/sleep", "600")
     assert cli(service, "create", "web", *where).returncode == 0
