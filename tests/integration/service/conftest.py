@@ -22,7 +22,7 @@ from manager.schema.layout import LOG_FILE
 from replay.redecide import redecide
 from replay.trail import Trail
 
-AT_REST_SAMPLES = 10
+AT_REST_SAMPLES = 50
 ENGINES_FILE = "engines.json"
 KEEPER = "manager/worker/keeper.py"
 ENGINES = ("crun", "runc", "bwrap", "runsc")

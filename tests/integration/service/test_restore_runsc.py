@@ -81,7 +81,7 @@ async def test_a_worker_killed_while_containers_are_parked(
     await save(sandbox, image)
     sandbox, counts = await begun(service, donor, image, "new")
     os.kill(await service.worker_pid(), signal.SIGKILL)
-    with pytest.raises(CallRefused, match=r"failed: the .* lost: the worker that kept the donated"):
+    with pytest.raises(CallRefused, match=r"failed: the .* lost: no worker keeps the donated"):
         await sandbox.wait_restore()
     assert (await sandbox.state())["phase"] == "restoreFailed"
     text = "sandbox is not being restored, cannot restore subcontainer: state=restoreFailed"
