@@ -10,6 +10,7 @@ import time
 import uuid
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from manager.domain.payload import LaunchPlan, LayerPlan
@@ -342,7 +343,9 @@ def test_a_start_that_a_killed_worker_left(own_worker, engine, make_spec, busybo
     assert not [path for path in traces["cgroups"] if launched.engine_id in path]
 
 
-def test_stop_waits_for_containers_and_acknowledgements(own_worker, make_spec, busybox_rootfs):
+def test_stop_waits_for_containers_and_the_next_worker_tells_their_ends(
+    own_worker, make_spec, busybox_rootfs
+):
     launched, started = start(own_worker, "crun", make_spec(["sh", "-c", LOOP]), busybox_rootfs)
     conversation = own_worker.connect(acknowledge=False)
     conversation.send(w.Stop())
@@ -350,11 +353,26 @@ def test_stop_waits_for_containers_and_acknowledgements(own_worker, make_spec, b
     assert own_worker.run_is_alive(0.2)
     os.kill(started.identity.pid, signal.SIGKILL)
     exited = conversation.expect(w.Exited, launched.id)
-    assert own_worker.run_is_alive(0.2)
-    conversation.send(w.Ack(seq=exited.seq))
     assert own_worker.process.wait(10) == 0
     assert not own_worker.socket.exists()
+    own_worker.start()
+    told = own_worker.conversation.expect(w.Exited, launched.id)
+    assert told == msgspec.structs.replace(exited, seq=told.seq)
     launched.stdio.out.close()
+
+
+def test_stop_waits_while_something_is_held(own_worker, make_spec):
+    conversation = own_worker.connect(acknowledge=False)
+    hold = w.Hold(hold_id="h", spec=msgspec.json.encode(make_spec(["true"])))
+    read_end, write_end = map(OwnedFd, os.pipe2(os.O_CLOEXEC))
+    conversation.send(hold, [write_end])
+    conversation.expect(w.Held, "h")
+    conversation.send(w.Stop())
+    with read_end:
+        assert own_worker.run_is_alive(0.2)
+        conversation.send(w.Release(hold_id="h"))
+        conversation.send(w.Stop())
+        assert own_worker.process.wait(10) == 0
 
 
 def test_a_second_word_of_a_destroy_keeps_no_worker(own_worker):
