@@ -72,14 +72,14 @@ class RunscRoot:
         """
         self._directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         after = await self._node.ports.log.head()
-        for sandbox_id in self._strangers():
-            self._remove(sandbox_id, ())
+        self._sweep()
         async with anyio.create_task_group() as tasks:
             for sandbox_id in self._node.registry.all():
                 await self._refresh(sandbox_id, tasks)
             task_status.started()
             with self._following:
                 await self._follow(after, tasks)
+        self._sweep()  # what was deleted in the last moment may not have been heard of
 
     def stop(self) -> None:
         """Follow the log no more, and close each connection once its call is answered."""
@@ -160,10 +160,11 @@ class RunscRoot:
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
 
-    def _strangers(self) -> set[str]:
-        """Sandboxes that ended while nobody served."""
+    def _sweep(self) -> None:
+        """Remove the files of sandboxes that ended while nobody followed."""
         names = (path.stem.partition("_sandbox:")[2] for path in self._files("*_sandbox:*.state"))
-        return set(names) - self._node.registry.all().keys()
+        for sandbox_id in set(names) - self._node.registry.all().keys():
+            self._remove(sandbox_id, ())
 
     def _files(self, pattern: str) -> list[Path]:
         return list(self._directory.glob(pattern))
