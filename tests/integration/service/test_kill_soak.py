@@ -16,7 +16,7 @@ from tests.integration.service.killing import Story, reconcile
 KILLS_EACH = 8
 """Kills that one service survives; then a new one begins, with a new log."""
 
-KILLS = int(os.environ.get("SANDTRAIL_KILLS_AT_RANDOM", "48"))
+KILLS = int(os.environ.get("SANDTRAIL_KILLS_AT_RANDOM", "104"))
 SEED = int(os.environ.get("SEED", "1"))
 ENGINES = ("crun", "bwrap", "runc", "runsc")
 SPREAD_S = {"runsc": 2.5}
