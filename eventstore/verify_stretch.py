@@ -22,12 +22,11 @@ from eventstore.verification import (
     StoredEvent,
     Verification,
 )
-from eventstore.walk import Walk, has_peaks
+from eventstore.walk import Walk, decode_digests, has_peaks
 
 PROGRESS_EVENTS: Final = 1024
 STREAM, VERSION = 1, 2
 """Places in the fields of an event. Source: eventstore.canonical."""
-_decode_digests: Final = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 def verify_stretch(
@@ -115,7 +114,7 @@ class _Seen:
         self._versions[stream] = version
         if stored.documents is not None:
             try:
-                self._digests.update(dict.fromkeys(_decode_digests(stored.documents)))
+                self._digests.update(dict.fromkeys(decode_digests(stored.documents)))
             except msgspec.MsgspecError:
                 return  # which the walk has noted
 

@@ -25,7 +25,8 @@ from eventstore.verification import (
     StoredEvent,
 )
 
-_decode_digests: Final = msgspec.json.Decoder(tuple[str, ...]).decode
+decode_digests: Final = msgspec.json.Decoder(tuple[str, ...]).decode
+"""Reads the list of documents that a row has."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -143,7 +144,7 @@ class Walk:
         digests: tuple[str, ...] = ()
         if stored.documents is not None:
             try:
-                digests = _decode_digests(stored.documents)
+                digests = decode_digests(stored.documents)
             except msgspec.MsgspecError:
                 self._content.add(position, f"#{position}: its list of documents is not one")
                 return

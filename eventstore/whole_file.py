@@ -1,4 +1,4 @@
-"""A new file that appears under its name only when all of it is on disk."""
+"""New files that are there, whole, whatever happens to the machine after they were made."""
 
 import os
 from contextlib import suppress
@@ -28,7 +28,12 @@ def create_whole(path: Path, content: bytes, mode: int) -> None:
             os.link(half, path)
     finally:
         half.unlink()
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sync_names(path.parent)
+
+
+def sync_names(path: str | os.PathLike[str]) -> None:
+    """Make the names in a directory durable; raises ``OSError``."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
     finally:

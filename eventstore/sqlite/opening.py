@@ -21,6 +21,7 @@ from eventstore.sqlite.schema import check_schema, create_schema, is_blank, migr
 from eventstore.sqlite.sealer import Sealer
 from eventstore.sqlite.source import file_uri
 from eventstore.sqlite.writer import LogWriter
+from eventstore.whole_file import sync_names
 
 LOG_FILE_MODE: Final = 0o600
 
@@ -118,8 +119,4 @@ def _make_file(path: str) -> None:
     except OSError as error:
         raise LogInaccessible(path, f"cannot be made: {error.strerror}") from error
     os.close(fd)
-    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_names(os.path.dirname(path))

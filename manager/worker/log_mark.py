@@ -6,15 +6,12 @@ of whatever no worker knows any more; one that does not was restored from an old
 
 import contextlib
 import logging
-import os
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from manager.schema import worker as w
-
-_FILE_MODE: Final = 0o600
+from manager.worker.notes import write_note
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +25,6 @@ class LogMarkFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._draft = path.with_suffix(".new")
         self._mark = self._read()
 
     @property
@@ -44,15 +40,11 @@ class LogMarkFile:
         """
         self._mark = mark
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            with open(os.open(self._draft, flags, _FILE_MODE), "wb") as file:
-                file.write(msgspec.json.encode(mark))
-            self._draft.rename(self._path)
+            write_note(self._path, msgspec.json.encode(mark))
         except OSError as error:
             logger.warning("worker.log_mark_not_written %s", error)
-            for path in (self._path, self._draft):
-                with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
     def _read(self) -> w.LogMark | None:
         try:

@@ -33,21 +33,21 @@ class Reports:
         cpu_ns: int = 0,
     ) -> None:
         """The container's own code runs."""
-        self._outbox.put(
-            w.Started(
-                seq=self._outbox.next_seq(),
-                launch_id=launch_id,
-                identity=identity,
-                engine=engine.name,
-                engine_version=engine.version,
-                started_at_ns=time.time_ns(),
-                phases_us=phases.laps_us,
-                cpu_ns=cpu_ns,
-            )
-        )
+        self._started(launch_id, identity, engine, time.time_ns(), phases.laps_us, cpu_ns)
 
     def runs(self, launch_id: str, identity: w.PidIdentity, engine: Engine) -> None:
         """The container's own code runs, and has since its process was made."""
+        self._started(launch_id, identity, engine, started_at_ns(identity.start_ticks), {}, 0)
+
+    def _started(
+        self,
+        launch_id: str,
+        identity: w.PidIdentity,
+        engine: Engine,
+        at_ns: int,
+        phases_us: dict[str, int],
+        cpu_ns: int,
+    ) -> None:
         self._outbox.put(
             w.Started(
                 seq=self._outbox.next_seq(),
@@ -55,8 +55,9 @@ class Reports:
                 identity=identity,
                 engine=engine.name,
                 engine_version=engine.version,
-                started_at_ns=started_at_ns(identity.start_ticks),
-                phases_us={},
+                started_at_ns=at_ns,
+                phases_us=phases_us,
+                cpu_ns=cpu_ns,
             )
         )
 
