@@ -42,7 +42,6 @@ from replay.selection import (
 )
 from replay.trail import Trail, Window
 
-DASH: Final = "\N{EN DASH}"
 TABLE_ROWS_MAX: Final = 1000
 """Longer lists are printed line by line: a table has to be complete before its first line."""
 
