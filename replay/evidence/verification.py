@@ -31,7 +31,7 @@ from replay.trail import Trail
 
 NEEDS_HELP: Final = frozenset({"history", "witness"})
 """Layers that only what is kept elsewhere can check: without it the verdict is still told."""
-LAST_S: Final = int(datetime.max.replace(tzinfo=UTC).timestamp())
+LAST_S: Final = int(datetime.max.replace(microsecond=0, tzinfo=UTC).timestamp())
 """The last second that has a date."""
 WITNESS: Final = Finding(
     layer="witness",
@@ -57,9 +57,11 @@ class Sighting(Struct, frozen=True, kw_only=True):
     @property
     def when(self) -> str:
         """The time, for people."""
-        return (
-            f" at {datetime.fromtimestamp(self.at_s, UTC):%Y-%m-%dT%H:%M:%SZ}" if self.at_s else ""
-        )
+        if not self.at_s:
+            return ""
+        if self.at_s > LAST_S:
+            return f" in second {self.at_s} since 1970"
+        return f" at {datetime.fromtimestamp(self.at_s, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 class AuditReport(Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from eventstore import Note, Witness, load_signer, load_verifier, open_checkpoint
+from replay.evidence.verification import LAST_S, Sighting
 from tests.integration.damaged_logs import unlocked
 from tests.integration.test_demo import call
 
@@ -127,3 +128,17 @@ def test_a_key_that_is_not_there_is_not_made(made: Path, tmp_path: Path) -> None
 def test_a_key_says_its_kind(witness: str, tmp_path: Path) -> None:
     text = (tmp_path / "w.pub").read_text()
     assert str(Witness.parse(text)) == "+".join(text.split("+")[:2])
+
+
+@pytest.mark.parametrize(
+    ("at_s", "told"),
+    [
+        (0, ""),
+        (1, " at 1970-01-01T00:00:01Z"),
+        (LAST_S, " at 9999-12-31T23:59:59Z"),
+        (LAST_S + 1, " in second 253402300800 since 1970"),
+        (2**64 - 1, " in second 18446744073709551615 since 1970"),
+    ],
+)
+def test_a_witness_may_name_any_second(at_s: int, told: str) -> None:
+    assert Sighting(size=1, witness="w", at_s=at_s).when == told
