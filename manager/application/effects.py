@@ -56,6 +56,7 @@ class EffectRunner:
                     signo=effect.signo,
                     pid=effect.pid,
                     mode=effect.mode,
+                    durable=effect.durable,
                 )
                 await self._link.send(kill)
             case ExecuteProcess():

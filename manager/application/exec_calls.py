@@ -101,7 +101,9 @@ class ExecCalls:
                 raise CallRefused(event.error)
         found = state.containers[cid]
         launch_id = found.intent.launch_id if found.intent is not None else ""
-        kill = w.Kill(kill_id=kill_id, launch_id=launch_id, signo=0, pid=pid, mode=mode)
+        kill = w.Kill(
+            kill_id=kill_id, launch_id=launch_id, signo=0, pid=pid, mode=mode, durable=False
+        )
         prefix = signal_prefix(cid, pid, mode)
         killed = await self._calls.node.probe(kill)
         if killed is None:

@@ -32,13 +32,17 @@ class SaveLaunches(Struct, frozen=True, kw_only=True):
 
 
 class SendSignal(Struct, frozen=True, kw_only=True):
-    """Have the worker deliver a signal within a launch; ``pid`` and ``mode`` as in a Signal."""
+    """Have the worker deliver a signal within a launch; ``pid`` and ``mode`` as in a Signal.
+
+    Whether it was delivered is for the log, unless it is not ``durable``.
+    """
 
     kill_id: str
     launch_id: str
     signo: int
     pid: int = 0
     mode: int = 0
+    durable: bool = True
 
 
 class ExecuteProcess(Struct, frozen=True, kw_only=True):

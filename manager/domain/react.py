@@ -366,5 +366,9 @@ def _kill_everyone(launch_id: str) -> SendSignal:
     The worker acts once on a kill id, so this is sent only to what runs.
     """
     return SendSignal(
-        kill_id=f"sandbox-stopped-{launch_id}", launch_id=launch_id, signo=SIGKILL, mode=SIGNAL_ALL
+        kill_id=f"sandbox-stopped-{launch_id}",
+        launch_id=launch_id,
+        signo=SIGKILL,
+        mode=SIGNAL_ALL,
+        durable=False,
     )

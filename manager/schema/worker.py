@@ -118,7 +118,8 @@ class Kill(Struct, frozen=True, kw_only=True, tag="kill"):
 
     ``mode`` is gVisor's: 0 one process, 1 every process of the container, 2 the foreground process
     group of a process's terminal, 3 a process group. ``pid`` names the process or the group by its
-    number in the container's PID namespace; 0 is the container's init.
+    number in the container's PID namespace; 0 is the container's init. An answer that is not
+    ``durable`` is said once: no log waits for it.
     """
 
     kill_id: str
@@ -126,6 +127,7 @@ class Kill(Struct, frozen=True, kw_only=True, tag="kill"):
     signo: int
     pid: int = 0
     mode: int = 0
+    durable: bool = True
 
 
 class Execute(Struct, frozen=True, kw_only=True, tag="execute"):

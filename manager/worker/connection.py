@@ -27,6 +27,9 @@ class Receiver(Protocol):
 class Connection:
     """A frame socket that is watched. Closes itself when the peer is gone or breaks the protocol.
 
+    A peer that hears nothing any more may have said something before it left, that it is done
+    with this worker for example: all of it is received first.
+
     Args:
         loop: Watches it.
         frames: Owned here.
@@ -38,11 +41,12 @@ class Connection:
         self._frames = frames
         self._receiver = receiver
         self._events = READ
+        self._is_heard = True
         loop.watch(frames.fileno(), self._ready)
 
     def send(self, body: bytes) -> None:
         """Send, now or as soon as the peer takes it; nothing happens if the peer is gone."""
-        self._guard(lambda: self._frames.send(body))
+        self._guard(lambda: self._utter(lambda: self._frames.send(body)))
 
     def close(self) -> None:
         """End it; idempotent."""
@@ -54,8 +58,15 @@ class Connection:
     def _ready(self) -> None:
         self._guard(self._exchange)
 
+    def _utter(self, action: Callable[[], None]) -> None:
+        if self._is_heard:
+            try:
+                action()
+            except PeerClosed:
+                self._is_heard = False
+
     def _exchange(self) -> None:
-        self._frames.flush()
+        self._utter(self._frames.flush)
         for frame in self._frames.receive():
             if self._frames.closed:
                 frame.fds.close()
@@ -78,7 +89,7 @@ class Connection:
     def _watch_as_needed(self) -> None:
         if self._frames.closed:
             return
-        events = READ | WRITE if self._frames.wants_write else READ
+        events = READ | WRITE if self._frames.wants_write and self._is_heard else READ
         if events != self._events:
             self._events = events
             self._loop.rewatch(self._frames.fileno(), self._ready, events)

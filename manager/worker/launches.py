@@ -134,7 +134,7 @@ class Launches:
         if command.kill_id in self._kills:
             result = self._kills[command.kill_id]
             if result is not None and not self._outbox.send_again(command.kill_id):
-                self._reports.killed(command.kill_id, result)
+                self._reports.killed(command, result)
             return
         self._kills[command.kill_id] = None
         if len(self._kills) > KILLS_REMEMBERED_MAX:
@@ -261,7 +261,7 @@ class Launches:
                 delivery = self._find_owner(launch, target) or delivery
         reached("kill.delivered")
         self._kills[command.kill_id] = delivery
-        self._reports.killed(command.kill_id, delivery)
+        self._reports.killed(command, delivery)
 
     def _find_owner(self, launch: Launch, target: Target) -> Delivery | None:
         """Look among those who share a PID namespace for whom a number really belongs to."""

@@ -43,6 +43,10 @@ class Outbox:
         self._kept[outcome.seq] = outcome
         self._send(outcome)
 
+    def say(self, outcome: w.Outcome) -> None:
+        """Send once, and keep nothing: no manager's log waits for it."""
+        self._send(outcome)
+
     def inherit(self) -> frozenset[str]:
         """Keep the exits that a former worker saw and could not get acknowledged.
 

@@ -87,17 +87,19 @@ class Reports:
             )
         )
 
-    def killed(self, kill_id: str, delivery: Delivery) -> None:
+    def killed(self, command: w.Kill, delivery: Delivery) -> None:
         """A signal was delivered, or not."""
-        self._outbox.put(
-            w.Killed(
-                seq=self._outbox.next_seq(),
-                kill_id=kill_id,
-                errno=delivery.errno,
-                why=delivery.why,
-                owner=delivery.owner,
-            )
+        outcome = w.Killed(
+            seq=self._outbox.next_seq(),
+            kill_id=command.kill_id,
+            errno=delivery.errno,
+            why=delivery.why,
+            owner=delivery.owner,
         )
+        if command.durable:
+            self._outbox.put(outcome)
+        else:
+            self._outbox.say(outcome)
 
     def executed(self, record: ExecRecord, engine: Engine | None) -> None:
         """An executed process runs."""

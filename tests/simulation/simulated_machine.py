@@ -214,6 +214,10 @@ class Worker:
 
     # --- outcomes --------------------------------------------------------------------------------
 
+    def say(self, make: type[w.Outcome], **members: object) -> None:
+        self._seq += 1
+        self._send(make(seq=self._seq, **members))
+
     def put(self, make: type[w.Outcome], **members: object) -> None:
         self._seq += 1
         outcome = make(seq=self._seq, **members)
@@ -512,8 +516,7 @@ class Worker:
     def _kill(self, command: w.Kill) -> None:
         if command.kill_id in self.kills:
             if not self.again(command.kill_id):
-                errno = self.kills[command.kill_id]
-                self.put(w.Killed, kill_id=command.kill_id, errno=errno)
+                self._killed(command, self.kills[command.kill_id])
             return
         self.machine.check_intent(command)
         launched = self.known.get(command.launch_id)
@@ -521,10 +524,11 @@ class Worker:
         errno = self.kills[command.kill_id] = None if runs else ESRCH
         if runs and command.signo in (SIGKILL, SIGTERM):
             self.machine.end(command.launch_id, command.signo)
-        self.later(self._killed, command.kill_id, errno)
+        self.later(self._killed, command, errno)
 
-    def _killed(self, kill_id: str, errno: int | None) -> None:
-        self.put(w.Killed, kill_id=kill_id, errno=errno)
+    def _killed(self, command: w.Kill, errno: int | None) -> None:
+        tell = self.put if command.durable else self.say
+        tell(w.Killed, kill_id=command.kill_id, errno=errno)
 
     def _freeze(self, command: w.Freeze) -> None:
         if not self.again(command.pause_id):

@@ -261,6 +261,12 @@ class WorkerHarness:
         self.conversation = conversation
         return conversation
 
+    def hang_up(self) -> None:
+        """Leave as a manager that ends."""
+        assert self.conversation is not None
+        self.conversation.close()
+        self.conversation = None
+
     def send(self, message: w.ToWorker, fds: Sequence[OwnedFd] = ()) -> None:
         assert self.conversation is not None
         self.conversation.send(message, fds)

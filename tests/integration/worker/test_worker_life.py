@@ -383,6 +383,16 @@ def test_a_second_word_of_a_destroy_keeps_no_worker(own_worker):
     assert own_worker.process.wait(10) == 0
 
 
+def test_the_last_word_of_a_manager_is_heard_though_it_hears_no_answer(own_worker):
+    """It has gone by the time that the worker answers what it said before."""
+    os.kill(own_worker.pid, signal.SIGSTOP)
+    own_worker.send(w.Kill(kill_id="k", launch_id="nobody", signo=9, durable=False))
+    own_worker.send(w.Stop())
+    own_worker.hang_up()
+    os.kill(own_worker.pid, signal.SIGCONT)
+    assert own_worker.process.wait(10) == 0
+
+
 def test_sigterm_ends_an_idle_worker(own_worker):
     os.kill(own_worker.pid, signal.SIGTERM)
     assert own_worker.process.wait(10) == 0

@@ -69,7 +69,8 @@ def term(*, mode: int) -> SendSignal:
 
 
 def kill_all(launch_id: str) -> SendSignal:
-    return SendSignal(kill_id=f"sandbox-stopped-{launch_id}", launch_id=launch_id, signo=9, mode=1)
+    kill_id = f"sandbox-stopped-{launch_id}"
+    return SendSignal(kill_id=kill_id, launch_id=launch_id, signo=9, mode=1, durable=False)
 
 
 @pytest.mark.parametrize(

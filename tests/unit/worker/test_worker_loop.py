@@ -138,6 +138,16 @@ def test_news_is_what_no_later_worker_could_tell(tmp_path):
     assert not outbox.has_news
 
 
+def test_what_no_log_waits_for_is_said_once():
+    sent = []
+    outbox = Outbox(sent.append)
+    killed = w.Killed(seq=outbox.next_seq(), kill_id="k")
+    outbox.say(killed)
+    assert sent == [killed]
+    assert not outbox.has_news
+    assert not outbox.send_again()
+
+
 def test_an_end_that_could_not_be_written_is_news(tmp_path):
     ends = Ends(tmp_path / "ends")
     (tmp_path / "ends").rmdir()
