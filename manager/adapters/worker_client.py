@@ -18,9 +18,10 @@ from typing_extensions import override
 from manager.adapters.worker_start import WORKER_LOG, WORKER_SOCKET, open_files, start_worker
 from manager.application.errors import WorkerGone
 from manager.application.ports import WorkerConnection, Workers
+from manager.kernel.pidfd import open_pidfd
 from manager.schema import worker as w
 from manager.urpc.errors import FrameError, PeerClosed
-from manager.urpc.fds import FdBundle, OwnedFd
+from manager.urpc.fds import FdBundle
 from manager.urpc.frames_aio import AsyncFrameSocket
 from manager.urpc.unix_address import connect_unix
 
@@ -92,7 +93,7 @@ def _reaped(pid: int) -> bool:
 async def _end_of(pid: int) -> None:
     """Wait until a child is dead, reaped or not."""
     try:
-        handle = OwnedFd(os.pidfd_open(pid))
+        handle = open_pidfd(pid)
     except ProcessLookupError:
         return
     with handle:

@@ -30,8 +30,16 @@ def open_pidfd(pid: int) -> OwnedFd:
 
     Raises:
         ProcessLookupError: No such process.
+
+    Source: pidfd_open(2), and kernel/pid.c for what it does not say: a number that only a process
+    group or a session still bears is `EINVAL` to kernels before 6.16.
     """
-    return OwnedFd(os.pidfd_open(pid))
+    try:
+        return OwnedFd(os.pidfd_open(pid))
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
+        raise
 
 
 def duplicate(pidfd: int, number: int) -> OwnedFd:

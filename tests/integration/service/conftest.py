@@ -18,6 +18,7 @@ from eventstore import RecordedEvent, open_log
 from manager import Donation, Layer, connect
 from manager.adapters.client import ManagerClient
 from manager.application.default_spec import default_spec
+from manager.kernel.pidfd import open_pidfd
 from manager.schema.layout import LOG_FILE
 from replay.redecide import redecide
 from replay.trail import Trail
@@ -162,14 +163,11 @@ def fd_count(pid: int) -> int:
 async def wait_for_end(pid: int) -> None:
     """Wait until a process that is not ours is gone."""
     try:
-        fd = os.pidfd_open(pid)
+        handle = open_pidfd(pid)
     except ProcessLookupError:
         return
-    try:
-        with anyio.fail_after(20):
-            await anyio.wait_readable(fd)
-    finally:
-        os.close(fd)
+    with handle, anyio.fail_after(20):
+        await anyio.wait_readable(handle.number)
 
 
 @pytest.fixture(scope="session")
