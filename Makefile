@@ -16,6 +16,8 @@ KILLS ?= 200
 SEEDS ?= 3000
 # How often `make soak` kills manager, worker or both at random moments.
 KILLS_AT_RANDOM ?= 1000
+# How often `make compare` asks sandtrail and others in each of three cases.
+ROUNDS ?= 5
 
 .PHONY: demo test lint unit bench sim fuzz soak compare golden setup clean
 
@@ -52,7 +54,7 @@ unit: $(VENV)/.ready
 
 compare: setup
 	@sh scripts/system-packages.sh rivals
-	$(BIN)/python -m benchmarks.compare_kills
+	$(BIN)/python -m benchmarks.compare_kills $(ROUNDS)
 
 golden: $(VENV)/.ready
 	$(BIN)/pytest -q tests/golden --update-golden

@@ -2,11 +2,13 @@
 
 Each starts a container that ends with 42 after three seconds. Then the service, or what stands
 between it and the container, or both get a SIGKILL; the container ends; the service is started
-again and asked. As root; what is not installed is left out. Usage::
+again and asked. All of it is done several times, for an answer can be a matter of luck. As root;
+what is not installed is left out. Usage::
 
-    python -m benchmarks.compare_kills
+    python -m benchmarks.compare_kills [ROUNDS]
 """
 
+import argparse
 import contextlib
 import os
 import re
@@ -17,7 +19,8 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from typing_extensions import override
@@ -230,7 +233,30 @@ class Containerd(Contender):
         self._service.wait()
 
 
+def said(answers: Sequence[str]) -> str:
+    """A cell of the table: the answer, or each of them and how often it came."""
+    counted = Counter(answers).most_common()
+    if len(counted) == 1:
+        return answers[0]
+    return "; ".join(f"{answer} ({times} of {len(answers)})" for answer, times in counted)
+
+
+def asked(contender: type[Contender], directory: Path, rootfs: Path, case: str) -> str:
+    """What one of them answers after one case, in a new directory."""
+    directory.mkdir()
+    on = contender(directory, rootfs)
+    on.start()
+    CASES[case](on)
+    time.sleep(LIFE_S + 1)
+    answer = on.ask() or "no answer"
+    on.clean_up()
+    return answer
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rounds", nargs="?", type=int, default=1, help="how often; 1 if not said")
+    rounds = parser.parse_args().rounds
     contenders: list[type[Contender]] = [Sandtrail]
     contenders += [Podman] if shutil.which("podman") and shutil.which("conmon") else []
     contenders += [Containerd] if shutil.which("containerd") and shutil.which("ctr") else []
@@ -241,18 +267,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="compare-kills-", ignore_cleanup_errors=True) as name:
         rootfs = Path(name) / "rootfs"
         make_rootfs(rootfs, "sh", "sleep")
-        for number, (case, strike) in enumerate(CASES.items()):
-            answers = []
+        for number, case in enumerate(CASES):
+            cells = []
             for contender in contenders:
-                directory = Path(name) / f"{contender.__name__}{number}"
-                directory.mkdir()
-                on = contender(directory, rootfs)
-                on.start()
-                strike(on)
-                time.sleep(LIFE_S + 1)
-                answers.append(on.ask() or "no answer")
-                on.clean_up()
-            print("| " + " | ".join([case, *answers]) + " |", flush=True)
+                places = (Path(name) / f"{contender.__name__}{number}.{n}" for n in range(rounds))
+                cells.append(said([asked(contender, place, rootfs, case) for place in places]))
+            print("| " + " | ".join([case, *cells]) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from benchmarks.compare_kills import processes_of
+import pytest
+
+from benchmarks.compare_kills import processes_of, said
 
 
 def test_a_process_that_ends_meanwhile_is_nobody(tmp_path: Path) -> None:
@@ -16,3 +18,15 @@ def test_a_process_that_ends_meanwhile_is_nobody(tmp_path: Path) -> None:
         (tmp_path / pid / "cmdline").write_bytes(command)
     (tmp_path / "10").mkdir()
     assert processes_of(state, "manager.worker", tmp_path) == [7]
+
+
+@pytest.mark.parametrize(
+    ("answers", "cell"),
+    [
+        (["42"], "42"),
+        (["42", "42", "42"], "42"),
+        (["gone", "42", "42"], "42 (2 of 3); gone (1 of 3)"),
+    ],
+)
+def test_answers_that_differ_are_counted(answers: list[str], cell: str) -> None:
+    assert said(answers) == cell
