@@ -11,6 +11,8 @@ IMAGES ?= 2500
 INPUTS ?= 200000
 # How many writers of the log it kills, each at some one call.
 KILLS ?= 200
+# It turns over every byte of the log's files; with another STRIDE, one of so many.
+STRIDE ?= 1
 
 # How many histories of the service amid faults it simulates, beginning with SEED.
 SEEDS ?= 3000
@@ -19,7 +21,11 @@ KILLS_AT_RANDOM ?= 1000
 # How often `make compare` asks sandtrail and others in each of three cases.
 ROUNDS ?= 5
 
-.PHONY: demo test lint unit bench sim fuzz soak compare golden setup clean
+# Which Debian `make machine` makes a new machine of, and how often it cuts its power.
+SUITE ?= bookworm
+CUTS ?= 5
+
+.PHONY: demo test lint unit bench sim fuzz soak compare machine golden setup clean
 
 demo: setup
 	$(BIN)/python scripts/demo.py
@@ -56,6 +62,10 @@ compare: setup
 	@sh scripts/system-packages.sh rivals
 	$(BIN)/python -m benchmarks.compare_kills $(ROUNDS)
 
+machine:
+	@sh scripts/system-packages.sh machine
+	$(PYTHON) scripts/new_machine.py --suite $(SUITE) --cuts $(CUTS) --seed $(SEED)
+
 golden: $(VENV)/.ready
 	$(BIN)/pytest -q tests/golden --update-golden
 
@@ -71,7 +81,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.bench_follow
 
 sim: $(VENV)/.ready
-	SEED=$(SEED) SANDTRAIL_SEEDS=$(SEEDS) SANDTRAIL_IMAGES=$(IMAGES) SANDTRAIL_KILLS=$(KILLS) SANDTRAIL_FLIP_STRIDE=1 \
+	SEED=$(SEED) SANDTRAIL_SEEDS=$(SEEDS) SANDTRAIL_IMAGES=$(IMAGES) SANDTRAIL_KILLS=$(KILLS) SANDTRAIL_FLIP_STRIDE=$(STRIDE) \
 		$(BIN)/pytest -q tests/property tests/simulation --hypothesis-seed=$(SEED)
 
 fuzz: $(VENV)/.ready
@@ -82,4 +92,4 @@ soak: setup
 		tests/integration/service/test_kill_soak.py tests/integration/service/test_kill_points.py
 
 clean:
-	rm -rf $(VENV) .demo .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .demo .machine .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -22,6 +22,11 @@ if [ "${1:-}" = rivals ]; then
     need conmon conmon
     need containerd containerd
 fi
+# What makes an emulated machine: sh scripts/system-packages.sh machine
+if [ "${1:-}" = machine ]; then
+    need qemu-system-x86_64 qemu-system-x86
+    need mmdebstrap mmdebstrap
+fi
 # A library has no command to look for.
 [ -d /usr/share/gocode/src/gvisor.dev/gvisor ] || missing="$missing golang-gvisor-gvisor-dev"
 
