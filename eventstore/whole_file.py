@@ -1,8 +1,11 @@
-"""New files that are there, whole, whatever happens to the machine after they were made."""
+"""Files that are there, whole, whatever happens to the machine after they were written."""
 
+import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 
 def create_whole(path: Path, content: bytes, mode: int) -> None:
@@ -29,6 +32,34 @@ def create_whole(path: Path, content: bytes, mode: int) -> None:
     finally:
         half.unlink()
     sync_names(path.parent)
+
+
+@contextmanager
+def replace_whole(path: Path) -> Iterator[TextIO]:
+    """A text that takes the place of the file at a path: durable when the block has ended well.
+
+    Args:
+        path: Its directory exists.
+
+    Raises:
+        OSError: It could not be written. What was there still is, and nothing is left of the
+            attempt.
+    """
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        with open(os.open(half, flags, 0o666), "w", encoding="utf-8", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+    try:
+        sync_names(path.parent)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that keeps no names, see fsync(2)
+            raise
 
 
 def sync_names(path: str | os.PathLike[str]) -> None:

@@ -1,12 +1,12 @@
 """A file that remembers how far somebody has read a log."""
 
-import os
 from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
 
 from eventstore import RecordedEvent
+from eventstore.whole_file import replace_whole
 
 BYTES_MAX: Final = 1000
 
@@ -41,14 +41,10 @@ def load_cursor(path: Path) -> Cursor | None:
 
 
 def save_cursor(path: Path, record: RecordedEvent) -> None:
-    """Remember an event as the last one read; the file is replaced at once.
+    """Remember an event as the last one read; the file is replaced at once, and durable.
 
     Raises:
         OSError: It cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(f"{record.position} {record.event_id}\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replace_whole(path) as file:
+        file.write(f"{record.position} {record.event_id}\n")

@@ -94,7 +94,7 @@ class Machine:
         network = root / "etc/systemd/network/ether.network"
         network.write_text("[Match]\nType=ether\n[Network]\nDHCP=yes\n")
         subprocess.run(["systemctl", f"--root={root}", "enable", "systemd-networkd"], check=True)
-        (root / "root/.ssh").mkdir(mode=0o700)
+        (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
         shutil.copy(self._key.with_suffix(".pub"), root / "root/.ssh/authorized_keys")
         if Path("/", CERTIFICATES).is_dir():
             # The way out of here may be by a proxy that signs for others.

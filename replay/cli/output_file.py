@@ -1,15 +1,16 @@
 """Where a command writes what it makes: a new file, whole or not at all, or stdout."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from eventstore.whole_file import replace_whole
+
 
 @contextmanager
 def new_file(path: Path | None) -> Iterator[Callable[[str], object]]:
-    """What takes the parts of a text, in order; the file appears when all of them were taken.
+    """What takes the parts of a text, in order; the file appears when all of them are on disk.
 
     Args:
         path: The file; one that exists is replaced. None: stdout.
@@ -21,10 +22,5 @@ def new_file(path: Path | None) -> Iterator[Callable[[str], object]]:
         yield sys.stdout.write  # not click.echo, which takes escapes for decoration
         sys.stdout.flush()
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("x", encoding="utf-8", newline="") as file:
-            yield file.write
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replace_whole(path) as file:
+        yield file.write

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from eventstore import Checkpoint, NoteRejected, read_checkpoint
+from eventstore.whole_file import replace_whole
 
 STATE_HOME: Final = "XDG_STATE_HOME"
 STATE_HOME_DEFAULT: Final = ".local/state"
@@ -45,7 +46,7 @@ def recall(file: Path) -> Checkpoint | None:
 
 
 def remember(file: Path, note: str) -> None:
-    """Remember a head instead of the one before.
+    """Remember a head instead of the one before, durably.
 
     Args:
         file: Of :func:`memory_file`.
@@ -55,9 +56,5 @@ def remember(file: Path, note: str) -> None:
         OSError: It cannot be written.
     """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        partial.write_text(note, encoding="utf-8")
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replace_whole(file) as opened:
+        opened.write(note)

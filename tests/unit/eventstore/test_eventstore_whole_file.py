@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eventstore import KeyUnusable, load_signer, load_verifier
-from eventstore.whole_file import create_whole
+from eventstore.whole_file import create_whole, replace_whole
 from manager.adapters.identity import ENV_KEY_BYTES, load_env_key
 
 
@@ -59,3 +59,54 @@ def test_the_verifier_key_that_was_not_written_is_written_later(
     assert not public.exists()
     load_signer(path)
     assert load_verifier(public).name == signer.verifier.name
+
+
+def test_a_file_is_on_disk_before_it_takes_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename alone may reach the disk before the content does: the file is empty then."""
+    path = tmp_path / "some.note"
+    path.write_text("before")
+    synced: list[tuple[str, str]] = []
+    fsync = os.fsync
+
+    def note(fd: int) -> None:
+        synced.append((Path(os.readlink(f"/proc/self/fd/{fd}")).name, path.read_text()))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with replace_whole(path) as file:
+        file.write("after")
+    assert synced == [(f".some.note.{os.getpid()}", "before"), (tmp_path.name, "after")]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "some.note"
+    path.write_text("before")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"), replace_whole(path) as file:
+        file.write("after")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_system_that_keeps_no_names_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "some.note"
+    number = errno.EINVAL
+
+    def refuse(fd: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{fd}"):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with replace_whole(path) as file:
+        file.write("after")
+    assert path.read_text() == "after"
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output"), replace_whole(path) as file:
+        file.write("again")
