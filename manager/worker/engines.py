@@ -20,7 +20,7 @@ from manager.worker.engine import Engine, Host
 from manager.worker.oci import CRUN, RUNC, Dialect, OciEngine
 from manager.worker.processes import ENGINE_ENVIRONMENT
 from manager.worker.runc import RuncEngine
-from manager.worker.runsc import RUNSC, RunscEngine
+from manager.worker.runsc import RUNSC, RunscEngine, dialect_of
 
 ENGINE_NAMES: Final = ("crun", "runc", "runsc", "bwrap")
 
@@ -46,7 +46,7 @@ _VERSION: Final = re.compile(r"(\d+\.\d+\S*)")
 class Program(Struct, frozen=True, kw_only=True):
     """An engine's program as found on this machine; `problem` says why it cannot be used.
 
-    ``words`` is what it says of itself: its version and, of bubblewrap, its options.
+    ``words`` is what it says of itself: its version and, of bubblewrap and runsc, its options.
     """
 
     name: str
@@ -83,6 +83,8 @@ def make_engine(program: Program, host: Host, state_dir: Path) -> Engine:
             can_join_pid_namespace=JOIN_OPTION in program.words,
         )
     dialect, kind = _OCI[program.name]
+    if program.name == "runsc":
+        dialect = dialect_of(program.words)
     own_dir = state_dir / program.name
     own_dir.mkdir(mode=0o700, exist_ok=True)
     return kind(
@@ -156,6 +158,8 @@ def _find(name: str, given: Path | None) -> Program:
             problem = f"{path} does not say what it can do"
         elif missing:
             problem = f"version {version} is too old: it has no {', '.join(missing)}"
+    elif name == "runsc":
+        words += _output_of(path, "flags")
     return Program(name=name, path=path, version=version, words=words, problem=problem)
 
 
@@ -177,11 +181,11 @@ def _embedded_bwrap() -> Path | None:
     return None
 
 
-def _output_of(path: Path, option: str) -> str:
+def _output_of(path: Path, question: str) -> str:
     """What a program says if it is asked; empty if it does not answer in time."""
     try:
         result = subprocess.run(
-            [path, option],
+            [path, question],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

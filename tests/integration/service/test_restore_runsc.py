@@ -17,14 +17,20 @@ gvisor = pytest.mark.parametrize("service", ["runsc"], indirect=True)
 
 
 DIES_BADLY = r"""#!/bin/sh
-for last in "$@"; do :; done
+for each in "$@"; do
+    case "$last" in
+    --root) root=$each ;;
+    --image-path) image=$each ;;
+    esac
+    last=$each
+done
 case " $* " in
 *" checkpoint "*)
-    echo its memory > "$9/checkpoint.img"
+    echo its memory > "$image/checkpoint.img"
     exit
     ;;
 *" resume "*)
-    state=$({real} "$1" "$2" "$3" "$4" "$5" "$6" state "$last")
+    state=$({real} --root "$root" state "$last")
     pid=$(echo "$state" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
     exec kill -9 "$pid"
     ;;
