@@ -5,7 +5,7 @@ import pytest
 from manager.worker.runsc import dialect_of
 
 NEVER_ASKED = "runsc version 0.0~20210806\n  -overlay\n\twrap filesystem mounts\n"
-ASKED = "  -overlay\n\tDEPRECATED: use --overlay2\n  -overlay2 value\n\twrap mounts (default root:self)\n"
+ASKED = "  -overlay\n\tDEPRECATED\n  -overlay2 value\n\twrap mounts (default root:self)\n"
 
 
 @pytest.mark.parametrize(("words", "told"), [(NEVER_ASKED, False), (ASKED, True)])
