@@ -83,7 +83,9 @@ class Machine:
         for name in ("vmlinuz", "initrd.img"):
             [found] = (root / "boot").glob(f"{name}-*")
             shutil.copy(found, self._place / name)
-        subprocess.run(["mkfs.ext4", "-q", "-d", str(root), str(self._disk), "16G"], check=True)
+        subprocess.run(
+            ["mkfs.ext4", "-q", "-F", "-d", str(root), str(self._disk), "16G"], check=True
+        )
         shutil.rmtree(root)
 
     def _configure(self, root: Path) -> None:
@@ -93,7 +95,8 @@ class Machine:
         (root / "etc/resolv.conf").write_text("nameserver 10.0.2.3\n")
         network = root / "etc/systemd/network/ether.network"
         network.write_text("[Match]\nType=ether\n[Network]\nDHCP=yes\n")
-        subprocess.run(["systemctl", f"--root={root}", "enable", "systemd-networkd"], check=True)
+        enable = ["systemctl", "--quiet", f"--root={root}", "enable", "systemd-networkd"]
+        subprocess.run(enable, check=True)
         (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
         shutil.copy(self._key.with_suffix(".pub"), root / "root/.ssh/authorized_keys")
         if Path("/", CERTIFICATES).is_dir():
@@ -162,7 +165,8 @@ def clone(machine: Machine) -> None:
     """Bring what is committed here."""
     bundle = ["git", "-C", str(REPOSITORY), "bundle", "create", "-q", "-", "HEAD"]
     machine.put(subprocess.run(bundle, check=True, capture_output=True).stdout, "/root/bundle")
-    machine.run("git clone -q /root/bundle /root/sandtrail")
+    quiet = "-c init.defaultBranch=main -c advice.detachedHead=false"
+    machine.run(f"git {quiet} clone -q /root/bundle /root/sandtrail")
 
 
 def install(machine: Machine) -> None:
@@ -225,6 +229,7 @@ def main() -> int:
     for number in range(arguments.cuts):
         told += work(machine, f"cut-{number}", dice.uniform(1, 15))
         machine.boot()
+        machine.run("systemctl start sandtrail")  # it is being started: this waits for it
         machine.put(told, "/root/told")
         for check in CHECKS:
             judge(check)
