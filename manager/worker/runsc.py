@@ -213,7 +213,7 @@ class RunscEngine(OciEngine):
     @override
     def adopt(self, running: Running) -> None:
         with contextlib.suppress(KernelSilent):
-            running.kernel = connect_kernel(running.engine_id)
+            running.kernel = connect_kernel(running.engine_id, self._state_dir)
 
     @override
     def wait(self, running: Running) -> Steps[ExitReport]:
@@ -238,7 +238,7 @@ class RunscEngine(OciEngine):
         if told is not None:
             return ExitReport(status=told, source="engine", at_ns=report.at_ns)
         try:  # whoever was to tell was killed; the process may go on
-            told = yield from wait_process_by_socket(running.engine_id, number)
+            told = yield from wait_process_by_socket(running.engine_id, self._state_dir, number)
         except KernelSilent:
             if report.status is not None and os.WIFSIGNALED(report.status):
                 return report  # all that was in the container
@@ -260,7 +260,9 @@ class RunscEngine(OciEngine):
         # By its socket: its command knows neither signal 0 nor a terminal's foreground group.
         if target.mode == GROUP:
             return Delivery(errno=errno.ENOTSUP, why="unsupported")
-        error = yield from signal_by_socket(running.engine_id, signo, target, KILL_SECONDS)
+        error = yield from signal_by_socket(
+            running.engine_id, self._state_dir, signo, target, KILL_SECONDS
+        )
         if not error:
             return DELIVERED
         if error.endswith("no TTY attached"):

@@ -1,12 +1,15 @@
 """The control socket of a gVisor sandbox: calls of which its kernel is asked directly."""
 
+import contextlib
 import os
 import socket
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from manager.urpc.fds import OwnedFd
+from manager.urpc.unix_address import connect_unix
 from manager.worker.delivery import Target
 from manager.worker.loop import Pause, Steps
 
@@ -18,15 +21,30 @@ class KernelSilent(Exception):  # noqa: N818 - an answer, too
     """A sandbox's kernel did not answer; says why."""
 
 
-def connect_kernel(sandbox: str) -> OwnedFd:
+OTHER_PLACES: Final = (Path("/var/run"), Path("/run"))
+"""Where a kernel listens if the name in its engine's own directory would be too long.
+
+The next that it tries is /tmp, where anybody may listen: nobody is asked there.
+Source: gVisor, runsc/sandbox/sandbox.go, createControlSocket.
+"""
+
+
+def connect_kernel(sandbox: str, directory: Path) -> OwnedFd:
     """Connect to the kernel of a sandbox, by its id.
 
     As long as the connection is open, the kernel outlives its container by up to 15 seconds, and
     answers.
 
+    Args:
+        sandbox: The id.
+        directory: The engine's own, where gVisor listens since 2023.
+
     Raises:
         KernelSilent: It cannot be reached: it is gone, say.
     """
+    for place in (directory, *OTHER_PLACES):
+        with contextlib.suppress(OSError):
+            return OwnedFd(connect_unix(place / f"runsc-{sandbox}.sock").detach())
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         # Source: gVisor, runsc/boot/controller.go: an abstract address, closed by a NUL.
@@ -37,11 +55,14 @@ def connect_kernel(sandbox: str) -> OwnedFd:
     return OwnedFd(sock.detach())
 
 
-def signal_by_socket(sandbox: str, signo: int, target: Target, seconds: float) -> Steps[str]:
+def signal_by_socket(
+    sandbox: str, directory: Path, signo: int, target: Target, seconds: float
+) -> Steps[str]:
     """Signal a process of the container that a sandbox was made for.
 
     Args:
         sandbox: Its id, and the container's.
+        directory: As in :func:`connect_kernel`.
         signo: The signal; 0 asks only.
         target: Whom it is for; the modes are gVisor's own.
         seconds: Longest wait for the answer.
@@ -51,7 +72,7 @@ def signal_by_socket(sandbox: str, signo: int, target: Target, seconds: float) -
     """
     argument = {"CID": sandbox, "Signo": signo, "PID": target.pid, "Mode": target.mode}
     try:
-        with connect_kernel(sandbox) as connection:
+        with connect_kernel(sandbox, directory) as connection:
             reply = yield from _ask(connection, "Signal", argument, seconds)
     except KernelSilent as silence:
         return str(silence)
@@ -74,13 +95,14 @@ def wait_by_socket(connection: OwnedFd, sandbox: str) -> Steps[int | None]:
         return None
 
 
-def wait_process_by_socket(sandbox: str, number: int) -> Steps[int | None]:
+def wait_process_by_socket(sandbox: str, directory: Path, number: int) -> Steps[int | None]:
     """Wait, for as long as it takes, for the end of a process that was executed in a sandbox.
 
     A kernel tells it once; whoever asks before that is told as well.
 
     Args:
         sandbox: Its id, and the container's.
+        directory: As in :func:`connect_kernel`.
         number: The process's, as its kernel counts.
 
     Returns:
@@ -89,7 +111,7 @@ def wait_process_by_socket(sandbox: str, number: int) -> Steps[int | None]:
     Raises:
         KernelSilent: It did not live to tell.
     """
-    with connect_kernel(sandbox) as connection:
+    with connect_kernel(sandbox, directory) as connection:
         reply = yield from _ask(connection, "WaitPID", {"PID": number, "CID": sandbox}, None)
     return _status(reply)
 
