@@ -63,6 +63,9 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+ITS_ID = re.compile(r"\b[0-9a-f]{64}\b")
+
+
 class Contender(ABC):
     """One container manager, in a directory of its own."""
 
@@ -165,7 +168,7 @@ class Podman(Contender):
     @override
     def ask(self) -> str:
         waited = told(self._command("wait", NAME), timeout=10).strip()
-        return waited or "no answer: it waits for ever"
+        return ITS_ID.sub(NAME, waited) or "no answer: it waits for ever"
 
     @override
     def clean_up(self) -> None:
