@@ -82,7 +82,7 @@ bench: setup
 
 sim: $(VENV)/.ready
 	SEED=$(SEED) SANDTRAIL_SEEDS=$(SEEDS) SANDTRAIL_IMAGES=$(IMAGES) SANDTRAIL_KILLS=$(KILLS) SANDTRAIL_FLIP_STRIDE=$(STRIDE) \
-		$(BIN)/pytest -q tests/property tests/simulation --hypothesis-seed=$(SEED)
+		$(BIN)/pytest -q tests/property tests/simulation --hypothesis-seed=$(SEED) --timeout=3600
 
 fuzz: $(VENV)/.ready
 	SEED=$(SEED) SANDTRAIL_FUZZ_INPUTS=$(INPUTS) $(BIN)/pytest -q tests/fuzz --durations=0 --timeout=3600
