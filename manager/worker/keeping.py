@@ -1,5 +1,6 @@
 """The worker's side of its keeper, see :mod:`manager.worker.keeper`."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -71,8 +72,10 @@ class Keeping:
         self._send(b"-", name)
 
     def close(self) -> None:
-        """Let the keeper leave if it keeps nothing."""
-        self._send(b"!", "")
+        """Let the keeper leave if it keeps nothing; one that has left is not replaced."""
+        if self._keeper is not None:
+            with contextlib.suppress(OSError):
+                send_with_fds(self._keeper, b"!")
         self._hang_up()
 
     def _send(self, verb: bytes, name: str, fds: tuple[int, ...] = ()) -> None:

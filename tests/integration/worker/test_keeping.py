@@ -3,13 +3,16 @@
 import contextlib
 import os
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from manager.kernel.pidfd import open_pidfd
-from manager.worker.keeping import Keeping
+from manager.urpc.unix_address import connect_unix
+from manager.worker.keeping import SOCKET_NAME, Keeping
 from manager.worker.loop import Loop
 from manager.worker.processes import Processes
 
@@ -39,3 +42,28 @@ def test_a_keeper_that_is_slow_is_waited_for(processes: Processes, tmp_path: Pat
         second.drop(name)
     second.close()
     first.close()
+
+
+def test_a_keeper_that_has_left_is_not_replaced_by_who_leaves(
+    processes: Processes, tmp_path: Path
+) -> None:
+    first, second = Keeping(tmp_path, processes), Keeping(tmp_path, processes)
+    with open_pidfd(os.getpid()) as handle:
+        first.open()
+        first.keep("launch", handle)
+        [kept] = second.open().values()
+        kept.close()
+    second.drop("launch")
+    second.close()
+    while listens(tmp_path):
+        time.sleep(0.01)
+    first.close()  # what it had lent is closed by now
+    assert not listens(tmp_path)
+
+
+def listens(directory: Path) -> bool:
+    try:
+        connect_unix(directory / SOCKET_NAME, kind=socket.SOCK_SEQPACKET).close()
+    except ConnectionRefusedError:
+        return False
+    return True
