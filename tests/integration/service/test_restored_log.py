@@ -128,6 +128,9 @@ async def test_what_a_restored_log_has_under_way_is_not_guessed(
     await sandbox.start_root()
     await under_way(service, sandbox, donor, tmp_path / "copy.db")
     assert await sandbox.wait_status("ended") == 3 << 8
+    with anyio.fail_after(20):  # an end that the worker has yet to tell would be no guess
+        while not await told(service, "process.exited"):
+            await anyio.sleep(0.01)
     await anyio.to_thread.run_sync(service.stop)
     log = service.root / "events.db"
     shutil.rmtree(service.root / "snapshots", ignore_errors=True)
