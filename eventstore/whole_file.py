@@ -19,18 +19,14 @@ def create_whole(path: Path, content: bytes, mode: int) -> None:
     Raises:
         OSError: It could not be made, on a full disk say; nothing is left of the attempt.
     """
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(half, flags, mode)
+    half = _half_of(path)
     try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        with _synced(half, mode) as file:
+            file.buffer.write(content)
         with suppress(FileExistsError):  # somebody else was first: theirs counts
             os.link(half, path)
     finally:
-        half.unlink()
+        half.unlink(missing_ok=True)
     sync_names(path.parent)
 
 
@@ -45,13 +41,10 @@ def replace_whole(path: Path) -> Iterator[TextIO]:
         OSError: It could not be written. What was there still is, and nothing is left of the
             attempt.
     """
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    half = _half_of(path)
     try:
-        with open(os.open(half, flags, 0o666), "w", encoding="utf-8", newline="") as file:
+        with _synced(half, 0o666) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
@@ -69,3 +62,17 @@ def sync_names(path: str | os.PathLike[str]) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _half_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+@contextmanager
+def _synced(half: Path, mode: int) -> Iterator[TextIO]:
+    """A file for what a name is given to afterwards: on disk when the block has ended well."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    with open(os.open(half, flags, mode), "w", encoding="utf-8", newline="") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from eventstore.whole_file import sync_names
 from manager.cli.session import run_async, sandbox_of
 from manager.domain.checkpoint import COMPRESSIONS, NONE
 from manager.terminal.ending import fail
@@ -54,14 +55,5 @@ def command(
     finally:
         os.close(image)
         partial.unlink(missing_ok=True)
-    _sync(file.parent)
+    sync_names(file.parent)  # a new name is on disk only then: fsync(2)
     done(as_json, "checkpoint", str(file), sandbox=sandbox, image=str(file), image_bytes=size)
-
-
-def _sync(directory: Path) -> None:
-    """Have a new name on disk, too. Source: fsync(2)."""
-    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
