@@ -46,7 +46,7 @@ _VERSION: Final = re.compile(r"(\d+\.\d+\S*)")
 class Program(Struct, frozen=True, kw_only=True):
     """An engine's program as found on this machine; `problem` says why it cannot be used.
 
-    ``words`` is what it says of itself: its version and, of bubblewrap and runsc, its options.
+    ``words`` is what it says of itself: its version and, of bubblewrap, its options.
     """
 
     name: str
@@ -158,8 +158,6 @@ def _find(name: str, given: Path | None) -> Program:
             problem = f"{path} does not say what it can do"
         elif missing:
             problem = f"version {version} is too old: it has no {', '.join(missing)}"
-    elif name == "runsc":
-        words += _output_of(path, "flags")
     return Program(name=name, path=path, version=version, words=words, problem=problem)
 
 
@@ -181,11 +179,11 @@ def _embedded_bwrap() -> Path | None:
     return None
 
 
-def _output_of(path: Path, question: str) -> str:
+def _output_of(path: Path, option: str) -> str:
     """What a program says if it is asked; empty if it does not answer in time."""
     try:
         result = subprocess.run(
-            [path, question],
+            [path, option],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -10,6 +10,7 @@ import datetime as dt
 import errno
 import fcntl
 import os
+import re
 import signal
 import stat
 import time
@@ -21,7 +22,7 @@ from typing_extensions import override
 
 from manager.kernel import pidfd
 from manager.schema.observation import ProcessFacts
-from manager.urpc.fds import FdBundle
+from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker import commands
 from manager.worker.cgroups import Cgroup
 from manager.worker.delivery import DELIVERED, GROUP, Delivery, Target
@@ -95,21 +96,26 @@ RUNSC: Final = Dialect(
 )
 
 
-OVERLAY: Final = "overlay2"
-"""Option of gVisor since 2023. What it does if it is not told otherwise keeps what a container
-writes from where it was donated for, and does not go with shared files."""
+NO_OVERLAY: Final = "--overlay2=none"
+"""Since 2023 gVisor would else keep what a container writes from where it was donated for; and that
+does not go with shared files."""
+
+OVERLAY_SINCE: Final = "20221219"
+"""The oldest build that is known to take it."""
+
+_BUILD: Final = re.compile(r"20\d{6}")
 
 
-def dialect_of(words: str) -> Dialect:
+def dialect_of(version: str) -> Dialect:
     """How a runsc wants to be talked to. Pure.
 
     Args:
-        words: What it lists as its options.
+        version: What it says of itself; a build without a date is taken for a new one.
     """
-    if f"-{OVERLAY}" not in words.split():
+    build = _BUILD.search(version)
+    if build is not None and build[0] < OVERLAY_SINCE:
         return RUNSC
-    options = (*RUNSC.global_options, f"--{OVERLAY}=none")
-    return msgspec.structs.replace(RUNSC, global_options=options)
+    return msgspec.structs.replace(RUNSC, global_options=(*RUNSC.global_options, NO_OVERLAY))
 
 
 class RunscEngine(OciEngine):
@@ -213,7 +219,10 @@ class RunscEngine(OciEngine):
     @override
     def adopt(self, running: Running) -> None:
         with contextlib.suppress(KernelSilent):
-            running.kernel = connect_kernel(running.engine_id, self._state_dir)
+            running.kernel = self._kernel(running)
+
+    def _kernel(self, running: Running) -> OwnedFd:
+        return connect_kernel(running.engine_id, self._state_dir)
 
     @override
     def wait(self, running: Running) -> Steps[ExitReport]:
@@ -238,7 +247,8 @@ class RunscEngine(OciEngine):
         if told is not None:
             return ExitReport(status=told, source="engine", at_ns=report.at_ns)
         try:  # whoever was to tell was killed; the process may go on
-            told = yield from wait_process_by_socket(running.engine_id, self._state_dir, number)
+            with self._kernel(running) as kernel:
+                told = yield from wait_process_by_socket(kernel, running.engine_id, number)
         except KernelSilent:
             if report.status is not None and os.WIFSIGNALED(report.status):
                 return report  # all that was in the container
@@ -260,9 +270,13 @@ class RunscEngine(OciEngine):
         # By its socket: its command knows neither signal 0 nor a terminal's foreground group.
         if target.mode == GROUP:
             return Delivery(errno=errno.ENOTSUP, why="unsupported")
-        error = yield from signal_by_socket(
-            running.engine_id, self._state_dir, signo, target, KILL_SECONDS
-        )
+        try:
+            with self._kernel(running) as kernel:
+                error = yield from signal_by_socket(
+                    kernel, running.engine_id, signo, target, KILL_SECONDS
+                )
+        except KernelSilent as silence:
+            error = str(silence)
         if not error:
             return DELIVERED
         if error.endswith("no TTY attached"):

@@ -56,26 +56,25 @@ def connect_kernel(sandbox: str, directory: Path) -> OwnedFd:
 
 
 def signal_by_socket(
-    sandbox: str, directory: Path, signo: int, target: Target, seconds: float
+    connection: OwnedFd, sandbox: str, signo: int, target: Target, seconds: float
 ) -> Steps[str]:
     """Signal a process of the container that a sandbox was made for.
 
     Args:
+        connection: To its kernel; lent.
         sandbox: Its id, and the container's.
-        directory: As in :func:`connect_kernel`.
         signo: The signal; 0 asks only.
         target: Whom it is for; the modes are gVisor's own.
         seconds: Longest wait for the answer.
 
     Returns:
         Why it was not delivered, or an empty string.
+
+    Raises:
+        KernelSilent: It is unknown.
     """
     argument = {"CID": sandbox, "Signo": signo, "PID": target.pid, "Mode": target.mode}
-    try:
-        with connect_kernel(sandbox, directory) as connection:
-            reply = yield from _ask(connection, "Signal", argument, seconds)
-    except KernelSilent as silence:
-        return str(silence)
+    reply = yield from _ask(connection, "Signal", argument, seconds)
     return "" if reply.get("success") else str(reply.get("err"))
 
 
@@ -95,14 +94,14 @@ def wait_by_socket(connection: OwnedFd, sandbox: str) -> Steps[int | None]:
         return None
 
 
-def wait_process_by_socket(sandbox: str, directory: Path, number: int) -> Steps[int | None]:
+def wait_process_by_socket(connection: OwnedFd, sandbox: str, number: int) -> Steps[int | None]:
     """Wait, for as long as it takes, for the end of a process that was executed in a sandbox.
 
     A kernel tells it once; whoever asks before that is told as well.
 
     Args:
+        connection: To its kernel; lent.
         sandbox: Its id, and the container's.
-        directory: As in :func:`connect_kernel`.
         number: The process's, as its kernel counts.
 
     Returns:
@@ -111,9 +110,7 @@ def wait_process_by_socket(sandbox: str, directory: Path, number: int) -> Steps[
     Raises:
         KernelSilent: It did not live to tell.
     """
-    with connect_kernel(sandbox, directory) as connection:
-        reply = yield from _ask(connection, "WaitPID", {"PID": number, "CID": sandbox}, None)
-    return _status(reply)
+    return _status((yield from _ask(connection, "WaitPID", {"PID": number, "CID": sandbox}, None)))
 
 
 def _status(reply: dict[str, Any]) -> int | None:

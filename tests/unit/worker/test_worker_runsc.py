@@ -1,4 +1,4 @@
-"""How runsc is talked to: by what it lists as its options, and where its kernel listens."""
+"""How runsc is talked to: by what it says of itself, and where its kernel listens."""
 
 import socket
 import uuid
@@ -10,11 +10,16 @@ from manager.urpc.unix_address import UnixListener
 from manager.worker.runsc import dialect_of
 from manager.worker.runsc_socket import KernelSilent, connect_kernel
 
-NEVER_ASKED = "runsc version 0.0~20210806\n  -overlay\n\twrap filesystem mounts\n"
-ASKED = "  -overlay\n\tDEPRECATED\n  -overlay2 value\n\twrap mounts (default root:self)\n"
 
-
-@pytest.mark.parametrize(("words", "told"), [(NEVER_ASKED, False), (ASKED, True)])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("runsc version release-20210806.0\nspec: 1.0.2\n", False),
+        ("runsc version 0.0~20221219.0\nspec: 1.0.2\n", True),
+        ("runsc version 0.0~20240729.0\nspec: 1.2.0\n", True),
+        ("runsc version VERSION_MISSING\nspec: 1.2.0\n", True),
+    ],
+)
 def test_what_is_written_stays_where_it_was_donated_for(words: str, told: bool) -> None:
     dialect = dialect_of(words)
     assert ("--overlay2=none" in dialect.global_options) == told
