@@ -42,7 +42,7 @@ COMMANDS = (
 BOOT_S = 300
 CERTIFICATES = Path("usr/local/share/ca-certificates")
 CHECKS = (
-    "python scripts/power_cut.py look /root/told",
+    "python scripts/power_cut.py look ~/told",
     "sandtrail audit verify --root /var/lib/sandtrail",
     "sandtrail replay check --root /var/lib/sandtrail",
     "sandtrail audit reconcile --root /var/lib/sandtrail",
@@ -136,7 +136,7 @@ class Machine:
         return [
             *("ssh", "-p", str(self._port), "-i", str(self._key), "root@127.0.0.1"),
             *(part for option in options for part in ("-o", option)),
-            f"cd /root/sandtrail 2>/dev/null; PATH=$PWD/.venv/bin:$PATH; {command}",
+            f"cd ~/sandtrail 2>/dev/null; PATH=$PWD/.venv/bin:$PATH; {command}",
         ]
 
     def run(self, command: str, *, data: bytes | None = None, quiet: bool = False) -> int:
@@ -164,9 +164,9 @@ class Machine:
 def clone(machine: Machine) -> None:
     """Bring what is committed here."""
     bundle = ["git", "-C", str(REPOSITORY), "bundle", "create", "-q", "-", "HEAD"]
-    machine.put(subprocess.run(bundle, check=True, capture_output=True).stdout, "/root/bundle")
+    machine.put(subprocess.run(bundle, check=True, capture_output=True).stdout, "~/bundle")
     quiet = "-c init.defaultBranch=main -c advice.detachedHead=false"
-    machine.run(f"git {quiet} clone -q /root/bundle /root/sandtrail")
+    machine.run(f"git {quiet} clone -q ~/bundle ~/sandtrail")
 
 
 def install(machine: Machine) -> None:
@@ -225,15 +225,14 @@ def main() -> int:
             judge(command)
         install(machine)
     told = b""
-    machine.boot()
-    for number in range(arguments.cuts):
-        told += work(machine, f"cut-{number}", dice.uniform(1, 15))
-        machine.boot()
-        machine.run("systemctl start sandtrail")  # it is being started: this waits for it
-        machine.put(told, "/root/told")
-        for check in CHECKS:
-            judge(check)
-    machine.switch_off()
+    with booted(machine):
+        for number in range(arguments.cuts):
+            told += work(machine, f"cut-{number}", dice.uniform(1, 15))
+            machine.boot()
+            machine.run("systemctl start sandtrail")  # it is being started: this waits for it
+            machine.put(told, "~/told")
+            for check in CHECKS:
+                judge(check)
     for command, code, seconds in verdicts:
         print(f"{'ok' if code == 0 else f'exit {code}':8} {seconds:6.0f} s  {command}")
     return int(any(code for _, code, _ in verdicts))
