@@ -25,7 +25,7 @@ ROUNDS ?= 5
 SUITE ?= bookworm
 CUTS ?= 5
 
-.PHONY: demo test lint unit bench sim fuzz soak compare machine golden setup clean
+.PHONY: demo test lint unit bench sim fuzz soak promises compare machine golden setup clean
 
 demo: setup
 	$(BIN)/python scripts/demo.py
@@ -57,6 +57,12 @@ unit: $(VENV)/.ready
 	$(BIN)/coverage report --include='manager/domain/*,manager/schema/*' --fail-under=100
 	$(BIN)/coverage report --include='eventstore/*,manager/urpc/*' --fail-under=95
 	$(BIN)/coverage report --format=total
+
+# Every test that the list of promises names, one after the other, and as much of each as in
+# `make test` or as variables of the environment say.
+promises: setup
+	$(BIN)/pytest -v --timeout=3600 tests/fuzz \
+		$$(grep -o 'tests/[a-z_/]*\.py' docs/reliability.md | sort -u)
 
 compare: setup
 	@sh scripts/system-packages.sh rivals

@@ -3,7 +3,8 @@
 Builds a root file system, boots it in an emulator (on its own kernel, with control groups as that
 Debian has them), clones what is committed here, runs commands of the project in it, and cuts its
 power a few times while its service is at work. Needs mmdebstrap, qemu-system-x86 and a network;
-emulated processors are some eight times as slow as real ones. Usage, as root::
+emulated processors, as many as this process may use, are some eight times as slow as real ones.
+Usage, as root::
 
     python scripts/new_machine.py [--suite bookworm] [--cuts 5] [COMMAND ...]
 """
@@ -34,9 +35,7 @@ PACKAGES = (
 )
 COMMANDS = (
     "make demo",
-    "make fuzz INPUTS=2000",
-    "make sim SEEDS=100 IMAGES=50 KILLS=20 STRIDE=50",
-    "make soak KILLS_AT_RANDOM=40",
+    "SANDTRAIL_SEEDS=40 SANDTRAIL_IMAGES=50 SANDTRAIL_KILLS_AT_RANDOM=40 make promises",
     "make compare ROUNDS=1",
 )
 BOOT_S = 300
@@ -108,11 +107,12 @@ class Machine:
         """Switch it on, and wait until it can be talked to."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
+        processors = len(os.sched_getaffinity(0))
         with (self._place / "console").open("ab") as console:
             self._process = subprocess.Popen(
                 [
                     *("qemu-system-x86_64", "-nographic", "-no-reboot", "-cpu", "max"),
-                    *("-accel", "tcg,thread=multi", "-smp", str(os.cpu_count()), "-m", "4096"),
+                    *("-accel", "tcg,thread=multi", "-smp", str(processors), "-m", "4096"),
                     *("-kernel", str(self._place / "vmlinuz")),
                     *("-initrd", str(self._place / "initrd.img")),
                     *("-append", "root=/dev/vda rw console=ttyS0"),
