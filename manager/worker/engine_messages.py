@@ -1,7 +1,7 @@
 """What an engine's complaint means. Pure.
 
-The texts are those of crun 1.x, runc 1.1, runsc 2022 and bubblewrap 0.8 to 0.11, seen, not guessed.
-A text that is not known here is passed on as it is.
+The texts are those of crun 1.8 and 1.21, runc 1.1, runsc 2022 and bubblewrap 0.8 to 0.11, seen, not
+guessed. A text that is not known here is passed on as it is.
 """
 
 import errno
@@ -15,7 +15,9 @@ from manager.worker.errors import LaunchFailed, one_line
 
 _PATTERNS: Final = (
     # crun
-    (re.compile(r"executable file `.*` not found in \$PATH"), errno.ENOENT),
+    (re.compile(r"executable file `.*` not found"), errno.ENOENT),
+    (re.compile(r"the path `.*` is not a regular file"), errno.EACCES),
+    (re.compile(r"the path `.*` exists but it is not executable"), errno.EACCES),
     (re.compile(r"open executable: (Permission denied|Operation not permitted)"), errno.EACCES),
     # runc
     (re.compile(r"exec: .*: stat .*: no such file or directory"), errno.ENOENT),

@@ -164,6 +164,27 @@ def test_homes():
         ),
         (
             "crun",
+            "executable file `/x` not found: No such file or directory",
+            "exec",
+            errno.ENOENT,
+            "crun: executable file `/x` not found: No such file or directory",
+        ),
+        (
+            "crun",
+            "the path `/x` exists but it is not executable: Operation not permitted",
+            "exec",
+            errno.EACCES,
+            "crun: the path `/x` exists but it is not executable: Operation not permitted",
+        ),
+        (
+            "crun",
+            "the path `/x` is not a regular file: Operation not permitted",
+            "exec",
+            errno.EACCES,
+            "crun: the path `/x` is not a regular file: Operation not permitted",
+        ),
+        (
+            "crun",
             "open executable: Permission denied",
             "exec",
             errno.EACCES,
