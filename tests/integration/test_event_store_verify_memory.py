@@ -3,8 +3,6 @@
 import tracemalloc
 from pathlib import Path
 
-import pytest
-
 from eventstore import (
     ANY,
     Document,
@@ -44,7 +42,6 @@ def peak_bytes(path: Path, signer: Signer) -> int:
         assert found.verdict is Verdict.INTACT
 
 
-@pytest.mark.timeout(120)
 async def test_the_memory_of_a_verification_does_not_grow_with_the_log(tmp_path: Path) -> None:
     signer = load_signer(tmp_path / "log.key")
     peaks = []

@@ -34,8 +34,6 @@ from eventstore import (
 STRIDE = int(os.environ.get("SANDTRAIL_FLIP_STRIDE", "97"))
 EVENTS = 8
 
-pytestmark = pytest.mark.timeout(120 if STRIDE > 10 else 3600)
-
 
 @pytest.fixture(scope="module")
 def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:

@@ -32,7 +32,7 @@ from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from tests.integration.damaged_logs import unlocked
 from tests.integration.service.conftest import Donor, Service, sh
 
-pytestmark = [pytest.mark.runtime, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.runtime
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PROGRAM = (sys.executable, "-m", "manager.cli")

@@ -13,7 +13,7 @@ from manager.domain.evolve import fold
 from manager.schema.events import decode_event
 from tests.integration.service.conftest import Donor, Service, sh
 
-pytestmark = [pytest.mark.runtime, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.runtime
 
 KILLS = 8
 CLIENTS = 4

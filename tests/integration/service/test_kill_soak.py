@@ -22,7 +22,7 @@ ENGINES = ("crun", "bwrap", "runc", "runsc")
 SPREAD_S = {"runsc": 2.5}
 USUAL_SPREAD_S = 0.7
 
-pytestmark = [pytest.mark.runtime, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.runtime
 
 
 async def kill(service: Service, victims: str) -> None:

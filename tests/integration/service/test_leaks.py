@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.service.conftest import Donor, Service, cgroups, sh
 
-pytestmark = [pytest.mark.runtime, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.runtime
 
 STARTS = 1000
 
