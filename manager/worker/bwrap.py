@@ -1,7 +1,9 @@
 """bubblewrap: sets a sandbox up and waits, so that the worker can finish it before anything runs.
 
-bubblewrap has no state and no daemon. Its process stays as init's parent and is the one to reap it;
-init's true wait status comes from its pidfd.
+bubblewrap has no state and no daemon, and its process would stay as init's parent only to make an
+exit code of init's status. It is ended before the program runs: init is a child of the worker then,
+whom every kernel tells a code from a signal. Where it leads the session of a donated terminal, it
+stays, as the terminal would be lost with it; the status comes from init's pidfd.
 """
 
 import contextlib
@@ -107,14 +109,11 @@ class BwrapEngine:
         with contextlib.ExitStack() as owned:
             attempt = _Attempt(self._host.processes, self.path, job, owned)
             monitor = yield from attempt.spawn(job.stdio)
-            job.cgroup.host(monitor.pid)
             try:
-                running = yield from self._set_up(attempt, job)
+                running = yield from self._set_up(attempt, job, monitor)
             except BaseException:
                 yield from _end(monitor, job.cgroup)
                 raise
-            running.monitor = monitor
-            running.init = self._host.processes.expect(running.pid)
             attempt.go()
             job.phases.lap("start")
             return running
@@ -187,19 +186,26 @@ class BwrapEngine:
         return []
         yield
 
-    def _set_up(self, attempt: "_Attempt", job: Job) -> Steps[Running]:
+    def _set_up(self, attempt: "_Attempt", job: Job, monitor: Child) -> Steps[Running]:
         pid = yield from attempt.child_pid()
         if pid is None:
             raise (yield from self._diagnose(job))
         running = observe(job.engine_id, pid, pidfd.open_pidfd(pid), job.cgroup)
+        running.init = self._host.processes.expect(pid)
         try:
             yield from self._wait_for_sandbox(attempt, job, pid)
+            if job.terminal:
+                running.monitor = monitor
+                job.cgroup.host(monitor.pid)
+            else:
+                yield from _kill(monitor)
             job.phases.lap("create")
             self._finish_sandbox(job, running)
             job.cgroup.limit(job.limits)
             job.phases.lap("cgroup")
         except BaseException:
             signal_running(running, signal.SIGKILL)
+            self._host.processes.forget(running.init)
             running.close()
             raise
         return running
@@ -330,6 +336,10 @@ class _Attempt:
 def _end(monitor: Child, cgroup: Cgroup) -> Steps[None]:
     """End bubblewrap and whatever it has forked, before anything of it can go on."""
     cgroup.kill_everyone()
+    yield from _kill(monitor)
+
+
+def _kill(monitor: Child) -> Steps[None]:
     if monitor.status is None:
         os.kill(monitor.pid, signal.SIGKILL)
         yield Pause(child=monitor, seconds=STOP_SECONDS)
