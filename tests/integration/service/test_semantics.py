@@ -218,7 +218,7 @@ async def test_of_a_variable_given_twice_the_last_value_counts(
 async def test_who_runs_out_of_memory_is_said_to_have(service: Service, donor: Donor) -> None:
     sandbox = await running_sandbox(service, donor)
     spec = sh("x=a; while true; do x=$x$x; done")
-    spec["linux"]["resources"] = {"memory": {"limit": 16 << 20, "swap": 16 << 20}}
+    spec["linux"]["resources"] = {"memory": {"limit": 64 << 20, "swap": 64 << 20}}
     await sandbox.create_subcontainer("c1")
     await sandbox.start_subcontainer("c1", spec, donor.donation())
     assert await sandbox.wait("c1") == Signaled(signal=9)

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,18 @@ def test_output_of_a_donated_pipe_arrives(worker, engine, make_spec, busybox_roo
 def test_exit_code(worker, engine, make_spec, busybox_rootfs, code):
     status, _ = worker.run(engine, make_spec(["sh", "-c", f"exit {code}"]), busybox_rootfs)
     assert status == code << 8
+
+
+def test_init_is_a_child_of_the_worker(worker, engine, make_spec, busybox_rootfs):
+    # Whom every kernel tells exit(137) from SIGKILL.
+    script = WAIT.replace("exit 7", "exit 137")
+    launched = worker.launch(engine, make_spec(["sh", "-c", script]), busybox_rootfs)
+    pid = worker.expect(w.Started, launched).identity.pid
+    parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+    assert int(parent) == worker.process.pid
+    assert launched.stdio.read_line() == "ready"
+    assert worker.kill(launched, signal.SIGTERM) is None
+    assert worker.expect(w.Exited, launched).status == 137 << 8
 
 
 @pytest.mark.parametrize("signo", [9, 15])
