@@ -275,6 +275,16 @@ class WorkerHarness:
         assert self.conversation is not None
         return self.conversation.expect(kind, about if isinstance(about, str) else about.id)
 
+    def expect_orphans_end(self, launched: Launched, status: int) -> None:
+        """The end of what a worker before this one has started, and somebody else reaps."""
+        assert self.conversation is not None
+        exited = self.expect(w.Exited, launched)
+        if exited.status is None:  # before Linux 6.15 only a parent is told
+            capabilities = self.conversation.welcome.capabilities
+            assert capabilities["exit-status"] != "PIDFD_GET_INFO"
+        else:
+            assert exited.status == status
+
     def launch(
         self,
         engine: str,
