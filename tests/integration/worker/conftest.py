@@ -275,7 +275,7 @@ class WorkerHarness:
         assert self.conversation is not None
         return self.conversation.expect(kind, about if isinstance(about, str) else about.id)
 
-    def expect_orphans_end(self, launched: Launched, status: int) -> None:
+    def expect_orphans_end(self, launched: Launched, status: int) -> w.Exited:
         """The end of what a worker before this one has started, and somebody else reaps."""
         assert self.conversation is not None
         exited = self.expect(w.Exited, launched)
@@ -284,6 +284,7 @@ class WorkerHarness:
             assert capabilities["exit-status"] != "PIDFD_GET_INFO"
         else:
             assert exited.status == status
+        return exited
 
     def launch(
         self,

@@ -302,10 +302,10 @@ def test_containers_survive_the_worker_and_are_taken_over(
     assert (fact.launch_id, fact.phase) == (launched.id, "running")
     assert fact.identity == started.identity
     assert own_worker.kill(launched, signal.SIGTERM) is None
-    exited = own_worker.expect(w.Exited, launched)
-    assert exited.status == 42 << 8
+    exited = own_worker.expect_orphans_end(launched, 42 << 8)
     # Whether it is read before or after its new parent has reaped it is that parent's affair.
-    assert exited.source in ({"engine"} if engine == "runsc" else {"pidfd-info", "proc-stat"})
+    by_kernel = {"pidfd-info", "proc-stat", "unknown"}
+    assert exited.source in ({"engine"} if engine == "runsc" else by_kernel)
     assert own_worker.destroy(launched).leftovers == ()
     launched.stdio.out.close()
     wait_until(lambda: own_worker.traces()["cgroups"] == before["cgroups"])
@@ -313,8 +313,8 @@ def test_containers_survive_the_worker_and_are_taken_over(
     assert after["records"] == after["engine-state"] == []
 
 
-@pytest.mark.parametrize(("kept", "status"), [(True, signal.SIGKILL), (False, None)])
-def test_a_container_that_ended_unseen(own_worker, make_spec, busybox_rootfs, kept, status):
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_container_that_ended_unseen(own_worker, make_spec, busybox_rootfs, kept):
     launched, started = start(own_worker, "crun", make_spec(["sh", "-c", LOOP]), busybox_rootfs)
     if not kept:
         os.kill(own_worker.keeper_pid(), signal.SIGKILL)
@@ -324,8 +324,12 @@ def test_a_container_that_ended_unseen(own_worker, make_spec, busybox_rootfs, ke
         os.kill(started.identity.pid, signal.SIGKILL)
     wait_until(lambda: not os.path.exists(f"/proc/{started.identity.pid}"))
     own_worker.start()
-    exited = own_worker.expect(w.Exited, launched)
-    assert (exited.status, exited.source) == (status, "pidfd-info" if kept else "unknown")
+    if kept:
+        exited = own_worker.expect_orphans_end(launched, signal.SIGKILL)
+    else:
+        exited = own_worker.expect(w.Exited, launched)
+        assert exited.status is None
+    assert exited.source == ("unknown" if exited.status is None else "pidfd-info")
     wait_until(lambda: own_worker.traces()["records"] == [])
 
 
@@ -459,8 +463,11 @@ def test_an_init_that_died_before_its_start_is_not_waited_for(
     try:
         worker.start("--engine-path", f"crun={program}")
         failed = worker.fail("crun", make_spec(["sleep", "600"]), busybox_rootfs)
-        assert failed.stage == "create"
-        assert "init does not wait to be started" in failed.reason
+        # Who notices depends on whether init was born in its cgroup, or has to be moved there.
+        assert (failed.stage, failed.reason) in {
+            ("create", "crun: init does not wait to be started: No such device or address"),
+            ("cgroup", "cannot join the cgroup: No such process"),
+        }
     finally:
         worker.stop()
 
