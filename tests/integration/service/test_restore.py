@@ -471,8 +471,9 @@ async def test_what_was_executed_is_in_no_image(
     again = await restored(service, image, "new", counter("root"), donor.donation(count.write))
     (first,) = await count.numbers(1)
     assert first <= stopped + 1 if resume else first == stopped + 1
-    commands = {row["cmd"] for row in await again.processes()}
-    assert commands <= {"sh", "sleep"}, "the counter, and what it runs"
+    commands = [row["cmd"] for row in await again.processes()]
+    assert len(commands) <= 2, "the counter, and what it runs"
+    assert not {"busybox", "cat"}.intersection(commands)
     with pytest.raises(CallRefused, match=f"waiting for PID {executed}: no such process"):
         await again.wait_process("new", executed)
     await again.delete(force=True)
