@@ -40,6 +40,9 @@ COMMANDS = (
 )
 BOOT_S = 300
 CERTIFICATES = Path("usr/local/share/ca-certificates")
+AT_WORK = "systemctl start sandtrail"
+"""It is being started when the machine boots: this waits for it."""
+
 CHECKS = (
     "python scripts/power_cut.py look ~/told",
     "sandtrail audit verify --root /var/lib/sandtrail",
@@ -182,7 +185,9 @@ def work(machine: Machine, name: str, seconds: float) -> bytes:
     command = machine.ssh(f"python scripts/power_cut.py work {name}")
     client = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert client.stdout is not None
-    first = client.stdout.readline()  # the work has begun
+    first = client.stdout.readline()
+    if not first:
+        sys.exit("the work has not begun: its reason is above")
     time.sleep(seconds)
     machine.cut_power()
     rest, _ = client.communicate()
@@ -226,10 +231,11 @@ def main() -> int:
         install(machine)
     told = b""
     with booted(machine):
+        machine.run(AT_WORK)
         for number in range(arguments.cuts):
             told += work(machine, f"cut-{number}", dice.uniform(1, 15))
             machine.boot()
-            machine.run("systemctl start sandtrail")  # it is being started: this waits for it
+            machine.run(AT_WORK)
             machine.put(told, "~/told")
             for check in CHECKS:
                 judge(check)
