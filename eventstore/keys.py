@@ -45,11 +45,11 @@ def load_signer(path: str | os.PathLike[str], *, name: str | None = None) -> Sig
         NoteMalformed: The name cannot be one.
     """
     # Heavy, and only who seals needs it: most commands only read a log.
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - heavy
         Ed25519PrivateKey,
     )
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - heavy
 
     file = Path(path)
     try:
@@ -121,7 +121,7 @@ def _create(path: Path) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - heavy
         Ed25519PrivateKey,
     )
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - heavy
         Encoding,
         NoEncryption,
         PrivateFormat,

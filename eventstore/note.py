@@ -284,8 +284,8 @@ def parse_key(text: str, kinds: Container[bytes]) -> tuple[str, bytes, bytes]:
 def is_signed_by(public_key: bytes, signature: bytes, message: bytes) -> bool:
     """Whether a signature of Ed25519 is right."""
     # Heavy, and most commands check no signature.
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - heavy
         Ed25519PublicKey,
     )
 

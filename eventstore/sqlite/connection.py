@@ -68,7 +68,7 @@ class Connection:
             raise StoreClosed
         with in_our_terms(self._path):
             raw = self._driver._conn  # noqa: SLF001 - see above
-            hop = self._driver._execute(job, raw)  # type: ignore[no-untyped-call] # noqa: SLF001
+            hop = self._driver._execute(job, raw)  # type: ignore[no-untyped-call] # noqa: SLF001 - see above
             result: T = await hop
         return result
 

@@ -62,7 +62,7 @@ class Recording:
             try:
                 await do()
             except NotRecorded as error:
-                logger.error("record.refused attempt=%d reason=%s", attempt, error)  # noqa: TRY400
+                logger.error("record.refused attempt=%d reason=%s", attempt, error)  # noqa: TRY400 - expected
                 if give_up() or self._failure is not None:
                     return False
                 pause = min(attempt, len(RECORD_RETRY_PAUSES_S) - 1)

@@ -72,9 +72,9 @@ def tell_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if output_wanted() != "json":
         click.echo(f"sandtrail {__version__}")
         ctx.exit()
-    from eventstore import SCHEMA_VERSION  # noqa: PLC0415
-    from manager.schema.node_snapshot import fold_fingerprint  # noqa: PLC0415
-    from manager.terminal.output import print_json  # noqa: PLC0415
+    from eventstore import SCHEMA_VERSION  # noqa: PLC0415 - only this answer needs it
+    from manager.schema.node_snapshot import fold_fingerprint  # noqa: PLC0415 - only this answer needs it
+    from manager.terminal.output import print_json  # noqa: PLC0415 - only this answer needs it
 
     print_json(
         "version",

@@ -40,7 +40,7 @@ def topic_text(topic: str) -> str | None:
             return _tidy(when.__doc__)
         case "expressions":
             # By name: replay stands above manager and is not imported from here.
-            from importlib import import_module  # noqa: PLC0415
+            from importlib import import_module  # noqa: PLC0415 - only this topic needs it
 
             return _tidy(import_module("replay.expression").__doc__)
         case "events":
@@ -51,7 +51,7 @@ def topic_text(topic: str) -> str | None:
 
 def _events() -> str:
     from manager.schema.events import EVENT_TYPES  # noqa: PLC0415 - only this topic needs them
-    from manager.schema.node_events import NODE_EVENT_TYPES  # noqa: PLC0415
+    from manager.schema.node_events import NODE_EVENT_TYPES  # noqa: PLC0415 - the same
 
     types = {**EVENT_TYPES, **NODE_EVENT_TYPES}
     width = max(map(len, types))

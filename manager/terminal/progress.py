@@ -16,7 +16,7 @@ def progress(doing: str) -> Iterator[Told | None]:
         yield None
         return
     from rich.console import Console  # noqa: PLC0415 - only for people
-    from rich.progress import Progress  # noqa: PLC0415
+    from rich.progress import Progress  # noqa: PLC0415 - the same
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(doing, total=None)

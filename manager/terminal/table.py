@@ -30,8 +30,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         click.echo("\n".join(plain_table(columns, list(rows))))
         return
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - heavy, and only people look at tables
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - the same
+    from rich.text import Text  # noqa: PLC0415 - the same
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
     for column in columns[:-1]:

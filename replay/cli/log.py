@@ -96,7 +96,7 @@ def fields(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str
 def tags(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
     """Event types, all of them known."""
     from manager.schema.events import EVENT_TYPES  # noqa: PLC0415 - only to check them
-    from manager.schema.node_events import NODE_EVENT_TYPES  # noqa: PLC0415
+    from manager.schema.node_events import NODE_EVENT_TYPES  # noqa: PLC0415 - the same
 
     known = {**EVENT_TYPES, **NODE_EVENT_TYPES}
     if unknown := known_types(given, known):
