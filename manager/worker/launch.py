@@ -333,7 +333,6 @@ class Launch:
         self.phase = "exited"
         oom = self.cgroup.ran_out_of_memory()
         self._reports.exited(self.launch_id, report, oom=oom)
-        self._machine.keeping.drop(self.launch_id)
         yield from self._finish()
 
     def _successor(self, running: Running) -> Steps[Running | None]:
@@ -365,6 +364,8 @@ class Launch:
         self._settled()
 
     def _finish(self) -> Steps[None]:
+        # How it ended is told, if not by this worker then by the one before.
+        self._machine.keeping.drop(self.launch_id)
         self._depart((yield from self._clean_up()))
 
     def _depart(self, leftovers: list[str]) -> None:

@@ -55,7 +55,6 @@ class Service:
     ) -> None:
         self.root = root
         self.engine = engine
-        self.options: tuple[str, ...] = ()
         self.command = command
         self.options: Sequence[str] = ()
         self.told: dict[str, Any] = {}
@@ -135,7 +134,13 @@ class Service:
                 await self.client.sandbox(summary["ID"]).delete(force=True)
         worker = await self.worker_pid()
         self.stop()
+        await self.is_left_by(worker)
+
+    async def is_left_by(self, worker: int) -> None:
+        """Wait until nothing of it runs any more: the worker, and then its keeper."""
         await wait_for_end(worker)
+        for keeper in keepers(self):
+            await wait_for_end(keeper)
 
 
 def keepers(service: Service) -> list[int]:

@@ -27,7 +27,6 @@ from tests.integration.service.conftest import (
     cgroups,
     know_engines,
     sh,
-    wait_for_end,
 )
 
 POLL_S = 0.01
@@ -66,7 +65,7 @@ class Killed:
             worker = await service.worker_pid()
             service.stop()
         with anyio.fail_after(ENDS_S):
-            await wait_for_end(worker)
+            await service.is_left_by(worker)
 
     def _start(self) -> None:
         """Start it, and once more if it was to die before it was ready."""
