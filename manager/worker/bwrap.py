@@ -44,6 +44,7 @@ from manager.worker.engine import (
 from manager.worker.engine_messages import explain
 from manager.worker.errors import LaunchFailed
 from manager.worker.exec_order import ExecOrder
+from manager.worker.executing import program_of
 from manager.worker.exit_report import ExitReport, nobody_knows
 from manager.worker.loop import Child, Pause, Steps
 from manager.worker.processes import STOP_SECONDS, Processes
@@ -194,6 +195,7 @@ class BwrapEngine:
         running.init = self._host.processes.expect(pid)
         try:
             yield from self._wait_for_sandbox(attempt, job, pid)
+            running.engine_program = program_of(pid)
             if job.terminal:
                 running.monitor = monitor
                 job.cgroup.host(monitor.pid)

@@ -135,6 +135,8 @@ class Running(Struct, kw_only=True):
         kernel: A connection to its kernel, where it has one of its own: to be told how it ends.
         config: What its engine was told, without env values, for an engine that may have to be
             told again; empty if a former worker has started it.
+        engine_program: What init executed before the client's program; see `executing`. Empty if
+            that is not waited for.
     """
 
     engine_id: str
@@ -149,6 +151,7 @@ class Running(Struct, kw_only=True):
     maybe_paused: bool = False
     kernel: OwnedFd | None = None
     config: bytes = b""
+    engine_program: bytes = b""
 
     def identity(self, boot_id: str) -> PidIdentity:
         """Which process its init is, for whoever comes later in this boot of the machine."""

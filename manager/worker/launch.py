@@ -17,6 +17,7 @@ from manager.worker import emptying
 from manager.worker.delivery import GROUP, Delivery, Inhabitants, Target, to_the_dead
 from manager.worker.engine import Engine, RevivingEngine, Running, SavingEngine
 from manager.worker.errors import EngineIdTaken, LaunchFailed
+from manager.worker.executing import until_executed
 from manager.worker.exit_report import ExitReport, nobody_knows
 from manager.worker.loop import Pause, Steps
 from manager.worker.machine import Machine
@@ -315,6 +316,7 @@ class Launch:
         self.phase = "running"
         reached("launch.unrecorded")
         self._know(running)
+        yield from until_executed(running)
         reached("launch.done")
         if self.identity is not None:
             self._settled()

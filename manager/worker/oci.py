@@ -39,6 +39,7 @@ from manager.worker.engine import (
 from manager.worker.engine_messages import explain
 from manager.worker.errors import LaunchFailed, one_line
 from manager.worker.exec_order import ExecOrder
+from manager.worker.executing import program_of
 from manager.worker.exit_report import ExitReport
 from manager.worker.loop import Child, Steps
 from manager.worker.oci_config import Changes, build_config
@@ -188,6 +189,8 @@ class OciEngine:
                 if not self._dialect.applies_resources:
                     job.cgroup.limit(job.limits)
                 name_domain(job, running)
+                if not self._dialect.exec.own_kernel:
+                    running.engine_program = program_of(running.pid)
                 job.phases.lap("cgroup")
                 yield from self._start(job, bundle)
                 job.phases.lap("start")

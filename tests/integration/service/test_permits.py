@@ -69,6 +69,19 @@ async def test_hooks_run_where_they_are_permitted(
         assert SECRET.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.parametrize("permissive", [("crun", "hooks"), ("runc", "hooks")], indirect=True)
+async def test_what_has_started_is_the_program_and_not_its_engine(
+    permissive: Service, donor: Donor
+) -> None:
+    """However long its hooks take, which the engine runs in the process that is to be init."""
+    slow = {"path": "/bin/sh", "args": ["sh", "-c", "sleep 0.5"]}
+    spec = {**sh("exec sleep 600"), "hooks": {"startContainer": [slow]}}
+    sandbox = await permissive.client.create_sandbox("sb", spec, donor.donation())
+    await sandbox.start_root()
+    (process,) = await sandbox.processes("sb")
+    assert process["cmd"] in {"sh", "sleep"}
+
+
 @pytest.mark.parametrize("service", ["crun"], indirect=True)
 async def test_hooks_are_refused_by_default(service: Service, donor: Donor, tmp_path: Path) -> None:
     with pytest.raises(CallRefused, match="start the service with --permit hooks"):
