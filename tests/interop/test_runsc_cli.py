@@ -119,7 +119,7 @@ async def test_a_containers_life(
     assert json.loads(await runsc("state", "c1"))["status"] == "created"
     await runsc("start", "c1")
     assert json.loads(await runsc("state", "c1"))["status"] == "running"
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not (tmp_path / "data/ready").exists():
             await anyio.sleep(0.01)
     assert (tmp_path / "data/seen").read_text() == "lent by path\n"
@@ -163,7 +163,7 @@ async def test_what_another_client_started_is_there_and_gone_with_it(
     await runsc("kill", "c2", "KILL")
     assert await sandbox.wait("c2") == Signaled(signal=signal.SIGKILL)
     await sandbox.destroy("c2")
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while path.exists():
             await anyio.sleep(0.01)
 
@@ -197,7 +197,7 @@ async def test_on_an_ordinary_socket_a_gofer_connection_is_refused(
 
 async def state_file(tmp_path: Path, cid: str) -> Path:
     path = tmp_path / "runsc" / f"{cid}_sandbox:{SANDBOX}.state"
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not path.exists():
             await anyio.sleep(0.01)
     return path

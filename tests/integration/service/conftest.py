@@ -121,7 +121,7 @@ class Service:
         """
         worker = await self.worker_pid()
         samples: list[tuple[int, int]] = []
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while len(samples) < AT_REST_SAMPLES or len(set(samples[-AT_REST_SAMPLES:])) > 1:
                 await anyio.sleep(0.005)
                 samples.append((fd_count(self.pid), fd_count(worker)))
@@ -171,7 +171,7 @@ async def wait_for_end(pid: int) -> None:
         handle = open_pidfd(pid)
     except ProcessLookupError:
         return
-    with handle, anyio.fail_after(20):
+    with handle, anyio.fail_after(60):
         await anyio.wait_readable(handle.number)
 
 
@@ -234,7 +234,7 @@ async def service_with(program: str, engine: str, directory: Path) -> AsyncItera
     state.mkdir(mode=0o700)
     command = (sys.executable, "-m", "manager.worker", "--state", str(state))
     worker = subprocess.Popen([*command, "--engine-path", f"{engine}={script}"])
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while not (state / "worker" / ENGINES_FILE).exists():
             await anyio.sleep(0.01)
     service = Service(state, engine).start()

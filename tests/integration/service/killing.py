@@ -33,7 +33,7 @@ POLL_S = 0.01
 RETRY_S = 0.1
 ROUNDS_MAX = 40
 NOT_YET = "does not answer"
-ENDS_S = 40
+ENDS_S = 60
 FINE = re.compile("interrupted|lost|gone|destroyed while|does not answer|no such process|aborted")
 """What a call may be refused with by a service that was killed amid it."""
 

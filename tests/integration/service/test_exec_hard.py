@@ -58,7 +58,7 @@ async def terminal() -> AsyncIterator[tuple[int, int]]:
 
 async def read_until(fd: int, text: bytes) -> bytes:
     seen = b""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while text not in seen:
             await anyio.wait_readable(fd)
             seen += os.read(fd, 4096)
@@ -380,7 +380,7 @@ async def test_what_was_interrupted_does_not_run(service: Service, sandbox: Sand
             # A different moment each time.
             await anyio.sleep(delay_ms * SLOWNESS.get(service.engine, 1) / 1000)
             os.kill(worker, signal.SIGKILL)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while await service.worker_pid() == worker:
                 await anyio.sleep(0.01)
             while await running(sandbox) != sorted(pids):

@@ -131,7 +131,7 @@ async def test_an_archive_that_never_comes_holds_up_nobody_else(
             await sandbox.start_subcontainer("blocked", sh("true"), donation)
         errors.append(refused.value.text)
 
-    with pipe() as (read_end, _), anyio.fail_after(30):
+    with pipe() as (read_end, _), anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             await sandbox.create_subcontainer("blocked")
             tasks.start_soon(start_blocked, read_end)
@@ -252,7 +252,7 @@ async def test_a_socket_that_cannot_be_made_is_made_later(service: Service, dono
     sandbox = await service.client.create_sandbox("sb", sh("exit 3"), donor.donation())
     assert [each["ID"] for each in await service.client.sandboxes()] == ["sb"]
     place.unlink()
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while not (place / "sb" / "control.sock").exists():
             await anyio.sleep(0.05)
     await sandbox.start_root()
@@ -277,7 +277,7 @@ async def test_a_runsc_root_that_takes_no_file_costs_no_service(
     files.mkdir()
     again = await service.client.create_sandbox("again", sh("sleep 600"), donor.donation())
     await again.start_root()
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while not [*files.iterdir()]:
             await anyio.sleep(0.05)
     await service.end()

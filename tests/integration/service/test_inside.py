@@ -173,7 +173,7 @@ async def test_everyone_ends_with_init_and_by_a_signal_for_all(
             assert await sandbox.wait(cid) == told
         await sandbox.signal(signal.SIGKILL, cid, everyone=True)
         assert await sandbox.wait(cid) == told
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while members(namespace) != [root]:
                 await anyio.sleep(0.01)  # nobody tells when the last of them is gone
         await sandbox.signal(signal.SIGKILL, cid, everyone=True)  # nobody is left to be missed
@@ -237,7 +237,7 @@ class Terminal:
 
     async def says(self, text: bytes) -> None:
         seen = b""
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while text not in seen:
                 await anyio.wait_readable(self.master)
                 seen += os.read(self.master, 4096)

@@ -101,7 +101,7 @@ class ImageStory(Story):
 
     async def _goes_on(self, sandbox: SandboxClient, cid: str, count: Counted) -> None:
         """One that was saved ends of it; any other counts."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while not count.goes_on():
                 state = await answered(sandbox.state)
                 if state["containers"].get(cid, {}).get("status") != "running":

@@ -168,7 +168,7 @@ async def test_nothing_is_left_but_the_log(service: Service, donor: Donor) -> No
         with contextlib.suppress(ManagerError):
             await sandbox.destroy(cid)
     assert await service.fd_counts() == descriptors
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while footprint(service.pid, worker, service.root) != before:
             await anyio.sleep(0.05)
     records = await service.records("sandbox-sb")

@@ -233,7 +233,7 @@ async def next_worker(service: Service) -> None:
         log.subscribe(stream="node") as records,
     ):
         started = 0
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while started < 2:
                 started += (await anext(records)).type == "worker.started"
 

@@ -37,7 +37,7 @@ async def test_a_service_seals_with_a_key_that_is_elsewhere(
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
         assert not (service.root / "keys" / "log.key").exists()
         if running:
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 while newest(service, key) is None:
                     await anyio.sleep(0.005)  # a seal tells nobody; it is in the file
         else:

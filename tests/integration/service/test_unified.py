@@ -53,7 +53,7 @@ async def service(
     if subprocess.run([*command, "-c", ""], check=False).returncode:
         pytest.skip("mounts cannot be changed here")
     worker = subprocess.Popen([*command, "-m", "manager.worker", "--state", str(state)])
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while not (state / "worker" / ENGINES_FILE).exists():
             await anyio.sleep(0.01)
     running = Service(state, request.param).start()
@@ -76,7 +76,7 @@ async def test_a_life_on_cgroup_v2(service: Service, donor: Donor) -> None:
     (found,) = [each for each in await service.records("node") if each.type == "worker.started"]
     assert '"v2"' in json.dumps(json.loads(found.data))
     before = await used()
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while await used() <= before + 20_000_000:
             await anyio.sleep(0.02)
     name = await last_started(service)
@@ -85,12 +85,12 @@ async def test_a_life_on_cgroup_v2(service: Service, donor: Donor) -> None:
     assert [row["pid"] for row in await sandbox.processes("busy")] == [1]
     await sandbox.pause()
     # What ran until it froze is in the account a moment later; what runs never stands still.
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         still = await used()
         while (now := await used()) != still:
             still = now
     await sandbox.resume()
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while await used() <= still:
             await anyio.sleep(0.02)
     pid = await sandbox.execute("busy", ["/bin/sh", "-c", "exit 137"], {})

@@ -25,7 +25,7 @@ from manager.urpc.frame_socket import FrameSocket
 from manager.urpc.unix_address import connect_unix
 
 REPOSITORY = Path(__file__).parents[3]
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 60.0
 ENGINES = ("crun", "runc", "runsc", "bwrap")
 APPLETS = (
     "sh ls cat sleep true false echo id kill readlink touch mkdir stat hostname ps env wc "
