@@ -2,16 +2,18 @@
 
 import random
 from collections import Counter
+from functools import partial
 
 import anyio
 import anyio.to_thread
 import msgspec
 import pytest
 
-from manager import CallRefused, ServiceUnavailable
+from manager import CallRefused
 from manager.domain.evolve import fold
 from manager.schema.events import decode_event
 from tests.integration.service.conftest import Donor, Service, sh
+from tests.integration.service.killing import answered
 
 pytestmark = pytest.mark.runtime
 
@@ -36,11 +38,13 @@ async def test_starts_under_a_service_that_is_killed_again_and_again(
             number += 1
             cid = f"c{name}-{number}"
             codes[cid] = code = dice.randrange(256)
+            create = partial(sandbox.create_subcontainer, cid, request_id=f"create-{cid}")
+            start = partial(sandbox.start_subcontainer, cid, sh(f"exit {code}"), donor.donation())
             try:
-                await sandbox.create_subcontainer(cid)
-                await sandbox.start_subcontainer(cid, sh(f"exit {code}"), donor.donation())
-                answers[cid] = await sandbox.wait_status(cid)
-            except (CallRefused, ServiceUnavailable) as error:
+                await answered(create)
+                await answered(start, request_id=f"start-{cid}")
+                answers[cid] = await answered(sandbox.wait_status, cid=cid)
+            except CallRefused as error:
                 answers[cid] = str(error)
 
     async with anyio.create_task_group() as tasks:
