@@ -105,8 +105,7 @@ class Launch:
         """Report and clean up a container of which nobody can tell any more how it ended."""
         self._engine = engine
         self.phase = "exited"
-        report = nobody_knows(why)
-        self._reports.exited(self.launch_id, report, oom=self.cgroup.ran_out_of_memory())
+        self._reports.exited(self.launch_id, nobody_knows(why), oom=self.cgroup.ran_out_of_memory())
         yield from self._finish()
 
     def told_life(self, engine: Engine | None) -> Steps[None]:
@@ -241,16 +240,15 @@ class Launch:
             return None
         try:
             self._running = yield from engine.revive(running, image, self._stage, streams)
-            self._know(self._running)
+            identity = self._know(self._running)
         except (LaunchFailed, OSError) as error:
             logger.warning("worker.revival_failed launch_id=%s %s", self.launch_id, error)
             return None
         finally:
             self._close_streams()
-        assert self.identity is not None
         return w.Revived(
             launch_id=self.launch_id,
-            identity=self.identity,
+            identity=identity,
             engine=engine.name,
             engine_version=engine.version,
             started_at_ns=time.time_ns(),
@@ -315,16 +313,13 @@ class Launch:
         self._running = running
         self.phase = "running"
         reached("launch.unrecorded")
-        self._know(running)
+        identity = self._know(running)
         yield from until_executed(running)
         reached("launch.done")
-        if self.identity is not None:
-            self._settled()
-            cpu_ns = (self.usage().cpu_ns or 0) if self.command.held_image else 0
-            self._reports.started(
-                self.launch_id, self.identity, self._engine, phases, cpu_ns=cpu_ns
-            )
-            reached("launch.reported")
+        self._settled()
+        cpu_ns = (self.usage().cpu_ns or 0) if self.command.held_image else 0
+        self._reports.started(self.launch_id, identity, self._engine, phases, cpu_ns=cpu_ns)
+        reached("launch.reported")
         report = yield from self._engine.wait(running)
         while (successor := (yield from self._successor(running))) is not None:
             running = successor
@@ -346,12 +341,13 @@ class Launch:
         running.close()
         return self._running
 
-    def _know(self, running: Running) -> None:
+    def _know(self, running: Running) -> w.PidIdentity:
         """Leave word of the process for the next worker."""
-        self.identity = running.identity(self._machine.boot_id)
-        self._machine.records.running(self.command, self.identity)
+        self.identity = identity = running.identity(self._machine.boot_id)
+        self._machine.records.running(self.command, identity)
         if running.pidfd is not None:
             self._machine.keeping.keep(self.launch_id, running.pidfd)
+        return identity
 
     def _fail(self, failure: LaunchFailed) -> Steps[None]:
         leftovers = yield from self._clean_up()
