@@ -1,6 +1,7 @@
 """Fixtures that every level of the test pyramid shares."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import HealthCheck, settings
 # What an example takes is the machine's business: no test asserts on time.
 settings.register_profile("sandtrail", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("sandtrail")
+
+# What a shell runs in the background ignores it, and so would whatever the tests start. Source:
+# POSIX, Shell Command Language, "Signals and Error Handling".
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
