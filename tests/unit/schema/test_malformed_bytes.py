@@ -23,6 +23,7 @@ KILL = w.encode(w.Kill(launch_id="L", kill_id="K", signo=9, pid=0, mode=0))
         KILL.replace(b"kill_id", b"\x80ill_id"),
         b"\x82\xa4type\xa6answer\xa6ask_id" + DEEP,
         b"\x82\xa4type\xa4hold\xa1x" + DEEP,
+        b"\x82\xa4type\xa6killed\xa1x" + DEEP,
     ],
 )
 def test_worker_messages(decode: Callable[[bytes], object], body: bytes) -> None:
