@@ -12,7 +12,7 @@ Nothing here writes. The log may be that of a service that runs, or a copy.
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -126,7 +126,9 @@ class Trail:
                     break
         return reversed(newest)
 
-    async def follow(self, selection: Selection, *, after: int) -> AsyncIterator[RecordedEvent]:
+    async def follow(
+        self, selection: Selection, *, after: int
+    ) -> AsyncGenerator[RecordedEvent, None]:
         """The events after a position that fit, and for ever those that come; raises as above.
 
         Cancellation: safe; go on after the last position seen.

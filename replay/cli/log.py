@@ -211,10 +211,8 @@ class _Job:
         window = await self._window(trail)
         try:
             if how["follow"]:
-                async with aclosing(
-                    trail.follow(selection, after=window.first - 1)  # type: ignore[type-var]
-                ) as records:
-                    await self._print_lines(records)
+                async with aclosing(trail.follow(selection, after=window.first - 1)) as coming:
+                    await self._print_lines(coming)
             elif how["count"]:
                 await self._count(trail, selection, window)
             else:
