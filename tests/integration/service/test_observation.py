@@ -106,7 +106,7 @@ async def test_processes_and_statistics(service: Service, donor: Donor) -> None:
     assert {row["tty"] for row in found} == {"?"}
     with anyio.fail_after(60):
         while [row["cmd"] for row in await sandbox.processes("c1")] != ["sleep"]:
-            await anyio.sleep(0.02)  # it runs from before its program is executed
+            await anyio.sleep(0.02)  # the shell has yet to become it
     assert len(await sandbox.processes()) == len(found) + 1
     assert await sandbox.processes("nobody") == []
     stats = await sandbox.stats("sb")
