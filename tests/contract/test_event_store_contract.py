@@ -33,6 +33,7 @@ from eventstore import (
     open_log,
 )
 from eventstore import limits as store_limits
+from tests.patience import PATIENCE_S
 
 WINDOW = 8
 """Event ids that the logs under test remember: few, so that a test can get beyond."""
@@ -618,7 +619,7 @@ async def test_an_abandoned_read_leaves_the_log_usable(filled: EventLog) -> None
 
 async def take(records: AsyncIterator[RecordedEvent], how_many: int) -> list[int]:
     taken = []
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         while len(taken) < how_many:
             taken.append((await anext(records)).position)
     return taken
@@ -719,7 +720,7 @@ async def test_closing_the_log_ends_its_subscriptions(open_new: OpenLog) -> None
             tasks.start_soon(follow, log, waiting)
             await log.append("s", events(1), expected=ANY)
             await waiting.wait()
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_S):
             await ended.wait()
 
 

@@ -16,6 +16,7 @@ from manager.domain.state import Sandbox
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from manager.schema.node_fold import FoldedSandbox
 from manager.schema.node_snapshot import encode_sandboxes, node_snapshots
+from tests.patience import PATIENCE_S
 
 
 async def write(root: Path, how_many: int, key: str = SEAL_KEY_FILE) -> None:
@@ -36,7 +37,7 @@ def audit(root: Path, *args: str, **options: object) -> "subprocess.CompletedPro
         [sys.executable, "-m", "manager.cli", "audit", *args],
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
         **({"capture_output": True, "env": {**os.environ, "SANDTRAIL_ROOT": str(root)}} | options),
     )
 

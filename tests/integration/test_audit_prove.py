@@ -16,6 +16,7 @@ import pytest
 
 from eventstore import ANY, Actor, Document, NewEvent, SealPolicy, load_signer, open_log
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
+from tests.patience import PATIENCE_S
 
 VERIFIER = Path(__file__).parents[2] / "replay" / "verify_trail.py"
 SEALED = 11
@@ -50,7 +51,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(*args: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "manager.cli", *args],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
 
 
@@ -60,7 +61,8 @@ def check(proof: object, *args: str, at: Path) -> dict[str, Any]:
     path.write_text(proof if isinstance(proof, str) else json.dumps(proof))
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(VERIFIER), str(path), "--json", *args],
-        capture_output=True, text=True, check=False, timeout=60, env={"PATH": os.environ["PATH"]},
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+        env={"PATH": os.environ["PATH"]},
     )  # fmt: skip
     told: dict[str, Any] = json.loads(done.stdout)
     return {**told, "exit": done.returncode}

@@ -24,6 +24,7 @@ from tests.integration.damaged_logs import (
     without_wal,
 )
 from tests.integration.decided_log import write_story
+from tests.patience import PATIENCE_S
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "logs"
 HOSTILE = "</script><b>\x1b]0;x\x07\x1b[31m\u202eevil\u2066\r\n"
@@ -173,7 +174,7 @@ def test_whoever_reads_has_had_enough(whole: Path, name: str) -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "manager.cli", *args, "--log", str(whole)],
-            stdout=theirs, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+            stdout=theirs, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE_S,
         )  # fmt: skip
     finally:
         os.close(theirs)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from manager.schema.layout import LOG_FILE
+from tests.patience import PATIENCE_S
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "logs" / "log_v1.db"
 ENTRY = "import sys; from manager.entry import main; main()"
@@ -48,7 +49,7 @@ def environment(root: Path) -> dict[str, str]:
 def command(root: Path, *args: str, before: str = "") -> Done:
     return subprocess.run(
         [sys.executable, "-c", before + ENTRY, *args],
-        check=False, capture_output=True, text=True, timeout=60, env=environment(root),
+        check=False, capture_output=True, text=True, timeout=PATIENCE_S, env=environment(root),
     )  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def test_interrupted_while_it_follows(root: Path) -> None:
         assert process.stdout is not None
         first = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "manager.started" in first
     assert "Traceback" not in told
@@ -92,7 +93,8 @@ def test_whoever_reads_has_left_already(root: Path, args: str) -> None:
     os.close(ours)
     done = subprocess.run(
         [sys.executable, "-c", ENTRY, *args.split()],
-        check=False, stdout=theirs, stderr=subprocess.PIPE, timeout=60, env=environment(root),
+        check=False, stdout=theirs, stderr=subprocess.PIPE, timeout=PATIENCE_S,
+        env=environment(root),
     )  # fmt: skip
     os.close(theirs)
     assert (done.returncode, done.stderr) == (141, b"")
@@ -106,7 +108,7 @@ def test_without_a_stream_for_what_is_beside_the_answer(root: Path, args: str) -
     whole = command(root, *args.split())
     done = subprocess.run(
         ["sh", "-c", 'exec "$0" "$@" 2>&-', sys.executable, "-c", ENTRY, *args.split()],
-        check=False, stdout=subprocess.PIPE, text=True, timeout=60, env=environment(root),
+        check=False, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S, env=environment(root),
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (whole.returncode, whole.stdout)
     assert whole.stdout

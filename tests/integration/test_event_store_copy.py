@@ -31,6 +31,7 @@ from eventstore import (
 from eventstore.sqlite import copying
 from tests.integration.event_store_processes import REPOSITORY, WRITER, child
 from tests.integration.test_audit_cli import audit
+from tests.patience import PATIENCE_S
 
 GOLDEN = REPOSITORY / "tests" / "golden" / "logs" / "log_v1.db"
 
@@ -209,7 +210,10 @@ async def test_a_copy_that_is_killed_is_not_there(
     await fill(path, signer, 3)
 
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, path, copy, moment], cwd=REPOSITORY, check=False, timeout=60
+        [sys.executable, "-c", KILLED, path, copy, moment],
+        cwd=REPOSITORY,
+        check=False,
+        timeout=PATIENCE_S,
     )
 
     assert done.returncode == -signal.SIGKILL
@@ -244,7 +248,7 @@ async def test_a_copy_that_finds_no_room(path: Path, tmp_path: Path) -> None:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -24,6 +24,7 @@ from eventstore import (
     verify_log,
 )
 from tests.integration.event_store_processes import REPOSITORY
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
@@ -110,7 +111,7 @@ def run(path: Path, fault: str, suffix: str) -> Story:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -46,6 +46,7 @@ from eventstore.sqlite.connection import configure_writer
 from eventstore.sqlite.log import SqliteLog
 from eventstore.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION
 from tests.integration.event_store_processes import REPOSITORY, WRITER, child
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -296,7 +297,7 @@ async def test_readers_see_appends_of_a_writer_in_the_same_process(path: Path) -
         assert await reader.head() == 0
         async with reader.subscribe() as records:
             await log.append("s", [event(1), event(2)], expected=NO_STREAM)
-            with anyio.fail_after(5):
+            with anyio.fail_after(PATIENCE_S):
                 seen = [(await anext(records)).version for _ in range(2)]
         assert seen == [1, 2]
 
@@ -311,7 +312,7 @@ async def test_a_subscription_follows_a_writer_in_another_process(path: Path) ->
             for number in range(1, 31):
                 writer.stdin.write(f"{number}\n")
                 writer.stdin.flush()
-                with anyio.fail_after(10):
+                with anyio.fail_after(PATIENCE_S):
                     record = await anext(records)
                 assert record.position == number
                 assert msgspec.json.decode(record.data) == {"n": number}
@@ -323,7 +324,7 @@ async def test_nothing_is_lost_at_the_seam_between_processes(path: Path) -> None
         assert writer.stdout.readline() == "open\n"
 
         async with open_log(path, read_only=True) as log, log.subscribe() as records:
-            with anyio.fail_after(30):
+            with anyio.fail_after(PATIENCE_S):
                 seen = [(await anext(records)).position for _ in range(1_000)]
     assert seen == list(range(1, 1_001))
 
@@ -334,7 +335,7 @@ async def test_a_writer_does_not_wait_for_a_reader(path: Path) -> None:
         raw = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
         raw.execute("BEGIN")
         assert raw.execute("SELECT count(*) FROM events").fetchone() == (1,)
-        with anyio.fail_after(2):
+        with anyio.fail_after(PATIENCE_S):
             await log.append("s", [event(1)], expected=ANY)
         assert raw.execute("SELECT count(*) FROM events").fetchone() == (1,)
         raw.close()
@@ -444,7 +445,7 @@ def test_a_full_disk_rejects_appends_and_leaves_the_store_usable(tmp_path: Path)
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -526,7 +527,7 @@ async def test_a_quiet_log_is_checkpointed(path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(checkpoint, "IDLE_S", 0.01)
     async with open_log(path) as log:
         await log.append("s", [event(number) for number in range(1000)], expected=NO_STREAM)
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_S):
             while path.stat().st_size < 100_000:
                 await anyio.sleep(0.005)
         await log.append("s", [event()], expected=Exactly(1000))

@@ -31,6 +31,7 @@ from eventstore.sqlite import completeness, source
 from eventstore.sqlite.completeness import Moved
 from eventstore.sqlite.log import SqliteLog
 from tests.integration.event_store_processes import REPOSITORY, WRITER, child
+from tests.patience import PATIENCE_S
 
 EVENTS = 5
 NOBODY = 65534
@@ -217,7 +218,7 @@ def run_reader(path: Path, user: int, *inside: object) -> "subprocess.CompletedP
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -22,6 +22,7 @@ from eventstore import (
 )
 from eventstore.merkle import tree_root
 from eventstore.sqlite import sealer as sealer_module
+from tests.patience import PATIENCE_S
 
 NEVER_S = 3600.0
 
@@ -56,7 +57,7 @@ def leaves(path: Path) -> list[bytes]:
 
 
 async def until(path: Path, reached: Callable[[list[int]], bool]) -> list[int]:
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         while not reached(sizes := [row[0] for row in rows(path)]):
             await anyio.sleep(0.002)
     return sizes
@@ -140,7 +141,7 @@ async def test_a_seal_that_fails_costs_no_append_and_is_made_up_for(
         with monkeypatch.context() as broken:
             broken.setattr(sealer_module.Sealer, "_store", refuse)
             await fill(log, 1)
-            with anyio.fail_after(10):
+            with anyio.fail_after(PATIENCE_S):
                 while "seal.failed" not in caplog.text:
                     await anyio.sleep(0.002)
         assert rows(path) == []

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from eventstore import ANY, NewEvent, open_log
 from manager.cli import cli
 from manager.schema.layout import LOG_FILE
+from tests.patience import PATIENCE_S
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "logs" / "log_v1.db"
 START = 1767225600  # 2026-01-01T00:00:00Z, when its first event was recorded
@@ -158,7 +159,7 @@ def test_a_list_too_long_for_a_table_has_every_event(root: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     numbers = [line.split()[0] for line in done.stdout.splitlines()]
     assert [int(each) for each in numbers if each.isdigit()] == list(range(1, 44))
@@ -229,7 +230,7 @@ def test_a_reader_that_has_had_enough(root: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode in {0, 141}  # all of it fits into a pipe
     assert done.stderr == "" or done.stderr.startswith("window: ")

@@ -24,6 +24,7 @@ from eventstore import (
     verify_log,
 )
 from tests.integration import log_format_stranger
+from tests.patience import PATIENCE_S
 
 PROGRAM = Path(log_format_stranger.__file__)
 PAGE = (PROGRAM.parents[2] / "docs" / "log-format.md").read_text(encoding="utf-8")
@@ -69,7 +70,7 @@ def stranger(path: Path, signer: Signer, kept: str | None = None) -> str:
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.stderr == ""

@@ -20,6 +20,7 @@ from manager.cli import cli
 from manager.domain.mark import MarkAdded
 from manager.schema.layout import LOG_FILE
 from tests.integration.decided_log import Historian, write_story
+from tests.patience import PATIENCE_S
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "logs" / "log_v1.db"
 
@@ -89,7 +90,7 @@ def test_a_walk_through_a_log(terminal: Terminal) -> None:
         assert f"   {position}" in screen.splitlines()[0]
         assert all(len(line) <= 80 + len("\x1b[H\x1b[2J") for line in screen.split("\r\n"))
     terminal.press("q")
-    assert terminal.process.wait(timeout=30) == 0
+    assert terminal.process.wait(timeout=PATIENCE_S) == 0
     assert termios.tcgetattr(terminal.theirs) == terminal.before
 
 
@@ -102,7 +103,7 @@ def test_states_are_those_of_the_event(root: Path) -> None:
         opened.press("G")
         assert "side       stopped (signal 9)" in opened.see("q quit")
         opened.press("\x03")
-        assert opened.process.wait(timeout=30) == 0
+        assert opened.process.wait(timeout=PATIENCE_S) == 0
     finally:
         opened.close()
 
@@ -120,7 +121,7 @@ def test_looking_for_a_text(terminal: Terminal) -> None:
     terminal.press("/\x1b")  # thought better of it
     assert "   #11   " in terminal.see("q quit")
     terminal.press("q")
-    assert terminal.process.wait(timeout=30) == 0
+    assert terminal.process.wait(timeout=PATIENCE_S) == 0
 
 
 def test_what_an_event_changed_and_why(root: Path) -> None:

@@ -16,6 +16,7 @@ from manager.urpc.protocol import Reply, Request
 from manager.urpc.server_aio import UrpcServer
 from manager.urpc.unix_address import UnixListener
 from tests.integration.test_urpc_socket import OK, Peer, failure, open_count
+from tests.patience import PATIENCE_S
 
 WHOLE = json.dumps({"method": "Echo", "arg": None}).encode()
 AT_ONCE = "too much at once: unfinished calls hold {} at most, try again later"
@@ -37,7 +38,7 @@ async def served(path: Path, load: Load, **options: Any) -> AsyncIterator[UrpcSe
 
 async def until(condition: Any) -> None:
     """Wait for what another task does next."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         while not condition():
             await anyio.sleep(0.001)
 
@@ -100,7 +101,7 @@ async def test_a_request_that_is_never_finished_is_given_up(tmp_path: Path) -> N
             assert await idle.call("Echo") == OK
             before = open_count()
             await loris.send(WHOLE[:3], [null] * 100)
-            with contextlib.suppress(BrokenPipeError), anyio.fail_after(10):
+            with contextlib.suppress(BrokenPipeError), anyio.fail_after(PATIENCE_S):
                 for byte in b'od":"' + b"x" * 100_000:
                     await loris.send(bytes([byte]))
                     await anyio.sleep(0.005)

@@ -40,6 +40,7 @@ from manager.urpc.protocol import (
 from manager.urpc.server_aio import Dispatch, UrpcServer, serve_connection, while_asked
 from manager.urpc.stream_aio import MessageStream
 from manager.urpc.unix_address import UnixListener, connect_unix
+from tests.patience import PATIENCE_S
 
 OK = {"success": True, "err": "", "result": {}}
 
@@ -937,7 +938,7 @@ async def test_a_wait_ends_when_its_caller_hangs_up(
             peer.half_close()
         elif before == "another request":
             await peer.send(b'{"method":"Echo.Null"}')
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         await running.service.finished.wait()
         while running.server.connection_count:
             await anyio.lowlevel.checkpoint()

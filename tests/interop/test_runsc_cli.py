@@ -17,6 +17,7 @@ import pytest
 
 from manager.domain.exit_status import Signaled
 from tests.integration.service.conftest import ENGINES, Donor, Service, know_engines, sh
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 COMMAND_SECONDS = 60
@@ -119,7 +120,7 @@ async def test_a_containers_life(
     assert json.loads(await runsc("state", "c1"))["status"] == "created"
     await runsc("start", "c1")
     assert json.loads(await runsc("state", "c1"))["status"] == "running"
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while not (tmp_path / "data/ready").exists():
             await anyio.sleep(0.01)
     assert (tmp_path / "data/seen").read_text() == "lent by path\n"
@@ -163,7 +164,7 @@ async def test_what_another_client_started_is_there_and_gone_with_it(
     await runsc("kill", "c2", "KILL")
     assert await sandbox.wait("c2") == Signaled(signal=signal.SIGKILL)
     await sandbox.destroy("c2")
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while path.exists():
             await anyio.sleep(0.01)
 
@@ -197,7 +198,7 @@ async def test_on_an_ordinary_socket_a_gofer_connection_is_refused(
 
 async def state_file(tmp_path: Path, cid: str) -> Path:
     path = tmp_path / "runsc" / f"{cid}_sandbox:{SANDBOX}.state"
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while not path.exists():
             await anyio.sleep(0.01)
     return path

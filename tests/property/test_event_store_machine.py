@@ -35,6 +35,7 @@ from eventstore import (
     memory_log,
     open_log,
 )
+from tests.patience import PATIENCE_S
 
 WINDOW = 6
 STREAMS = ("a", "b", "c")
@@ -84,7 +85,7 @@ class LogMachine(RuleBasedStateMachine):
 
     def run(self, awaited: Awaitable[T]) -> T:
         async def bounded() -> T:
-            with anyio.fail_after(10):
+            with anyio.fail_after(PATIENCE_S):
                 return await awaited
             raise AssertionError("unreachable")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from eventstore import load_signer
+from tests.patience import PATIENCE_S
 from tests.simulation.power_loss_promises import Said, check_log
 from tests.simulation.power_loss_recording import REPOSITORY
 
@@ -39,7 +40,7 @@ def write_until_killed(
         cwd=REPOSITORY,
         env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"},
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()

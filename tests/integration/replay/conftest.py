@@ -20,6 +20,7 @@ from manager.domain.spec import parse_spec_object
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from manager.schema.node_events import ManagerStarted, WorkerStarted
 from manager.schema.worker import PidIdentity
+from tests.patience import PATIENCE_S
 
 BOOT_ID = "6f2d9a4e-8f8f-4a53-9d0c-2b7f0a1c9e11"
 WORKER = PidIdentity(pid=900, start_ticks=90, pidfd_inode=0, boot_id=BOOT_ID)
@@ -79,7 +80,10 @@ def audit(root: Path) -> Run:
         return subprocess.run(  # type: ignore[call-overload, no-any-return]
             [sys.executable, "-m", "manager.cli", "audit", *args],
             check=False,
-            **({"capture_output": True, "text": True, "timeout": 60, "env": environment} | options),
+            **(
+                {"capture_output": True, "text": True, "timeout": PATIENCE_S, "env": environment}
+                | options
+            ),
         )
 
     return run

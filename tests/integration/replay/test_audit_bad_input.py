@@ -24,6 +24,7 @@ from tests.integration.damaged_logs import (
     without_wal,
 )
 from tests.integration.replay.conftest import Run
+from tests.patience import PATIENCE_S
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "logs"
 OUT = "{out}"
@@ -121,7 +122,7 @@ def test_whoever_reads_has_had_enough(root: Path, args: str) -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "manager.cli", "audit", *args.split()],
-            stdout=theirs, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+            stdout=theirs, stderr=subprocess.PIPE, text=True, check=False, timeout=PATIENCE_S,
             env={**os.environ, "SANDTRAIL_ROOT": str(root)},
         )  # fmt: skip
     finally:

@@ -16,6 +16,7 @@ from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from manager.terminal.table import printable
 from tests.integration.replay.browser import open_tab
 from tests.integration.replay.conftest import HOSTILE, SECRET, Run
+from tests.patience import PATIENCE_S
 
 COMPLAINTS = {"Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"}
 VOID = {"meta", "input", "br"}
@@ -163,7 +164,7 @@ def test_a_browser_has_nothing_to_complain_of(text: str, tmp_path: Path) -> None
     done = subprocess.run(
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
          f"--user-data-dir={tmp_path}/profile", "--dump-dom", made.as_uri()],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0
     assert "CONSOLE" not in done.stderr

@@ -23,6 +23,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from eventstore import RecordedEvent
 from replay.export.open_telemetry import REQUEST_CHARS_MAX, REQUEST_RECORDS_MAX, otlp_lines
 from tests.integration.replay.conftest import HOSTILE, Run
+from tests.patience import PATIENCE_S
 
 Event = dict[str, Any]
 
@@ -190,7 +191,7 @@ def sent(lines: list[str], socket: Path) -> list[LogRecord]:
         with grpc.insecure_channel(f"unix:{socket}") as channel:
             stub = logs_grpc.LogsServiceStub(channel)
             for line in lines:
-                answer = stub.Export(as_request(line), timeout=60)
+                answer = stub.Export(as_request(line), timeout=PATIENCE_S)
                 assert answer.partial_success.rejected_log_records == 0
     finally:
         server.stop(None).wait()

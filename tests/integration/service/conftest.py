@@ -22,6 +22,7 @@ from manager.kernel.pidfd import open_pidfd
 from manager.schema.layout import LOG_FILE
 from replay.redecide import redecide
 from replay.trail import Trail
+from tests.patience import PATIENCE_S
 
 AT_REST_SAMPLES = 50
 ENGINES_FILE = "engines.json"
@@ -97,7 +98,7 @@ class Service:
         assert self._process is not None
         assert self._process.stdout is not None
         self._process.stdout.close()
-        return self._process.wait(30)
+        return self._process.wait(PATIENCE_S)
 
     @property
     def client(self) -> ManagerClient:
@@ -121,7 +122,7 @@ class Service:
         """
         worker = await self.worker_pid()
         samples: list[tuple[int, int]] = []
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             while len(samples) < AT_REST_SAMPLES or len(set(samples[-AT_REST_SAMPLES:])) > 1:
                 await anyio.sleep(0.005)
                 samples.append((fd_count(self.pid), fd_count(worker)))
@@ -171,7 +172,7 @@ async def wait_for_end(pid: int) -> None:
         handle = open_pidfd(pid)
     except ProcessLookupError:
         return
-    with handle, anyio.fail_after(60):
+    with handle, anyio.fail_after(PATIENCE_S):
         await anyio.wait_readable(handle.number)
 
 
@@ -234,7 +235,7 @@ async def service_with(program: str, engine: str, directory: Path) -> AsyncItera
     state.mkdir(mode=0o700)
     command = (sys.executable, "-m", "manager.worker", "--state", str(state))
     worker = subprocess.Popen([*command, "--engine-path", f"{engine}={script}"])
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while not (state / "worker" / ENGINES_FILE).exists():
             await anyio.sleep(0.01)
     service = Service(state, engine).start()
@@ -242,7 +243,7 @@ async def service_with(program: str, engine: str, directory: Path) -> AsyncItera
         yield service
     finally:
         await service.end()
-        assert worker.wait(30) == 0
+        assert worker.wait(PATIENCE_S) == 0
 
 
 def cgroups(engine_ids: set[str]) -> list[Path]:

@@ -20,6 +20,7 @@ from tests.integration.service.conftest import (
     know_engines,
     sh,
 )
+from tests.patience import PATIENCE_S
 
 COUNTER = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done"
 NAME = "io.kubernetes.cri.container-name"
@@ -55,7 +56,7 @@ class Counted:
 
     async def numbers(self, count: int) -> list[int]:
         """The next ``count`` numbers."""
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             while self._seen.count(b"\n") < count:
                 await anyio.wait_readable(self._read)
                 self._seen += os.read(self._read, 4096)
@@ -73,7 +74,7 @@ class Counted:
     async def rest(self) -> int:
         """The last number; closes our end for writing, and waits for that of all others."""
         os.close(self.write)
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             while True:
                 await anyio.wait_readable(self._read)
                 piece = os.read(self._read, 65536)
@@ -165,7 +166,7 @@ class OpenFile:
 async def contains(read_end: int, wanted: bytes) -> None:
     """Read until that has come."""
     seen = b""
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while wanted not in seen:
             await anyio.wait_readable(read_end)
             seen += os.read(read_end, 4096)

@@ -29,6 +29,7 @@ from manager import CallRefused
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from tests.integration.damaged_logs import unlocked
 from tests.integration.service.conftest import Donor, Service, sh
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -478,7 +479,7 @@ def step_15_manners(audit: Auditor) -> None:
         assert follower.stdout is not None
         assert "manager.started" in follower.stdout.readline()
         follower.send_signal(signal.SIGINT)
-        _, complaint = follower.communicate(timeout=30)
+        _, complaint = follower.communicate(timeout=PATIENCE_S)
         assert (follower.returncode, complaint) == (130, "")
 
 

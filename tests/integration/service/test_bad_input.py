@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from manager import Donation, Layer
 from manager.application.errors import CallRefused
 from tests.integration.service.conftest import Donor, Service, sh
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -23,7 +24,7 @@ CLOSED = b""
 def talk(path: str, data: bytes, fds: tuple[int, ...] = (), *, half_close: bool = True) -> bytes:
     """Send raw bytes with descriptors on the first one; returns all that comes back."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(20)
+        sock.settimeout(PATIENCE_S)
         sock.connect(path)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:

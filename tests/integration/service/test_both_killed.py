@@ -22,6 +22,7 @@ from tests.integration.service.conftest import (
     sh,
     wait_for_end,
 )
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -100,7 +101,7 @@ async def test_an_exit_that_was_seen_but_not_recorded_is_not_lost(
         service.kill()
         os.write(write_end, b"go\n")
         launches = service.root / "worker" / "launches"
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             while len(list(launches.iterdir())) > 1:  # all of it was removed: the end was seen
                 await anyio.sleep(0.01)
         os.kill(worker, signal.SIGKILL)
@@ -141,7 +142,7 @@ async def test_a_keeper_that_is_killed_is_replaced(service: Service, donor: Dono
     await sandbox.start_subcontainer("c1", sh("sleep 600"), donor.donation())
     [other] = keepers(service)
     assert other != keeper
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while len(pidfds(other)) < 2:  # the one from before as well; it hears when it has started
             await anyio.sleep(0.01)
 
@@ -167,7 +168,7 @@ async def test_descriptors_that_died_with_the_worker_are_said_to_be_lost(
     await wait_for_end(worker)
     if victims == "both":
         await anyio.to_thread.run_sync(service.start)
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while not (lost := [e for e in await service.records() if e.type == "container.hold_lost"]):
             await anyio.sleep(0.01)
     told = [msgspec.json.decode(each.data) for each in lost]

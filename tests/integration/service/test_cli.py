@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.service.conftest import Service
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -24,7 +25,7 @@ def cli(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 
@@ -154,7 +155,7 @@ async def test_a_reader_that_has_had_enough_is_no_error(service: Service, rootfs
         # All of it may have fitted into the pipe; then it says what it looked at.
         assert reading.stderr.read().partition("window: #1 to ")[0] == ""
         reading.stderr.close()
-        assert reading.wait(20) in {0, 141}
+        assert reading.wait(PATIENCE_S) in {0, 141}
 
 
 async def test_an_interrupt_ends_a_follower_quietly_and_is_passed_on_by_run(
@@ -171,7 +172,7 @@ async def test_an_interrupt_ends_a_follower_quietly_and_is_passed_on_by_run(
     follower.send_signal(signal.SIGINT)
     assert "Traceback" not in follower.stdout.read()
     follower.stdout.close()
-    assert follower.wait(20) == 130
+    assert follower.wait(PATIENCE_S) == 130
 
     script = "trap 'exit 9' INT; echo up; while :; do sleep 0.05; done"
     running = subprocess.Popen(
@@ -185,7 +186,7 @@ async def test_an_interrupt_ends_a_follower_quietly_and_is_passed_on_by_run(
     assert running.stdout is not None
     assert running.stdout.readline() == "up\n"
     running.send_signal(signal.SIGINT)
-    assert running.wait(30) == 9
+    assert running.wait(PATIENCE_S) == 9
     running.stdout.close()
 
 
@@ -200,7 +201,7 @@ async def test_exec_passes_streams_and_status_on(service: Service, rootfs: Path)
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert (done.returncode, done.stdout, done.stderr) == (9, "in\n/tmp\n", "b /\n")
     assert cli(service, "exec", "web", "/nix").returncode == 127
@@ -222,7 +223,7 @@ async def test_exec_on_a_terminal(service: Service, rootfs: Path) -> None:
         seen = b""
         while b"got word" not in seen:
             seen += os.read(master, 1000)
-        assert process.wait(30) == 4
+        assert process.wait(PATIENCE_S) == 4
     os.close(master)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.service.conftest import Donor, Service, sh
 from tests.integration.service.test_cli import cli
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -30,7 +31,8 @@ async def test_a_container_can_be_run_by_raw_calls(
             *("--file", str(rootfs)),
         ],
         env={**os.environ, "SANDTRAIL_ROOT": str(service.root)},
-        input=spec, pass_fds=[ours], text=True, capture_output=True, timeout=60, check=False,
+        input=spec, pass_fds=[ours], text=True, capture_output=True, timeout=PATIENCE_S,
+        check=False,
     )  # fmt: skip
     os.close(ours)
     assert made.returncode == 0, made.stderr

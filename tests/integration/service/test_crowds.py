@@ -23,6 +23,7 @@ from tests.integration.service.conftest import (
     sh,
     wait_for_end,
 )
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -95,7 +96,7 @@ async def test_donors_that_never_read(service: Service, donor: Donor) -> None:
             socket.send_fds(sock, [call + b"}}" if whole else call], [donor.null_in] * FILES_EACH)
             refused += whole
         assert await sandbox.state()
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             records: list[str] = []
             while len(records) < refused:
                 events = await service.records("sandbox-sb")
@@ -119,7 +120,7 @@ async def test_the_services_own_limit_of_files_is_not_the_containers(
     worker = await service.worker_pid()
     os.kill(worker, signal.SIGKILL)
     await wait_for_end(worker)
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while await service.worker_pid() == worker:
             await anyio.sleep(0.01)  # a service that has raised its own limit starts this one
     with pipe() as (read_end, write_end):

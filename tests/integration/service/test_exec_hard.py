@@ -29,6 +29,7 @@ from tests.integration.service.conftest import (
     sh,
     wait_for_end,
 )
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -58,7 +59,7 @@ async def terminal() -> AsyncIterator[tuple[int, int]]:
 
 async def read_until(fd: int, text: bytes) -> bytes:
     seen = b""
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while text not in seen:
             await anyio.wait_readable(fd)
             seen += os.read(fd, 4096)
@@ -290,7 +291,7 @@ async def test_a_fork_bomb_and_an_executed_one_are_ended(service: Service, donor
     # At its limit a container may have no room for one more.
     with contextlib.suppress(CallRefused):
         await sandbox.execute("sb", ["/bin/sh", "-c", "f() { f & f & wait; }; f"], {})
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         await sandbox.destroy("sb")
 
 
@@ -380,7 +381,7 @@ async def test_what_was_interrupted_does_not_run(service: Service, sandbox: Sand
             # A different moment each time.
             await anyio.sleep(delay_ms * SLOWNESS.get(service.engine, 1) / 1000)
             os.kill(worker, signal.SIGKILL)
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             while await service.worker_pid() == worker:
                 await anyio.sleep(0.01)
             while await running(sandbox) != sorted(pids):

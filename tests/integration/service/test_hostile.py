@@ -21,6 +21,7 @@ from tests.integration.service.conftest import (
     sh,
     wait_for_end,
 )
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -131,7 +132,7 @@ async def test_an_archive_that_never_comes_holds_up_nobody_else(
             await sandbox.start_subcontainer("blocked", sh("true"), donation)
         errors.append(refused.value.text)
 
-    with pipe() as (read_end, _), anyio.fail_after(60):
+    with pipe() as (read_end, _), anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as tasks:
             await sandbox.create_subcontainer("blocked")
             tasks.start_soon(start_blocked, read_end)
@@ -252,7 +253,7 @@ async def test_a_socket_that_cannot_be_made_is_made_later(service: Service, dono
     sandbox = await service.client.create_sandbox("sb", sh("exit 3"), donor.donation())
     assert [each["ID"] for each in await service.client.sandboxes()] == ["sb"]
     place.unlink()
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while not (place / "sb" / "control.sock").exists():
             await anyio.sleep(0.05)
     await sandbox.start_root()
@@ -277,7 +278,7 @@ async def test_a_runsc_root_that_takes_no_file_costs_no_service(
     files.mkdir()
     again = await service.client.create_sandbox("again", sh("sleep 600"), donor.donation())
     await again.start_root()
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while not [*files.iterdir()]:
             await anyio.sleep(0.05)
     await service.end()
@@ -301,7 +302,7 @@ def test_a_state_directory_of_others_is_refused(
     state.chmod(mode)
     os.chown(state, owner, owner)
     command = [sys.executable, "-m", "manager.cli", "serve", "--root", str(state)]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE_S)
     assert ended.returncode == 1
     assert problem in ended.stderr
     assert list(state.iterdir()) == []

@@ -17,6 +17,7 @@ from manager import CallRefused, Donation, Layer
 from manager.adapters.client import SandboxClient
 from manager.domain.exit_status import Exited, Signaled
 from tests.integration.service.conftest import ENGINES, Donor, Service, pipe, read_all, sh
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 every_engine = pytest.mark.parametrize("service", ENGINES, indirect=True)
@@ -173,7 +174,7 @@ async def test_everyone_ends_with_init_and_by_a_signal_for_all(
             assert await sandbox.wait(cid) == told
         await sandbox.signal(signal.SIGKILL, cid, everyone=True)
         assert await sandbox.wait(cid) == told
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             while members(namespace) != [root]:
                 await anyio.sleep(0.01)  # nobody tells when the last of them is gone
         await sandbox.signal(signal.SIGKILL, cid, everyone=True)  # nobody is left to be missed
@@ -237,7 +238,7 @@ class Terminal:
 
     async def says(self, text: bytes) -> None:
         seen = b""
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             while text not in seen:
                 await anyio.wait_readable(self.master)
                 seen += os.read(self.master, 4096)

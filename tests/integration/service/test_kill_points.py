@@ -21,6 +21,7 @@ from manager.kernel.fail_points import (
 from tests.integration.service.conftest import Donor
 from tests.integration.service.killing import Killed, Story, answered, reconcile
 from tests.integration.service.saving import Counted, counter, save
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -101,7 +102,7 @@ class ImageStory(Story):
 
     async def _goes_on(self, sandbox: SandboxClient, cid: str, count: Counted) -> None:
         """One that was saved ends of it; any other counts."""
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             while not count.goes_on():
                 state = await answered(sandbox.state)
                 if state["containers"].get(cid, {}).get("status") != "running":

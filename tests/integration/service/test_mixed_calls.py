@@ -19,6 +19,7 @@ from manager.domain.evolve import fold
 from manager.schema.events import decode_event
 from tests.integration.service.conftest import Donor, Service, sh
 from tests.integration.service.test_leaks import cgroups, footprint
+from tests.patience import PATIENCE_S
 
 WANTED = int(os.environ.get("SANDTRAIL_MIXED_CALLS", "0"))
 CALLS = {"crun": 800, "runc": 240, "bwrap": 400, "runsc": 160}
@@ -168,7 +169,7 @@ async def test_nothing_is_left_but_the_log(service: Service, donor: Donor) -> No
         with contextlib.suppress(ManagerError):
             await sandbox.destroy(cid)
     assert await service.fd_counts() == descriptors
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while footprint(service.pid, worker, service.root) != before:
             await anyio.sleep(0.05)
     records = await service.records("sandbox-sb")

@@ -12,6 +12,7 @@ from manager.adapters.client import SandboxClient
 from manager.application.errors import CallRefused
 from manager.domain.exit_status import Signaled
 from tests.integration.service.conftest import ENGINES, Donor, Service, pipe, sh, wait_for_end
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 every_engine = pytest.mark.parametrize("service", ENGINES, indirect=True)
@@ -35,7 +36,7 @@ async def test_a_paused_sandbox_stands_still_and_goes_on(service: Service, donor
         await sandbox.start_root()
         await sandbox.create_subcontainer("c1")
         await sandbox.start_subcontainer("c1", sh("sleep 600"), donor.donation())
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             await next_tick(read_end)
         await sandbox.pause()
         with anyio.move_on_after(0.3) as silence:
@@ -49,7 +50,7 @@ async def test_a_paused_sandbox_stands_still_and_goes_on(service: Service, donor
         with pytest.raises(CallRefused, match="sandbox is paused, cannot start subcontainer"):
             await sandbox.start_subcontainer("c2", sh("true"), donor.donation())
         await sandbox.resume()
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             await next_tick(read_end)
         with pytest.raises(CallRefused, match='sandbox "sb" is not paused'):
             await sandbox.resume()
@@ -65,7 +66,7 @@ async def test_what_is_paused_can_be_killed_and_destroyed(service: Service, dono
         await sandbox.create_subcontainer(cid)
         await sandbox.start_subcontainer(cid, sh("sleep 600"), donor.donation())
     await sandbox.pause()
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         await sandbox.signal(signal.SIGKILL, cid="killed")
         assert await sandbox.wait("killed") == Signaled(signal=9)
         await sandbox.destroy("destroyed")
@@ -98,13 +99,13 @@ async def test_processes_and_statistics(service: Service, donor: Donor) -> None:
     await sandbox.start_root()
     await sandbox.create_subcontainer("c1")
     await sandbox.start_subcontainer("c1", sh("exec sleep 600"), donor.donation())
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while len(found := await sandbox.processes("sb")) < 2:
             await anyio.sleep(0.02)
     assert {(row["pid"], row["ppid"]) for row in found} >= {(1, 0)}
     assert {row["cmd"] for row in found} >= {"sh"}
     assert {row["tty"] for row in found} == {"?"}
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while [row["cmd"] for row in await sandbox.processes("c1")] != ["sleep"]:
             await anyio.sleep(0.02)  # the shell has yet to become it
     assert len(await sandbox.processes()) == len(found) + 1
@@ -121,7 +122,7 @@ async def test_processes_and_statistics(service: Service, donor: Donor) -> None:
     await sandbox.stats()
     assert len(await service.records()) == before  # to look leaves nothing
     os.kill(await service.worker_pid(), signal.SIGKILL)
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while [row["cmd"] for row in await _processes_by_then(sandbox, "c1")] != ["sleep"]:
             await anyio.sleep(0.02)
     if service.engine != "runsc":  # whose kernel has processes of its own
@@ -150,7 +151,7 @@ async def test_who_is_busy_uses_more_than_who_is_idle(service: Service, donor: D
         return int((await sandbox.stats("sb"))["containerUsage"][cid])
 
     before = await used("busy")
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while await used("busy") <= max(before, await used("idle")) + 50_000_000:
             await anyio.sleep(0.02)
     await sandbox.signal(signal.SIGKILL, "idle")

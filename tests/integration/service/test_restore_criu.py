@@ -36,6 +36,7 @@ from tests.integration.service.saving import (
     started,
 )
 from tests.integration.service.test_kill_points import AMID_IMAGES, ImageStory
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -159,7 +160,7 @@ async def _streams(kind: str, directory: Path, name: str) -> AsyncIterator[tuple
             err = out
 
         async def seen(count: int) -> int:
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE_S):
                 while True:
                     if read_end >= 0:
                         with contextlib.suppress(BlockingIOError), copy.open("ab") as file:
@@ -334,7 +335,7 @@ async def test_a_worker_killed_while_criu_is_at_work(
         sandbox, counts = await started(service, donor, ["root", "other"])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_save_in_vain, sandbox, image)
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE_S):
                 while not begun.exists():
                     await anyio.sleep(0.01)
             os.kill(await service.worker_pid(), signal.SIGKILL)

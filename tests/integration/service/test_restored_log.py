@@ -18,6 +18,7 @@ from manager.application.continuity import RESTORED
 from manager.domain.decide_report import UNTOLD
 from manager.domain.exit_status import Signaled
 from tests.integration.service.conftest import Donor, Service, sh, wait_for_end
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -110,7 +111,7 @@ async def under_way(service: Service, sandbox: SandboxClient, donor: Donor, copy
         async with anyio.create_task_group() as tasks:
             for call in calls:
                 tasks.start_soon(call)
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE_S):
                 while len(
                     [each for each in await service.records() if each.type in INTENTS]
                 ) < before + len(calls):
@@ -128,7 +129,7 @@ async def test_what_a_restored_log_has_under_way_is_not_guessed(
     await sandbox.start_root()
     await under_way(service, sandbox, donor, tmp_path / "copy.db")
     assert await sandbox.wait_status("ended") == 3 << 8
-    with anyio.fail_after(60):  # an end that the worker has yet to tell would be no guess
+    with anyio.fail_after(PATIENCE_S):  # an end that the worker has yet to tell would be no guess
         while not await told(service, "process.exited"):
             await anyio.sleep(0.01)
     await anyio.to_thread.run_sync(service.stop)
@@ -154,7 +155,7 @@ async def test_what_a_restored_log_has_under_way_is_not_guessed(
     assert refused["error"].endswith(f"{UNTOLD}: {RESTORED}")
     (process,) = await told(service, "process.lost")
     assert (process["reason"], process["doubtful"]) == (RESTORED, True)
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while (await sandbox.state())["containers"]["runs"]["status"] != "running":
             await anyio.sleep(0.01)
     await sandbox.signal(signal.SIGKILL, "runs")

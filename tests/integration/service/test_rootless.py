@@ -24,6 +24,7 @@ from tests.integration.service.conftest import (
     read_all,
     sh,
 )
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 UID = 54321
@@ -233,7 +234,7 @@ async def next_worker(service: Service) -> None:
         log.subscribe(stream="node") as records,
     ):
         started = 0
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             while started < 2:
                 started += (await anext(records)).type == "worker.started"
 

@@ -8,6 +8,7 @@ import pytest
 
 from eventstore import Checkpoint, Verdict, load_signer, newest_note, open_checkpoint, verify_log
 from tests.integration.service.conftest import Service
+from tests.patience import PATIENCE_S
 
 
 def newest(service: Service, key: Path) -> Checkpoint | None:
@@ -37,7 +38,7 @@ async def test_a_service_seals_with_a_key_that_is_elsewhere(
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
         assert not (service.root / "keys" / "log.key").exists()
         if running:
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE_S):
                 while newest(service, key) is None:
                     await anyio.sleep(0.005)  # a seal tells nobody; it is in the file
         else:

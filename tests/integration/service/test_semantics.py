@@ -12,6 +12,7 @@ from manager.adapters.client import SandboxClient
 from manager.application.errors import CallRefused
 from manager.domain.exit_status import Exited, Signaled
 from tests.integration.service.conftest import ENGINES, Donor, Service, pipe, read_all, sh
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 every_engine = pytest.mark.parametrize("service", ENGINES, indirect=True)
@@ -122,7 +123,7 @@ async def test_the_next_worker_knows_a_code_from_a_signal(service: Service, dono
         await sandbox.start_root()
         worker = await service.worker_pid()
         os.kill(worker, signal.SIGKILL)
-        with anyio.fail_after(60):
+        with anyio.fail_after(PATIENCE_S):
             while await service.worker_pid() == worker:
                 await anyio.sleep(0.01)
         os.write(write_end, b"go on\n")

@@ -20,6 +20,7 @@ from manager.domain.silent_files import silent_file
 from manager.urpc.fds import FdBundle
 from tests.integration.service import stalled_fuse
 from tests.integration.service.conftest import Donor, Service, fd_count, sh
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -154,7 +155,7 @@ async def test_the_files_are_closed_when_the_answer_comes(silent: Silent) -> Non
     assert all(fact.device and fact.inode for fact in described.facts)
     assert (len(files), fd_count(os.getpid())) == (0, before + 4)
     silent.end()
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         while fd_count(os.getpid()) > before - 2:  # the pipes to the server are closed, too
             await anyio.sleep(0.005)
 

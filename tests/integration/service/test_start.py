@@ -25,6 +25,7 @@ from tests.integration.service.conftest import (
     sh,
     wait_for_end,
 )
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 ROOT_SCRIPT = "sleep 600"
@@ -248,7 +249,7 @@ async def test_a_killed_worker_loses_no_container_and_no_exit_status(
         await wait_for_end(worker)
         os.write(write_end, b"go\n")
         assert await sandbox.wait("c1") == Exited(code=42)
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while await service.worker_pid() == worker:
             await anyio.sleep(0.01)
     await sandbox.signal(signal.SIGKILL)

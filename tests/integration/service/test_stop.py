@@ -20,6 +20,7 @@ from manager.domain.exit_status import Exited, Signaled
 from manager.schema import worker as w
 from manager.urpc.unix_address import UnixListener
 from tests.integration.service.conftest import Donor, Service, pipe, sh, wait_for_end
+from tests.patience import PATIENCE_S
 
 UNIT = Path(__file__).parents[3] / "docs" / "sandtrail.service"
 
@@ -84,13 +85,13 @@ def test_a_service_that_waits_for_a_worker_can_be_stopped(tmp_path: Path) -> Non
     command = [sys.executable, "-m", "manager.cli", "serve", "--root", str(state)]
     with UnixListener.bind(state / "worker.sock") as hung:
         hung.sock.setblocking(True)
-        hung.sock.settimeout(60)
+        hung.sock.settimeout(PATIENCE_S)
         service = subprocess.Popen(command)
         hung.sock.accept()[0].close()  # it has looked whether anybody listens
         connection, _ = hung.sock.accept()
         with connection:
             service.send_signal(signal.SIGTERM)
-            assert service.wait(30) == 0
+            assert service.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.runtime

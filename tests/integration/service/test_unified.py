@@ -25,6 +25,7 @@ from tests.integration.service.conftest import (
     cgroups,
     sh,
 )
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -53,7 +54,7 @@ async def service(
     if subprocess.run([*command, "-c", ""], check=False).returncode:
         pytest.skip("mounts cannot be changed here")
     worker = subprocess.Popen([*command, "-m", "manager.worker", "--state", str(state)])
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while not (state / "worker" / ENGINES_FILE).exists():
             await anyio.sleep(0.01)
     running = Service(state, request.param).start()
@@ -61,7 +62,7 @@ async def service(
         yield running
     finally:
         await running.end()
-        assert worker.wait(30) == 0
+        assert worker.wait(PATIENCE_S) == 0
 
 
 async def test_a_life_on_cgroup_v2(service: Service, donor: Donor) -> None:
@@ -76,7 +77,7 @@ async def test_a_life_on_cgroup_v2(service: Service, donor: Donor) -> None:
     (found,) = [each for each in await service.records("node") if each.type == "worker.started"]
     assert '"v2"' in json.dumps(json.loads(found.data))
     before = await used()
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while await used() <= before + 20_000_000:
             await anyio.sleep(0.02)
     name = await last_started(service)
@@ -85,12 +86,12 @@ async def test_a_life_on_cgroup_v2(service: Service, donor: Donor) -> None:
     assert [row["pid"] for row in await sandbox.processes("busy")] == [1]
     await sandbox.pause()
     # What ran until it froze is in the account a moment later; what runs never stands still.
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         still = await used()
         while (now := await used()) != still:
             still = now
     await sandbox.resume()
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         while await used() <= still:
             await anyio.sleep(0.02)
     pid = await sandbox.execute("busy", ["/bin/sh", "-c", "exit 137"], {})

@@ -23,9 +23,9 @@ from manager.urpc.errors import PeerClosed
 from manager.urpc.fds import FdBundle, OwnedFd
 from manager.urpc.frame_socket import FrameSocket
 from manager.urpc.unix_address import connect_unix
+from tests.patience import PATIENCE_S
 
 REPOSITORY = Path(__file__).parents[3]
-TIMEOUT_SECONDS = 60.0
 ENGINES = ("crun", "runc", "runsc", "bwrap")
 APPLETS = (
     "sh ls cat sleep true false echo id kill readlink touch mkdir stat hostname ps env wc "
@@ -91,21 +91,21 @@ class Stdio:
     def read_all(self) -> str:
         """Everything up to the end, which comes when the container has closed its streams."""
         chunks = []
-        deadline = time.monotonic() + TIMEOUT_SECONDS
+        deadline = time.monotonic() + PATIENCE_S
         with self.out:
             while select.select([self.out], [], [], max(0, deadline - time.monotonic()))[0]:
                 chunk = os.read(self.out.number, 65536)
                 if not chunk:
                     return b"".join(chunks).decode()
                 chunks.append(chunk)
-        raise AssertionError(f"no end of output within {TIMEOUT_SECONDS} s: {chunks}")
+        raise AssertionError(f"no end of output within {PATIENCE_S} s: {chunks}")
 
     def read_line(self) -> str:
         line = b""
-        deadline = time.monotonic() + TIMEOUT_SECONDS
+        deadline = time.monotonic() + PATIENCE_S
         while not line.endswith(b"\n"):
             if not select.select([self.out], [], [], max(0, deadline - time.monotonic()))[0]:
-                raise AssertionError(f"no line within {TIMEOUT_SECONDS} s: {line!r}")
+                raise AssertionError(f"no line within {PATIENCE_S} s: {line!r}")
             chunk = os.read(self.out.number, 1)
             assert chunk, f"end of output in {line!r}"
             line += chunk
@@ -139,7 +139,7 @@ class Conversation:
     def send(self, message: w.ToWorker, fds: Sequence[OwnedFd] = ()) -> None:
         self._frames.send(w.encode(message), FdBundle(fds))
 
-    def expect(self, kind: type[T], about: str, seconds: float = TIMEOUT_SECONDS) -> T:
+    def expect(self, kind: type[T], about: str, seconds: float = PATIENCE_S) -> T:
         """The outcome of that kind about a launch, hold or kill; waits for it."""
         deadline = time.monotonic() + seconds
         while True:
@@ -152,7 +152,7 @@ class Conversation:
             if not self._receive(deadline - time.monotonic()):
                 raise AssertionError(f"no {kind.__name__} in {seconds} s, only {self.outcomes}")
 
-    def closed(self, seconds: float = TIMEOUT_SECONDS) -> bool:
+    def closed(self, seconds: float = PATIENCE_S) -> bool:
         """Whether the worker ends the connection."""
         deadline = time.monotonic() + seconds
         try:
@@ -173,7 +173,7 @@ class Conversation:
     def _first(self) -> w.Welcome:
         while True:
             self._frames.flush()
-            assert select.select([self._frames], [], [], TIMEOUT_SECONDS)[0], "no welcome"
+            assert select.select([self._frames], [], [], PATIENCE_S)[0], "no welcome"
             frames = self._frames.receive()
             if frames:
                 welcome = w.decode_from_worker(frames[0].body)
@@ -246,7 +246,7 @@ class WorkerHarness:
         self.connect()
 
     def connect(self, *, acknowledge: bool = True) -> Conversation:
-        deadline = time.monotonic() + TIMEOUT_SECONDS
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 conversation = Conversation(self.socket, acknowledge=acknowledge)
@@ -418,7 +418,7 @@ class WorkerHarness:
                 self.conversation.send(w.Stop())
         if self.process is not None:
             try:
-                self.process.wait(5)
+                self.process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 for pid in map(int, descendants(self.pid)):
                     with contextlib.suppress(ProcessLookupError):

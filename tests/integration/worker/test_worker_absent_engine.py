@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from manager.schema import worker as w
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -40,6 +41,6 @@ def test_its_containers_run_on(
         assert f"no engine named '{engine}' works here" in refused.reason
         harness.tidy()
         harness.send(w.Stop())
-        assert harness.process.wait(30) == 0
+        assert harness.process.wait(PATIENCE_S) == 0
     finally:
         harness.stop()

@@ -9,6 +9,7 @@ import pytest
 
 from manager.schema import worker as w
 from manager.urpc.fds import OwnedFd
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -87,7 +88,7 @@ def test_an_end_that_cannot_be_written_is_told(harness, disk, engine, make_spec,
     assert harness.expect(w.Exited, launched).status == 42 << 8
     harness.destroy(launched)
     harness.send(w.Stop())
-    assert harness.process.wait(30) == 0
+    assert harness.process.wait(PATIENCE_S) == 0
 
 
 def test_what_cannot_be_recorded_is_refused(harness, disk, make_spec, busybox_rootfs):

@@ -13,6 +13,7 @@ from manager.worker.hierarchies import parse_hierarchies
 from manager.worker.leftovers import find_leftovers
 from manager.worker.records import Records
 from tests.integration.worker.test_worker_life import LOOP, start, wait_until
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -55,7 +56,7 @@ def test_what_belongs_to_nobody_is_removed(own_worker, sleeper):
             "cgroup",
         }
         assert welcome.launches == (), "they are nobody's launches"
-        assert sleeper.wait(10) == -9
+        assert sleeper.wait(PATIENCE_S) == -9
         wait_until(lambda: not cgroup.existing())
         wait_until(lambda: not state.exists() and not lock.exists())
         wait_until(lambda: not any((worker / "launches").iterdir()))

@@ -18,6 +18,7 @@ from manager.schema import worker as w
 from manager.urpc.fds import OwnedFd
 from manager.worker.adoption import kill_engine_processes
 from manager.worker.turns import LAUNCHES_IN_FLIGHT_MAX
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -34,15 +35,15 @@ def namespaces(pid, *names):
     return {name: os.readlink(f"/proc/{pid}/ns/{name}") for name in names}
 
 
-def wait_until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.01)
 
 
-def wait_for_traces(worker, before, seconds=10.0):
-    deadline = time.monotonic() + seconds
+def wait_for_traces(worker, before):
+    deadline = time.monotonic() + PATIENCE_S
     while (now := worker.traces()) != before:
         if time.monotonic() > deadline:
             assert now == before
@@ -357,7 +358,7 @@ def test_stop_waits_for_containers_and_the_next_worker_tells_their_ends(
     assert own_worker.run_is_alive(0.2)
     os.kill(started.identity.pid, signal.SIGKILL)
     exited = conversation.expect(w.Exited, launched.id)
-    assert own_worker.process.wait(10) == 0
+    assert own_worker.process.wait(PATIENCE_S) == 0
     assert not own_worker.socket.exists()
     own_worker.start()
     told = own_worker.conversation.expect(w.Exited, launched.id)
@@ -376,7 +377,7 @@ def test_stop_waits_while_something_is_held(own_worker, make_spec):
         assert own_worker.run_is_alive(0.2)
         conversation.send(w.Release(hold_id="h"))
         conversation.send(w.Stop())
-        assert own_worker.process.wait(10) == 0
+        assert own_worker.process.wait(PATIENCE_S) == 0
 
 
 def test_a_second_word_of_a_destroy_keeps_no_worker(own_worker):
@@ -384,7 +385,7 @@ def test_a_second_word_of_a_destroy_keeps_no_worker(own_worker):
     conversation.send(w.Destroy(launch_id="destroyed-before"))
     conversation.expect(w.Destroyed, "destroyed-before")
     conversation.send(w.Stop())
-    assert own_worker.process.wait(10) == 0
+    assert own_worker.process.wait(PATIENCE_S) == 0
 
 
 def test_the_last_word_of_a_manager_is_heard_though_it_hears_no_answer(own_worker):
@@ -394,12 +395,12 @@ def test_the_last_word_of_a_manager_is_heard_though_it_hears_no_answer(own_worke
     own_worker.send(w.Stop())
     own_worker.hang_up()
     os.kill(own_worker.pid, signal.SIGCONT)
-    assert own_worker.process.wait(10) == 0
+    assert own_worker.process.wait(PATIENCE_S) == 0
 
 
 def test_sigterm_ends_an_idle_worker(own_worker):
     os.kill(own_worker.pid, signal.SIGTERM)
-    assert own_worker.process.wait(10) == 0
+    assert own_worker.process.wait(PATIENCE_S) == 0
 
 
 def test_one_worker_to_a_directory(own_worker, repository):
@@ -409,7 +410,7 @@ def test_one_worker_to_a_directory(own_worker, repository):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert second.returncode == 1
@@ -428,7 +429,7 @@ def test_an_engine_that_a_killed_worker_left_at_work_is_ended():
         wait_until(lambda: engine_id in (proc_arguments(working.pid)))
         wait_until(lambda: f"{engine_id}x" in proc_arguments(other.pid))
         kill_engine_processes(engine_id)
-        assert working.wait(10) == -signal.SIGKILL
+        assert working.wait(PATIENCE_S) == -signal.SIGKILL
         assert other.poll() is None
     finally:
         for process in (working, other):

@@ -12,6 +12,7 @@ import pytest
 from manager.domain.payload import LaunchPlan, LayerPlan
 from manager.schema import worker as w
 from manager.urpc.fds import OwnedFd
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.runtime
 
@@ -26,9 +27,9 @@ class Terminal:
         self.master, self.slave = OwnedFd(master), OwnedFd(slave)
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
 
-    def read_until(self, text, seconds=20.0):
+    def read_until(self, text):
         seen = b""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + PATIENCE_S
         while text not in seen:
             ready = select.select([self.master], [], [], max(0, deadline - time.monotonic()))[0]
             assert ready, f"{text!r} did not come, only {seen!r}"

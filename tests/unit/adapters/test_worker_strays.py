@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from tests.patience import PATIENCE_S
+
 SERVICE = """
 import os, subprocess, sys
 from pathlib import Path
@@ -21,7 +23,7 @@ async def main():
         tasks.start_soon(workers.reap_strays, frozenset)
         await anyio.wait_all_tasks_blocked()
         worker.kill()
-        with anyio.fail_after(20):
+        with anyio.fail_after(float(sys.argv[1])):
             while not is_ours(stray):
                 await anyio.sleep(0.01)
             os.kill(stray, 9)
@@ -41,6 +43,10 @@ anyio.run(main)
 def test_what_it_leaves_later_than_its_connection() -> None:
     # A process of its own: it becomes the parent of whatever its children leave.
     result = subprocess.run(
-        [sys.executable, "-c", SERVICE], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", SERVICE, str(PATIENCE_S)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
     assert result.stdout == "all reaped\n", result.stderr

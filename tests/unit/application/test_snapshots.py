@@ -20,6 +20,7 @@ from manager.schema.node_fold import FoldedSandbox
 from manager.schema.node_snapshot import node_snapshots, open_fold
 from manager.schema.state_check import verify_states
 from manager.urpc.fds import FdBundle
+from tests.patience import PATIENCE_S
 from tests.unit.application.conftest import World
 from tests.unit.application.fake_worker import FakeWorker
 
@@ -198,7 +199,7 @@ async def test_a_tail_that_crashes_left_behind_is_written_soon(
         await live(calls, "s1", donate)
     tail = await world.log.head()
     async with world.manager(snapshots=files, snapshot_events=tail) as (_, calls):
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_S):
             while not files.positions():
                 await anyio.sleep(0)
     async with world.manager(snapshots=files, snapshot_events=10_000) as (node, _):
@@ -267,7 +268,7 @@ async def test_none_is_written_while_the_states_are_not_whole() -> None:
         await keeper.stop()
         assert saved.positions == []
         frontier.note(first)
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_S):
             while saved.positions != [2]:
                 await anyio.sleep(0)
         tasks.cancel_scope.cancel()

@@ -12,6 +12,7 @@ from manager.application.calls import Calls
 from manager.application.stopping import stop_containers
 from manager.schema import worker as w
 from manager.urpc.fds import FdBundle
+from tests.patience import PATIENCE_S
 from tests.unit.application.conftest import World
 from tests.unit.application.test_calls import arguments, start_sub, started
 
@@ -48,7 +49,7 @@ async def test_subcontainers_are_asked_first_and_the_root_last(
         await started(calls, donate)
         await start_sub(calls, donate)
         seen = signals_of(world, monkeypatch, obedient=True)
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_S):
             assert await stop_containers(calls, 60) == ()
         assert seen == [(1, signal.SIGTERM), (0, signal.SIGTERM)]
         assert await ends(calls) == [7 << 8, 7 << 8]

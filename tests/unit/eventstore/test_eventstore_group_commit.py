@@ -11,6 +11,7 @@ from eventstore import limits as store_limits
 from eventstore.byte_budget import ByteBudget
 from eventstore.group_commit import GroupCommit, Outcome
 from eventstore.submission import Submission, prepare
+from tests.patience import PATIENCE_S
 
 
 class HeldCommit:
@@ -272,7 +273,7 @@ async def test_what_was_granted_to_somebody_torn_away_is_given_back() -> None:
     await asyncio.wait([waiting])
 
     assert waiting.cancelled()
-    with anyio.fail_after(1):
+    with anyio.fail_after(PATIENCE_S):
         await budget.reserve(10)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from eventstore.sqlite import schema
+from tests.patience import PATIENCE_S
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GOLDEN = REPOSITORY / "tests" / "golden" / "logs" / "log_v1.db"
@@ -103,7 +104,7 @@ def test_a_migration_that_is_killed_leaves_the_old_version(tmp_path: Path) -> No
     path = Path(shutil.copy(GOLDEN, tmp_path / "events.db"))
 
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, path], cwd=REPOSITORY, check=False, timeout=60
+        [sys.executable, "-c", KILLED, path], cwd=REPOSITORY, check=False, timeout=PATIENCE_S
     )
 
     assert done.returncode == -signal.SIGKILL

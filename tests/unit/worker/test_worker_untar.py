@@ -12,6 +12,7 @@ import pytest
 
 from manager.worker import untar
 from manager.worker.untar import Caps, Refused, check
+from tests.patience import PATIENCE_S
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="chroot(2) is root's")
 
@@ -87,7 +88,7 @@ def unpack(directory: Path, archive: bytes) -> subprocess.CompletedProcess[str]:
             pass_fds=(upper, tar),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
     finally:
@@ -144,7 +145,7 @@ except ImportError:
         [sys.executable, "-I", "-c", script, untar.__file__, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert ended.stdout == "nothing is imported\n", ended.stderr
