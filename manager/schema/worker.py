@@ -228,7 +228,9 @@ class Started(Struct, frozen=True, kw_only=True, tag="started"):
     engine_version: str
     started_at_ns: int
     phases_us: dict[str, int]
-    """How long each step took, in microseconds, in the order taken (``mounts``, ``create``, …)."""
+    """How long each step took, in microseconds, in the order taken: ``mounts``, ``cgroup``,
+    ``create``, ``start``, ``execute``; of a restore, ``image`` and ``restore`` for the last three.
+    """
     cpu_ns: int = 0
     """Processor time that bringing it back from an image has taken."""
 

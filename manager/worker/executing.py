@@ -9,6 +9,7 @@ from typing import Final
 
 from manager.worker.engine import Running
 from manager.worker.loop import Pause, Steps
+from manager.worker.phases import Phases
 
 EXECUTED_SECONDS: Final = 20.0
 """Longest wait: hooks of the kind `startContainer` run before the program does."""
@@ -28,11 +29,15 @@ def program_of(pid: int) -> bytes:
         return b""
 
 
-def until_executed(running: Running) -> Steps[None]:
-    """Wait until its init has executed the program, or is dead, or may not be looked at."""
+def until_executed(running: Running, phases: Phases) -> Steps[None]:
+    """Wait until its init has executed the program, or is dead, or may not be looked at.
+
+    Adds the lap `execute` to `phases` if there was anything to wait for.
+    """
     if not running.engine_program:
         return
     for _ in range(int(EXECUTED_SECONDS / POLL_SECONDS)):
         if program_of(running.pid) != running.engine_program:
-            return
+            break
         yield Pause(seconds=POLL_SECONDS)
+    phases.lap("execute")

@@ -314,7 +314,7 @@ class Launch:
         self.phase = "running"
         reached("launch.unrecorded")
         identity = self._know(running)
-        yield from until_executed(running)
+        yield from until_executed(running, phases)
         reached("launch.done")
         self._settled()
         cpu_ns = (self.usage().cpu_ns or 0) if self.command.held_image else 0

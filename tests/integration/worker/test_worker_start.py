@@ -38,6 +38,15 @@ def test_init_is_a_child_of_the_worker(worker, engine, make_spec, busybox_rootfs
     assert worker.expect(w.Exited, launched).status == 137 << 8
 
 
+def test_each_step_of_a_start_is_told(worker, engine, make_spec, busybox_rootfs):
+    launched = worker.launch(engine, make_spec(["true"]), busybox_rootfs)
+    steps = worker.expect(w.Started, launched).phases_us
+    waited_for = () if engine == "runsc" else ("execute",)
+    assert tuple(steps) == ("mounts", "cgroup", "create", "start", *waited_for)
+    assert min(steps.values()) >= 0
+    worker.expect(w.Exited, launched)
+
+
 @pytest.mark.parametrize("signo", [9, 15])
 def test_signal_is_the_raw_wait_status(worker, engine, make_spec, busybox_rootfs, signo):
     # PID 1 is spared every signal that it has no handler for, but from outside not SIGKILL.
