@@ -165,7 +165,7 @@ def _sandbox(row: str, root_column: str) -> Sandbox:
     phase, _, deleting = row.partition(" (")
     return Sandbox(
         id=b.SANDBOX,
-        phase=phase,  # type: ignore[arg-type]
+        phase=phase,  # type: ignore[arg-type]  # a column that is a phase
         deleting=bool(deleting),
         containers={b.SANDBOX: _container(b.SANDBOX, root_column)},
         names={"__no_name_0": b.SANDBOX},
@@ -174,7 +174,7 @@ def _sandbox(row: str, root_column: str) -> Sandbox:
 
 
 def _container(cid: str, column: str) -> Container:
-    status: ContainerStatus = "running" if column == LEAVING else column  # type: ignore[assignment]
+    status: ContainerStatus = "running" if column == LEAVING else column  # type: ignore[assignment]  # the other columns
     is_root = cid == b.SANDBOX
     waits = status in {"creating", "starting"}
     started = status not in {"creating", "starting", "failed"}

@@ -155,7 +155,7 @@ async def test_what_came_meanwhile_is_kept(
 
     def verified(*args: object, **how: object) -> object:
         copy.write_text("precious")
-        return verify_log(*args, **how)  # type: ignore[arg-type]
+        return verify_log(*args, **how)  # type: ignore[arg-type]  # as its caller gave it
 
     monkeypatch.setattr(copying, "verify_log", verified)
     with pytest.raises(LogInaccessible, match="File exists"):

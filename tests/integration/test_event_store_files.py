@@ -55,7 +55,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def event(number: int = 0, **members: object) -> NewEvent:
-    return NewEvent(type="counted", data={"n": number}, **members)  # type: ignore[arg-type]
+    return NewEvent(type="counted", data={"n": number}, **members)  # type: ignore[arg-type]  # as its caller gave it
 
 
 async def fill(path: Path, how_many: int = 10) -> None:
@@ -479,7 +479,7 @@ async def test_a_failed_sync_poisons_the_store(path: Path) -> None:
         await log.append("s", [event(1)], expected=NO_STREAM)
         writer = writing(log)._writer
         disk = FailingDisk(writer._raw, sqlite3.SQLITE_IOERR_FSYNC)
-        writer._raw = disk  # type: ignore[assignment]
+        writer._raw = disk  # type: ignore[assignment]  # a stand-in that fails
 
         with pytest.raises(StorePoisoned, match="close the log and open it again"):
             await log.append("s", [event(2)], expected=Exactly(1))
@@ -496,7 +496,7 @@ async def test_a_disk_that_is_full_at_commit_poisons_nothing(path: Path) -> None
     async with open_log(path) as log:
         writer = writing(log)._writer
         disk = FailingDisk(writer._raw, sqlite3.SQLITE_FULL)
-        writer._raw = disk  # type: ignore[assignment]
+        writer._raw = disk  # type: ignore[assignment]  # a stand-in that fails
 
         with pytest.raises(StoreFull):
             await log.append("s", [event(1)], expected=NO_STREAM)

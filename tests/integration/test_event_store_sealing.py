@@ -121,7 +121,7 @@ async def test_every_append_is_still_synced_while_seals_are_not(path: Path, sign
     async with open_log(path, seal=SealPolicy(signer=signer, events=1, seconds=NEVER_S)) as log:
         await fill(log, 3)
         await until(path, bool)
-        synchronous = await log._connection.run(  # type: ignore[attr-defined]
+        synchronous = await log._connection.run(  # type: ignore[attr-defined]  # SQLite's own answer
             lambda raw: raw.execute("PRAGMA synchronous").fetchone()[0]
         )
     assert synchronous == 2

@@ -143,6 +143,6 @@ async def test_the_same_from_python(root: Path) -> None:
         assert moment.position == 7
         assert fold.live["hello"].state.containers["hello"].status == "stopped"
         assert await trail.sandbox("web", "#7") is None
-        assert (await trail.sandbox("web", "#30")).phase == "started"  # type: ignore[union-attr]
+        assert (await trail.sandbox("web", "#30")).phase == "started"  # type: ignore[union-attr]  # a container of the log
         assert (await trail.as_of(0)).time_ns == 0
         assert await trail.record(99) is None

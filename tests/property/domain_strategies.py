@@ -42,7 +42,7 @@ _PLAIN: dict[Any, st.SearchStrategy[Any]] = {
 
 def struct(kind: type[T]) -> st.SearchStrategy[T]:
     """Any value of a struct type, every member given."""
-    members: Any = msgspec.structs.fields(kind)  # type: ignore[arg-type]
+    members: Any = msgspec.structs.fields(kind)  # type: ignore[arg-type]  # any Struct
     return st.builds(kind, **{each.name: st.deferred(_lazy(each.type)) for each in members})
 
 

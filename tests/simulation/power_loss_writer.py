@@ -71,8 +71,8 @@ def weaken(synchronous: str) -> None:
 
 
 async def main(log_path: Path, key: Path, seed: int, synchronous: str) -> None:
-    checkpoint.WAL_BYTES_MAX = WAL_BYTES  # type: ignore[misc]
-    checkpoint.IDLE_S = IDLE_S  # type: ignore[misc]
+    checkpoint.WAL_BYTES_MAX = WAL_BYTES  # type: ignore[misc]  # smaller, for the test
+    checkpoint.IDLE_S = IDLE_S  # type: ignore[misc]  # shorter, for the test
     seal: SealPolicy | None = SealPolicy(signer=load_signer(key), events=5, seconds=3600)
     if synchronous != "FULL":
         weaken(synchronous)

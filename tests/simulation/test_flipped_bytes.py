@@ -103,7 +103,7 @@ async def contents(path: Path, **how: SealPolicy) -> list[tuple[RecordedEvent, t
     write, and leave its contents as they were.
     """
     found = []
-    async with open_log(path, read_only=not how, **how) as log:  # type: ignore[arg-type]
+    async with open_log(path, read_only=not how, **how) as log:  # type: ignore[arg-type]  # as its caller gave it
         async for record in log.read():
             bodies = [(await log.document(digest)).body for digest in record.documents]
             found.append((record, tuple(bodies)))

@@ -15,7 +15,7 @@ from tests.integration.service.conftest import ENGINES, Donor, Service, sh
 
 pytestmark = pytest.mark.runtime
 OWN = "containerManager."
-METHODS = frozenset(sandbox_methods(Calls(Nobody()), "sb").names)  # type: ignore[arg-type]
+METHODS = frozenset(sandbox_methods(Calls(Nobody()), "sb").names)  # type: ignore[arg-type]  # names alone are asked
 
 
 class Recorder:

@@ -140,7 +140,7 @@ async def _streams(kind: str, directory: Path, name: str) -> AsyncIterator[tuple
     """Three streams of that kind, and a wait for so many lines, which all come to a file."""
     path, copy = directory / f"{name}.stream", directory / name
     with contextlib.ExitStack() as owned:
-        opened = lambda *how: owned.enter_context(os.fdopen(os.open(*how), "rb")).fileno()  # noqa: E731
+        opened = lambda *how: owned.enter_context(os.fdopen(os.open(*how), "rb")).fileno()  # noqa: E731  # no name for three uses
         stdin = opened("/dev/null", os.O_RDONLY)
         if kind == "file":
             path = copy

@@ -82,7 +82,7 @@ async def test_intent_is_durable_before_the_worker_hears_of_it(
             seen.append([record.type for record in records])
         obey(message, files)
 
-    world.worker.obey = watch  # type: ignore[method-assign]
+    world.worker.obey = watch  # type: ignore[method-assign]  # a spy
     async with world.manager() as (_, calls):
         records: list[Any] = []
         append = world.log.append
@@ -92,7 +92,7 @@ async def test_intent_is_durable_before_the_worker_hears_of_it(
             records.extend(appended)
             return appended
 
-        world.log.append = remember  # type: ignore[method-assign]
+        world.log.append = remember  # type: ignore[method-assign]  # a spy
         await started(calls, donate)
     assert [types[-1] for types in seen] == ["sandbox.start_requested"]
 

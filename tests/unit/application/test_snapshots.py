@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from eventstore import SnapshotFiles, memory_log, open_log
+from eventstore import Snapshot, SnapshotFiles, memory_log, open_log
 from eventstore.sqlite.log import SqliteLog
 from manager.application import snapshot_keeper
 from manager.application.arguments import StartArguments
@@ -215,8 +215,8 @@ class Saved:
     def __init__(self) -> None:
         self.positions: list[int] = []
 
-    def save(self, snapshot: object) -> None:
-        self.positions.append(snapshot.position)  # type: ignore[attr-defined]
+    def save(self, snapshot: Snapshot) -> None:
+        self.positions.append(snapshot.position)
 
 
 async def records(count: int) -> list[object]:
@@ -249,7 +249,7 @@ async def test_at_stop_one_is_written_if_that_is_worth_it(
 ) -> None:
     monkeypatch.setattr(snapshot_keeper, "SNAPSHOT_STOP_EVENTS", 500)
     saved, frontier = Saved(), Frontier(0)
-    keeper = SnapshotKeeper(saved, every, frontier, list, 0)  # type: ignore[arg-type]
+    keeper = SnapshotKeeper(saved, every, frontier, list, 0)  # type: ignore[arg-type]  # no more of it is used
     for record in await records(came):
         frontier.note(record)
     await keeper.stop()
@@ -259,7 +259,7 @@ async def test_at_stop_one_is_written_if_that_is_worth_it(
 async def test_none_is_written_while_the_states_are_not_whole() -> None:
     first, second, third = await records(3)
     saved, frontier = Saved(), Frontier(0)
-    keeper = SnapshotKeeper(saved, 1, frontier, list, 0)  # type: ignore[arg-type]
+    keeper = SnapshotKeeper(saved, 1, frontier, list, 0)  # type: ignore[arg-type]  # no more of it is used
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keeper.run)
         await anyio.wait_all_tasks_blocked()

@@ -29,7 +29,7 @@ def then(state: Sandbox, *commands: c.Command) -> Sandbox:
 def test_a_pause_is_announced_done_for_all_and_recorded() -> None:
     (asked,) = decide(WITH_TWO, PAUSE)
     assert asked == e.SandboxPauseRequested(pause_id="P", paused=True)
-    launches = ("L-root", WITH_TWO.containers["c1"].intent.launch_id)  # type: ignore[union-attr]
+    launches = ("L-root", WITH_TWO.containers["c1"].intent.launch_id)  # type: ignore[union-attr]  # it has started
     effect = FreezeLaunches(pause_id="P", launch_ids=launches, frozen=True)
     assert react(WITH_TWO, asked) == (effect,)
     events = decide(fold([asked], WITH_TWO), c.ReportFrozen(pause_id="P"))

@@ -159,7 +159,7 @@ def test_a_terminal_that_the_process_does_not_want_is_closed() -> None:
 def test_events_that_fit_no_container_have_no_effect() -> None:
     for event in (
         e.SandboxStartRequested(launch_id="L"),
-        e.SandboxStartFailed(launch_id="L", failure=history(*FAILED).containers["c1"].failure),  # type: ignore[arg-type]
+        e.SandboxStartFailed(launch_id="L", failure=history(*FAILED).containers["c1"].failure),  # type: ignore[arg-type]  # it has failed
         e.ContainerSignalRequested(container="c", kill_id="K", signo=9, pid=0, mode=0),
         e.ContainerDestroyed(container="c"),
         e.SandboxStopped(reason=""),

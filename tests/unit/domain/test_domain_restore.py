@@ -517,4 +517,4 @@ def test_events_that_fit_nothing_change_nothing() -> None:
 
 def test_an_event_of_another_kind_is_a_defect() -> None:
     with pytest.raises(AssertionError):
-        evolve_restore(b.history(), "no event")  # type: ignore[arg-type]
+        evolve_restore(b.history(), "no event")  # type: ignore[arg-type]  # which the test is about

@@ -120,7 +120,7 @@ def test_inclusion(data: st.DataObject, size: int) -> None:
 
     def holds(**changed: object) -> bool:
         told = {"leaf": leaves[index], "index": index, "size": size, "root": root, "proof": proof}
-        return inclusion_holds(**(told | changed))  # type: ignore[arg-type]
+        return inclusion_holds(**(told | changed))  # type: ignore[arg-type]  # as its caller gave it
 
     assert holds()
     assert not holds(leaf=leaf(b"another"))
@@ -145,7 +145,7 @@ def test_consistency(data: st.DataObject, size: int) -> None:
 
     def holds(**changed: object) -> bool:
         told = {"old_size": old_size, "old_root": old_root, "size": size, "root": root}
-        return consistency_holds(**({**told, "proof": proof} | changed))  # type: ignore[arg-type]
+        return consistency_holds(**({**told, "proof": proof} | changed))  # type: ignore[arg-type]  # as its caller gave it
 
     assert holds()
     assert not holds(old_root=leaf(b"another"))

@@ -58,7 +58,7 @@ def record(**changed: object) -> RecordedEvent:
         "documents": (),
         "leaf_hash": b"",
     }
-    return RecordedEvent(**(members | changed))  # type: ignore[arg-type]
+    return RecordedEvent(**(members | changed))  # type: ignore[arg-type]  # as its caller gave it
 
 
 def test_canonical_bytes_are_as_documented() -> None:

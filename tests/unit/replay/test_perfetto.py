@@ -42,7 +42,7 @@ async def test_slices_of_a_track_never_overlap() -> None:
     lanes = Lanes((1, 5), (5, 3), (3, 4), (4, 8))
     parts = [
         part
-        async for part in perfetto_parts(lanes, records(4), lambda _: False)  # type: ignore[arg-type]
+        async for part in perfetto_parts(lanes, records(4), lambda _: False)  # type: ignore[arg-type]  # no more of it is used
     ]
     trace = json.loads("".join(parts))["traceEvents"]
     found = [(each["ts"] / 1e6, each["dur"] / 1e6) for each in trace if each["ph"] == "X"]

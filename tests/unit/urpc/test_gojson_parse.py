@@ -118,7 +118,7 @@ def test_nesting() -> None:
 
 
 def test_numbers_are_not_strings() -> None:
-    number, text = parse(b'[1,"1"]')  # type: ignore[misc]
+    number, text = parse(b'[1,"1"]')  # type: ignore[misc]  # two, as the text has
     assert isinstance(number, Number)
     assert not isinstance(text, Number)
 
