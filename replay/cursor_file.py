@@ -1,5 +1,6 @@
 """A file that remembers how far somebody has read a log."""
 
+import time
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,9 @@ from eventstore import RecordedEvent
 from eventstore.whole_file import replace_whole
 
 BYTES_MAX: Final = 1000
+
+SAVE_SECONDS: Final = 1.0
+"""Least time between two savings: a reader that is killed is shown no more than that again."""
 
 
 class CursorUnknown(Exception):  # noqa: N818 - nothing is broken
@@ -40,11 +44,36 @@ def load_cursor(path: Path) -> Cursor | None:
     return Cursor(position=int(position), event_id=event_id)
 
 
-def save_cursor(path: Path, record: RecordedEvent) -> None:
-    """Remember an event as the last one read; the file is replaced at once, and durable.
+class CursorKeeper:
+    """Remembers the last event that somebody was shown: now and then, and when told to.
 
-    Raises:
-        OSError: It cannot be written.
+    Args:
+        path: The file, which is replaced at once, and durable; nothing is kept without one.
     """
-    with replace_whole(path) as file:
-        file.write(f"{record.position} {record.event_id}\n")
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._unsaved: RecordedEvent | None = None
+        self._saved_at = -SAVE_SECONDS
+
+    def shown(self, record: RecordedEvent) -> None:
+        """Take note of an event that is out, all of it: it will not be shown again.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        self._unsaved = record
+        if self._path is not None and time.monotonic() - self._saved_at >= SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write down what is not yet.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        if self._path is None or self._unsaved is None:
+            return
+        with replace_whole(self._path) as file:
+            file.write(f"{self._unsaved.position} {self._unsaved.event_id}\n")
+        self._unsaved, self._saved_at = None, time.monotonic()

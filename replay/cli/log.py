@@ -30,7 +30,7 @@ from manager.terminal.timeout import timeout_option
 from manager.terminal.tree import scalar
 from replay.cli.log_table import log_row, print_events
 from replay.cli.window_line import window_line
-from replay.cursor_file import CursorUnknown, load_cursor, save_cursor
+from replay.cursor_file import CursorKeeper, CursorUnknown, load_cursor
 from replay.describe import EVENT_FIELDS, event_fields, event_line
 from replay.expression import ExpressionError, Question, parse_expression
 from replay.outcome import FAIL, OUTCOMES
@@ -193,6 +193,7 @@ class _Job:
         self.unmatched = how["until_match"] is not None
         self.printed = 0
         self._last: RecordedEvent | None = None
+        self._cursor = CursorKeeper(how["cursor_file"])
         self._fields: tuple[str, ...] = how["fields"]
 
     async def run(self, trail: Trail) -> None:
@@ -220,8 +221,7 @@ class _Job:
                 records = self._listed(trail, selection, window)
                 await (self._print_lines if self._as_json else self._print_table)(records)
         finally:
-            if how["cursor_file"] and self._last is not None:
-                save_cursor(how["cursor_file"], self._last)
+            self._cursor.save()
         if not how["follow"]:
             await self._say(trail, window)
 
@@ -268,26 +268,31 @@ class _Job:
                 click.echo(event_line(record, self._fields))
             else:
                 click.echo("  ".join(map(printable, self._row(record))).rstrip())
+            self._cursor.shown(record)
             if self._is_last(record):
                 return
 
     async def _print_table(self, records: AsyncIterator[RecordedEvent]) -> None:
         rows: list[tuple[str, ...]] = []
+        last: RecordedEvent | None = None
+        ended = False
         async for record in records:
             rows.append(self._row(record))
-            if self._is_last(record):
+            last = record
+            ended = self._is_last(record)
+            if ended or len(rows) >= TABLE_ROWS_MAX:
                 break
-            if len(rows) >= TABLE_ROWS_MAX:
-                break
-        if rows and self._fields:
-            print_table(self._fields, rows)
-        elif rows:
-            print_events(rows)
-        if len(rows) >= TABLE_ROWS_MAX:
+        if last is not None:
+            if self._fields:
+                print_table(self._fields, rows)
+            else:
+                print_events(rows)
+            self._cursor.shown(last)
+        if not ended:
             await self._print_lines(records)
 
     def _is_last(self, record: RecordedEvent) -> bool:
-        """Note an event as printed; whether it is the one to stop after."""
+        """Count an event as one to print; whether it is the one to stop after."""
         self._last = record
         self.printed += 1
         matches = self._how["until_match"]

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import anyio
@@ -219,6 +220,47 @@ def test_a_cursor_file_reads_on(root: Path, tmp_path: Path) -> None:
         lost = log(root, "--cursor-file", str(cursor))
         assert lost.exit_code == 4
         assert says in lost.stderr
+
+
+@pytest.mark.parametrize("how", [(), ("--fields", "position"), ("--json",)])
+def test_a_cursor_does_not_pass_what_could_not_be_printed(
+    root: Path, tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    cursor = tmp_path / "cursor"
+    command = [sys.executable, "-m", "manager.cli", "log", "--cursor-file", str(cursor), *how]
+    environment = {**os.environ, "SANDTRAIL_ROOT": str(root)}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, env=environment, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 5
+    assert b"No space left on device" in done.stderr
+    assert not cursor.exists()
+
+
+def test_a_follower_that_is_killed_reads_on(root: Path, tmp_path: Path) -> None:
+    cursor = tmp_path / "cursor"
+    command = [sys.executable, "-m", "manager.cli", "log", "-f", "--cursor-file", str(cursor)]
+    environment = {**os.environ, "SANDTRAIL_ROOT": str(root)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while not cursor.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+        assert process.stdout is not None
+        shown = len(process.stdout.read().splitlines())
+    rest = log(root, "--json", "--cursor-file", str(cursor)).stdout.splitlines()
+    first = json.loads(rest[0])["position"] if rest else 44
+    assert 1 < first <= shown + 1, "nothing is left out, and the first is not shown again"
+
+
+def test_the_event_waited_for_may_be_the_last_of_the_table(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replay.cli.log.TABLE_ROWS_MAX", 3)
+    assert len(log(root, "-o", "plain", "--until-match", "position == 3").stdout.splitlines()) == 4
+    assert len(log(root, "-o", "plain", "--until-match", "position == 5").stdout.splitlines()) == 6
+    assert len(log(root, "-o", "plain", "--until", "3").stdout.splitlines()) == 4
 
 
 def test_a_reader_that_has_had_enough(root: Path) -> None:
