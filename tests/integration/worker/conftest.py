@@ -425,6 +425,7 @@ class WorkerHarness:
                         os.kill(pid, signal.SIGKILL)
                 self.process.kill()
                 self.process.wait()
+                raise AssertionError("the worker did not leave: does it hold something?") from None
         if self.conversation is not None:
             self.conversation.close()
 

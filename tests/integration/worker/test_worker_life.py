@@ -139,6 +139,7 @@ def test_outcomes_wait_for_the_next_manager(own_worker, make_spec, busybox_rootf
     conversation.send(w.Hold(hold_id="marker"))
     assert conversation.expect(w.Held, "marker").seq > exited.seq
     assert conversation.outcomes == []
+    conversation.send(w.Release(hold_id="marker"))
 
 
 def test_a_later_manager_replaces_an_earlier_one(own_worker, make_spec, busybox_rootfs):

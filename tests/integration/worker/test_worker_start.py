@@ -148,6 +148,7 @@ def test_descriptors_in_a_container_are_its_streams_alone(
     status, output = leaky_worker.run(engine, spec, busybox_rootfs, extra=extra)
     # 3 is the directory that ls itself has open.
     assert (status, output.split()) == (0, ["0", "1", "2", "3"])
+    leaky_worker.send(w.Release(hold_id="h"))
 
 
 def test_limits_are_those_of_the_spec(worker, engine, make_spec, busybox_rootfs):
