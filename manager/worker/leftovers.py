@@ -58,8 +58,8 @@ def find_leftovers(
 
 
 def _states(engines: Path) -> Iterator[tuple[str, str, Path]]:
-    """Engine id, engine and path of whatever engines keep; a name may have more after the id."""
+    """Engine id, engine and path of whatever engines keep; a name may have more than the id."""
     for directory in sorted(engines.iterdir()):
         for path in sorted(directory.iterdir()):
-            if match := ENGINE_ID.match(path.name):
+            if match := ENGINE_ID.search(path.name):
                 yield match[0], directory.name, path

@@ -244,7 +244,7 @@ class OciEngine:
         if not self._dialect.bare_state or self._has_hooks(engine_id):
             result = yield from self._delete(engine_id)
         for path in self._traces(engine_id):
-            # runsc leaves its lock behind, and no engine removes a state that was never finished.
+            # runsc leaves its lock behind, and no engine removes what was never finished.
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -275,8 +275,9 @@ class OciEngine:
             return True
 
     def _traces(self, engine_id: str) -> list[Path]:
+        # Not all begin with it: gVisor of 2024 has a socket `runsc-ID.sock`.
         names = os.listdir(self._state_dir)
-        return [self._state_dir / name for name in names if name.startswith(engine_id)]
+        return [self._state_dir / name for name in names if engine_id in name]
 
     def _command(self, *options: str) -> list[str]:
         root = ("--root", str(self._state_dir))

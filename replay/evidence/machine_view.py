@@ -126,7 +126,7 @@ class MachineView:
             found[0]: f"{directory.name} state {path.name}"
             for directory in _children(self.root / "worker/engines")
             for path in _children(directory)
-            if (found := ENGINE_ID.match(path.name))
+            if (found := ENGINE_ID.search(path.name))
         }
 
     def records(self) -> frozenset[str]:

@@ -131,16 +131,19 @@ async def test_drift(machine: Machine) -> None:
 
 
 async def test_orphans(machine: Machine) -> None:
-    stranger = "f" * 32
+    stranger, broken_off = "f" * 32, "e" * 32
     (machine.root / "sandboxes/left").mkdir()
     (machine.root / "worker/engines/crun" / stranger).mkdir()
+    (machine.root / "worker/engines/runsc").mkdir()
+    (machine.root / "worker/engines/runsc" / f"runsc-{broken_off}.sock").touch()
     (machine.root / "worker/launches" / f"{stranger}.new").touch()
     mount = f"40 1 0:2 / {machine.root}/worker/stage/{stranger} rw - tmpfs t rw"
     path = machine.proc / str(WORKER.pid) / "mountinfo"
     path.write_text(f"{path.read_text()}\n{mount}")
     assert await machine.found() == [
         ("orphan", "mount", stranger), ("orphan", "socket", "left"),
-        ("orphan", "engine", stranger), ("orphan", "record", stranger),
+        ("orphan", "engine", stranger), ("orphan", "engine", broken_off),
+        ("orphan", "record", stranger),
     ]  # fmt: skip
 
 

@@ -169,9 +169,10 @@ async def test_nothing_is_left_but_the_log(service: Service, donor: Donor) -> No
         with contextlib.suppress(ManagerError):
             await sandbox.destroy(cid)
     assert await service.fd_counts() == descriptors
-    with anyio.fail_after(PATIENCE_S):
-        while footprint(service.pid, worker, service.root) != before:
+    with anyio.move_on_after(PATIENCE_S):
+        while (left := footprint(service.pid, worker, service.root)) != before:
             await anyio.sleep(0.05)
+    assert left == before
     records = await service.records("sandbox-sb")
     replayed = fold(decode_event(record.type, record.data) for record in records)
     assert {each.status for cid, each in replayed.containers.items() if cid != "sb"} <= {

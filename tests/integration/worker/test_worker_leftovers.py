@@ -33,7 +33,7 @@ def sleeper():
 
 def test_what_belongs_to_nobody_is_removed(own_worker, sleeper):
     own_worker.stop()
-    ours, second, foreign = (uuid.uuid4().hex for _ in range(3))
+    ours, second, third, foreign = (uuid.uuid4().hex for _ in range(4))
     cgroup, others = cgroup_of(ours), cgroup_of(foreign)
     worker = own_worker.state / "worker"
     state = worker / "engines" / "crun" / ours
@@ -42,6 +42,9 @@ def test_what_belongs_to_nobody_is_removed(own_worker, sleeper):
     lock = worker / "engines" / "runsc" / f"{second}_sandbox:{second}.lock"
     lock.parent.mkdir(exist_ok=True)
     lock.touch()
+    # Of a `create` that gVisor of 2024 did not finish.
+    control = lock.with_name(f"runsc-{third}.sock")
+    control.touch()
     (worker / "launches" / ours).write_text("not finished")
     try:
         cgroup.create()
@@ -53,12 +56,13 @@ def test_what_belongs_to_nobody_is_removed(own_worker, sleeper):
             f"record {ours}",
             f"crun state {ours}",
             f"runsc state {lock.name}",
+            f"runsc state {control.name}",
             "cgroup",
         }
         assert welcome.launches == (), "they are nobody's launches"
         assert sleeper.wait(PATIENCE_S) == -9
         wait_until(lambda: not cgroup.existing())
-        wait_until(lambda: not state.exists() and not lock.exists())
+        wait_until(lambda: not any(each.exists() for each in (state, lock, control)))
         wait_until(lambda: not any((worker / "launches").iterdir()))
         assert others.existing(), "that may be another service's"
     finally:
