@@ -1,5 +1,6 @@
 """How a client's calls reach a manager: over its sockets, or straight into this process."""
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from manager.application.errors import CallRefused, ServiceUnavailable
 from manager.urpc.client_aio import UrpcClient
 from manager.urpc.errors import RemoteError, TooManyFiles, TransportError, UrpcError
 from manager.urpc.fdpass import PeerCredentials
-from manager.urpc.fds import FdBundle, HasFileno
+from manager.urpc.fds import MAX_FILES, FdBundle, HasFileno
 from manager.urpc.gojson import encode, parse
 from manager.urpc.protocol import Request
 
@@ -78,6 +79,13 @@ class SocketTransport(Transport):
     async def call(
         self, sandbox_id: str | None, method: str, arg: Any, files: Files = (), *, again: bool
     ) -> Any:
+        # Before there is a connection: the number of a closed file would come to mean that.
+        with _lent(files) as lent:
+            return await self._call(sandbox_id, method, arg, lent.numbers(), again=again)
+
+    async def _call(
+        self, sandbox_id: str | None, method: str, arg: Any, files: Files, *, again: bool
+    ) -> Any:
         failing_since: float | None = None
         was_served = False
         while True:
@@ -123,7 +131,7 @@ class SocketTransport(Transport):
             except TransportError as error:
                 raise ServiceUnavailable(str(error), was_connected=True) from error
             except OSError as error:
-                raise CallRefused(f"a file to be donated is not open: {error.strerror}") from error
+                raise _not_donated(error) from error
 
 
 class EmbeddedTransport(Transport):
@@ -148,13 +156,28 @@ class EmbeddedTransport(Transport):
     async def call(
         self, sandbox_id: str | None, method: str, arg: Any, files: Files = (), *, again: bool
     ) -> Any:
-        with FdBundle.dup_of(files) as bundle:
+        with _lent(files) as bundle:
             request = Request(method=method, files=bundle, peer=self._peer, argument=_as_sent(arg))
             try:
                 reply = await self._methods(sandbox_id).dispatch(request)
             except UrpcError as error:
                 raise CallRefused(error.text) from error
         return reply.result
+
+
+def _lent(files: Files) -> FdBundle:
+    """Duplicates of a caller's files, to be closed after the call."""
+    if len(files) > MAX_FILES:
+        raise CallRefused(TooManyFiles().text)
+    try:
+        return FdBundle.dup_of(files)
+    except OSError as error:
+        raise _not_donated(error) from error
+
+
+def _not_donated(error: OSError) -> CallRefused:
+    why = "is not open" if error.errno == errno.EBADF else "cannot be duplicated"
+    return CallRefused(f"a file to be donated {why}: {error.strerror}")
 
 
 def _as_sent(arg: Any) -> Any:

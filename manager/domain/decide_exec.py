@@ -13,6 +13,7 @@ from manager.domain.execution import (
 )
 from manager.domain.gotext import quote, slice_text
 from manager.domain.payload_rules import stream_error, tty_error
+from manager.domain.process_rules import check_ids
 from manager.domain.repeat import check_request_id
 from manager.domain.state import ALIVE, Container, Failure, Sandbox
 
@@ -108,7 +109,7 @@ def _process_error(request: ExecRequest) -> str:
         return "exec arguments hold a NUL, which no argument can carry"
     if request.cwd and not request.cwd.startswith("/"):
         return f"working directory must be absolute, but is {quote(request.cwd)}"
-    return ""
+    return check_ids(request.uid, request.gid, request.extra_gids)
 
 
 def executable(request: ExecRequest) -> str:

@@ -32,6 +32,9 @@ RLIMITS: Final = frozenset(
     ).split()
 )
 
+NO_ID: Final = 2**32 - 1
+"""The id of nobody: setresuid(2) and setresgid(2) take it for "as it is", which is root's."""
+
 SANDBOX_NAMESPACES: Final = {"network": "net", "ipc": "ipc", "uts": "uts"}
 """Type in the spec -> name under /proc/PID/ns, of those that all containers of a sandbox share."""
 _SHARED_NAMESPACES: Final = frozenset({"pid", *SANDBOX_NAMESPACES})
@@ -42,6 +45,22 @@ def check_credentials(process: Process) -> str:
     """Refuse names that are no capability."""
     names = process.capabilities.names() if process.capabilities is not None else ()
     return "" if CAPABILITIES.issuperset(names) else "getting root credentials"
+
+
+def check_ids(uid: int, gid: int, additional_gids: Collection[int]) -> str:
+    """Refuse the id that is none: whoever is to run as it would run as whom the engine runs."""
+    if uid == NO_ID:
+        return f"uid {NO_ID} is no user: the kernel takes it for no change"
+    if NO_ID in {gid, *additional_gids}:
+        return f"gid {NO_ID} is no group: the kernel takes it for no change"
+    return ""
+
+
+def check_user(process: Process) -> str:
+    """Refuse users and groups that nobody can be."""
+    user = process.user
+    error = check_ids(user.uid, user.gid, user.additional_gids or ())
+    return f"creating new process: {error}" if error else ""
 
 
 def check_limits(process: Process) -> str:

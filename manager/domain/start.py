@@ -19,6 +19,7 @@ from manager.domain.process_rules import (
     check_env,
     check_host_reach,
     check_limits,
+    check_user,
     container_name,
     executable,
     search_path,
@@ -90,6 +91,7 @@ def check_start(
         check_counts(request, spec)
         or on_container()
         or check_credentials(process)
+        or check_user(process)
         or check_limits(process)
         or check_env(process)
         or check_args(process)

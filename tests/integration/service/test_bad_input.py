@@ -289,3 +289,23 @@ async def test_the_wrong_kind_of_tree_is_refused(service: Service, donor: Donor)
         os.close(fd)
     assert await service.client.sandboxes() == []
     assert await service.fd_counts() == before
+
+
+async def test_the_number_of_a_closed_file_donates_nothing(service: Service, donor: Donor) -> None:
+    # It is the lowest that is free: the next file to be opened would be donated, a connection.
+    closed = os.open(os.devnull, os.O_RDONLY)
+    donation = replace(donor.donation(), stdio=(closed, donor.null_out, donor.null_out))
+    os.close(closed)
+    with pytest.raises(CallRefused, match="a file to be donated is not open: Bad file descriptor"):
+        await service.client.create_sandbox("sb", sh("cat"), donation)
+    assert await service.client.sandboxes() == []
+
+
+async def test_more_files_than_a_message_carries_are_refused_at_once(
+    service: Service, donor: Donor
+) -> None:
+    mounts = [Layer(source=donor.rootfs)] * 10_000
+    with pytest.raises(CallRefused, match="too many files"):
+        await service.client.create_sandbox(
+            "sb", sh("true"), replace(donor.donation(), mounts=mounts)
+        )

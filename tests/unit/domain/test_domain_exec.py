@@ -13,6 +13,7 @@ from manager.domain.effects import ExecuteProcess
 from manager.domain.evolve import fold
 from manager.domain.execution import EXECUTIONS_ALIVE_MAX, EXECUTIONS_REMEMBERED_MAX
 from manager.domain.exit_status import Unknown
+from manager.domain.process_rules import NO_ID
 from manager.domain.query import PENDING, Ended, Refused
 from manager.domain.query_exec import exec_answer, requested_execution, wait_pid_answer
 from manager.domain.react import UNKNOWN_TO_WORKER, react, resume
@@ -116,6 +117,9 @@ def test_nothing_is_executed_in_a_paused_container() -> None:
         ({"argv": ()}, "exec arguments must name a program"),
         ({"argv": ("",)}, "exec arguments must name a program"),
         ({"argv": ("a\0",)}, "exec arguments hold a NUL, which no argument can carry"),
+        ({"uid": NO_ID}, "uid 4294967295 is no user: the kernel takes it for no change"),
+        ({"gid": NO_ID}, "gid 4294967295 is no group: the kernel takes it for no change"),
+        ({"extra_gids": (NO_ID,)}, "gid 4294967295 is no group: the kernel takes it for no change"),
         ({"cwd": "tmp"}, 'working directory must be absolute, but is "tmp"'),
     ],
 )

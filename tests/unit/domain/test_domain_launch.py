@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from manager.domain import commands as c
 from manager.domain import events as e
 from manager.domain.decide import decide
-from manager.domain.process_rules import CAPABILITIES, RLIMITS, search_path
+from manager.domain.process_rules import CAPABILITIES, NO_ID, RLIMITS, search_path
 from manager.domain.state import ABSENT, LaunchIntent, Sandbox
 from tests.unit.domain.builders import (
     DIRECTORY,
@@ -246,6 +246,9 @@ def test_limits_of_linux_are_known() -> None:
         ({"args": None}, "process args must name a program"),
         ({"args": ["a", "b\0"]}, "process args hold a NUL, which no argument can carry"),
         ({"cwd": "/a\0"}, "process cwd holds a NUL"),
+        ({"user": {"uid": NO_ID}}, "uid 4294967295 is no user: the kernel takes it for no change"),
+        ({"user": {"gid": NO_ID}}, "gid 4294967295 is no group: the kernel takes it for no"),
+        ({"user": {"additionalGids": [1, NO_ID]}}, "gid 4294967295 is no group"),
     ],
 )
 def test_what_no_process_can_have(process: dict[str, Any], text: str) -> None:
