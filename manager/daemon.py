@@ -54,23 +54,54 @@ class Manager:
             WorkerGone: No worker can be started; the text says why.
             NoEngine: The engine does not work here; see ``sandtrail doctor``.
 
-        Containers go on running when the manager is closed.
+        Containers go on running when the manager is closed; its clients raise ServiceUnavailable
+        from then on, and so do their calls that were under way.
         """
         return _embedded(Path(root), engine)
 
 
 @asynccontextmanager
 async def _embedded(root: Path, engine: str) -> AsyncIterator[ManagerClient]:
-    async with _node(Service(root=root, engine=engine)) as node:
-        calls = Calls(node)
-        told = describe_service(node, root)
+    callers: BaseException | None = None
+    failure: BaseException | None = None
+    try:
+        async with _node(Service(root=root, engine=engine)) as node:
+            transport = _into(node, root)
+            try:
+                yield ManagerClient(transport)
+            except BaseException as error:
+                callers = error
+                raise
+            finally:
+                transport.close()
+    except BaseExceptionGroup as group:
+        failure = _without_groups(group, callers)
+    if failure is not None:
+        raise failure
 
-        def methods(sandbox_id: str | None) -> Methods:
-            if sandbox_id is None:
-                return node_methods(calls, told)
-            return sandbox_methods(calls, sandbox_id)
 
-        yield ManagerClient(EmbeddedTransport(root, methods))
+def _into(node: Node, root: Path) -> EmbeddedTransport:
+    calls = Calls(node)
+    told = describe_service(node, root)
+
+    def methods(sandbox_id: str | None) -> Methods:
+        if sandbox_id is None:
+            return node_methods(calls, told)
+        return sandbox_methods(calls, sandbox_id)
+
+    return EmbeddedTransport(root, methods)
+
+
+def _without_groups(error: BaseException, callers: BaseException | None) -> BaseException:
+    """An error without the groups that the manager's own tasks put around it, if it is alone.
+
+    What the caller's own block raised comes out as it was, a group of theirs included.
+    """
+    while error is not callers and isinstance(error, BaseExceptionGroup):
+        if len(error.exceptions) > 1:
+            break
+        error = error.exceptions[0]
+    return error
 
 
 async def serve(

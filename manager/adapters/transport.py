@@ -29,6 +29,8 @@ RETRY_PAUSE_S: Final = 0.05
 
 NOT_UNICODE: Final = "an argument holds text that is not Unicode: a lone surrogate"
 
+CLOSED: Final = "the manager of this process is closed"
+
 Files = Sequence[int | HasFileno]
 
 
@@ -146,6 +148,14 @@ class EmbeddedTransport(Transport):
         self._state = state
         self._methods = methods
         self._peer = PeerCredentials(uid=os.geteuid(), gid=os.getegid(), pid=os.getpid())
+        self._calls: set[anyio.CancelScope] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """End: calls under way and to come raise ServiceUnavailable; what they began goes on."""
+        self._closed = True
+        for call in self._calls:
+            call.cancel()
 
     @property
     @override
@@ -156,13 +166,19 @@ class EmbeddedTransport(Transport):
     async def call(
         self, sandbox_id: str | None, method: str, arg: Any, files: Files = (), *, again: bool
     ) -> Any:
+        if self._closed:
+            raise ServiceUnavailable(CLOSED)
         with _lent(files) as bundle:
             request = Request(method=method, files=bundle, peer=self._peer, argument=_as_sent(arg))
-            try:
-                reply = await self._methods(sandbox_id).dispatch(request)
-            except UrpcError as error:
-                raise CallRefused(error.text) from error
-        return reply.result
+            with anyio.CancelScope() as scope:
+                self._calls.add(scope)
+                try:
+                    return (await self._methods(sandbox_id).dispatch(request)).result
+                except UrpcError as error:
+                    raise CallRefused(error.text) from error
+                finally:
+                    self._calls.discard(scope)
+        raise ServiceUnavailable(CLOSED, was_connected=True)
 
 
 def _lent(files: Files) -> FdBundle:
