@@ -9,9 +9,10 @@ from typing import Final
 
 import click
 
-from manager.terminal.ending import EXIT_BUG, EXIT_INTERRUPTED, fail, leave_pipe
+from manager.terminal.ending import EXIT_BUG, EXIT_INTERRUPTED, EXIT_UNREADABLE, fail, leave_pipe
 from manager.terminal.lazy import LazyGroup
 from manager.terminal.manners import before_any_command, note_json, output_wanted
+from manager.terminal.streams import fill_closed_streams
 from manager.version import __version__
 
 COMMANDS: Final = {
@@ -116,6 +117,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line; the process exits with its status."""
+    fill_closed_streams()
     try:
         sys.exit(cli.main(prog_name="sandtrail", standalone_mode=False))
     except (click.Abort, KeyboardInterrupt):
@@ -125,6 +127,10 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         leave_pipe()
+    except OSError as error:  # of the output, for one: a disk that is full
+        if "--debug" in sys.argv:
+            raise
+        fail(str(error), EXIT_UNREADABLE)
     except Exception as error:
         if "--debug" in sys.argv:
             raise

@@ -60,7 +60,11 @@ def run(call: Callable[[], Awaitable[T]]) -> T:
 
 
 def fail(text: str, code: int) -> NoReturn:
-    """End the process with an error line."""
+    """End the process with an error line; what was printed before it is out, if that can be."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forget_output()
     click.echo(f"sandtrail: {text}", err=True)
     sys.exit(code)
 
@@ -70,6 +74,10 @@ def leave_pipe() -> NoReturn:
 
     A person who leaves the pager has seen what was wanted: that is no failure of the command.
     """
-    # Nothing may be flushed to the pipe any more when the interpreter ends.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _forget_output()
     sys.exit(0 if os.environ.get(PAGER_IN_USE) else EXIT_PIPE_CLOSED)
+
+
+def _forget_output() -> None:
+    """Let nothing be flushed to stdout any more when the interpreter ends: it would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -348,3 +348,39 @@ def test_a_shell_completes(root: Path, line: str, completed: list[str]) -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert [each.partition(",")[2] for each in done.stdout.split()] == completed
+
+
+COMMANDS_THAT_PRINT = ("log", "ps --at head", "audit stats", "help when", "--version", "doctor")
+
+
+@pytest.mark.parametrize("arguments", COMMANDS_THAT_PRINT)
+@pytest.mark.parametrize(
+    ("closed", "code", "says"),
+    [
+        ("<&-", 0, ""),
+        ("2>&-", 0, ""),
+        (">&-", 5, "sandtrail: [Errno 9] Bad file descriptor\n"),
+        ("<&- >&- 2>&-", 5, ""),
+        (">/dev/full", 5, "sandtrail: [Errno 28] No space left on device\n"),
+    ],
+)
+def test_a_stream_that_is_closed_or_full(
+    root: Path, arguments: str, closed: str, code: int, says: str
+) -> None:
+    environment = {**os.environ, "SANDTRAIL_ROOT": str(root)}
+    environment.pop("PYTHONUNBUFFERED", None)
+    command = f"{sys.executable} -m manager.cli {arguments} {closed}"
+    done = subprocess.run(
+        command, shell=True, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.endswith(says)) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cursor_does_not_pass_what_went_to_a_closed_stream(root: Path, tmp_path: Path) -> None:
+    cursor = tmp_path / "cursor"
+    command = f"{sys.executable} -m manager.cli log --json --cursor-file {cursor} >&-"
+    environment = {**os.environ, "SANDTRAIL_ROOT": str(root)}
+    done = subprocess.run(command, shell=True, env=environment, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 5
+    assert not cursor.exists()
