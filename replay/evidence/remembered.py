@@ -19,10 +19,16 @@ NAME_HEX_CHARS: Final = 32
 NOTE_BYTES_MAX: Final = 2 * 1024 * 1024
 
 
-def memory_file(log: Path) -> Path:
-    """Where the head of the log at a path is remembered. Source: XDG Base Directory 0.8."""
+def memory_file(log: Path) -> Path | None:
+    """Where the head of the log at a path is remembered. Source: XDG Base Directory 0.8.
+
+    ``None`` where nothing tells a home: neither the environment nor the list of users.
+    """
     named = os.environ.get(STATE_HOME, "")
-    home = Path(named) if named.startswith("/") else Path.home() / STATE_HOME_DEFAULT
+    try:
+        home = Path(named) if named.startswith("/") else Path.home() / STATE_HOME_DEFAULT
+    except RuntimeError:
+        return None
     digest = hashlib.sha256(os.fsencode(os.path.realpath(log))).hexdigest()
     return home / DIRECTORY / f"{digest[:NAME_HEX_CHARS]}.note"
 

@@ -25,7 +25,7 @@ from eventstore import (
     verify_log,
     verify_log_stretch,
 )
-from replay.evidence.remembered import memory_file, recall, remember
+from replay.evidence.remembered import STATE_HOME, memory_file, recall, remember
 from replay.evidence.state_layer import COMPARED_EVERY, StateJudgement, judge_state
 from replay.trail import Trail
 
@@ -133,8 +133,8 @@ def verify_file(
         OSError: What is remembered of it cannot be read.
         StoreBusy: Another program holds the file. Try again.
     """
-    file = memory_file(path)
-    remembered = recall(file) if memory else None
+    file = memory_file(path) if memory else None
+    remembered = None if file is None else recall(file)
     pinned = [*kept, *([] if remembered is None else [remembered])]
     found = verify_log(path, trusted=trusted, pinned=pinned, progress=progress)
     every = 1 if deep else COMPARED_EVERY
@@ -196,12 +196,12 @@ async def verify(
 
 
 def _report(
-    path: Path, found: Verification, remembered: Checkpoint | None, file: Path, every: int
+    path: Path, found: Verification, remembered: Checkpoint | None, file: Path | None, every: int
 ) -> AuditReport:
     layers = {each.layer: each for each in found.findings}
     tail = [layers.pop(name) for name in ("tail", "complete") if name in layers]
     replaced = False
-    if remembered is not None:
+    if remembered is not None and file is not None:
         history = layers["history"]
         replaced = history.outcome is Outcome.SKIP
         layers["history"] = _with_memory(history, remembered, file)
@@ -245,7 +245,9 @@ def _with_memory(history: Finding, remembered: Checkpoint, file: Path) -> Findin
     return msgspec.structs.replace(history, text=f"{history.text} ({seen})")
 
 
-def _remember_newest(path: Path, file: Path, trusted: Sequence[Verifier]) -> None:
+def _remember_newest(path: Path, file: Path | None, trusted: Sequence[Verifier]) -> None:
+    if file is None:
+        raise FileNotFoundError(f"no home directory is known; set {STATE_HOME} to one")
     note = newest_note(path)
     with suppress(NoteRejected):  # one that came meanwhile may be another's
         if note is not None:

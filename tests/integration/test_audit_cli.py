@@ -10,8 +10,10 @@ from pathlib import Path
 
 import anyio
 import pytest
+from click.testing import CliRunner
 
 from eventstore import ANY, NewEvent, SealPolicy, Snapshot, load_signer, open_log
+from manager.cli import cli
 from manager.domain.state import Sandbox
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from manager.schema.node_fold import FoldedSandbox
@@ -227,6 +229,18 @@ def test_a_memory_that_cannot_be_used(root: Path, tmp_path: Path) -> None:
     done = audit(root, "verify", env=environment)
     assert done.returncode == 0, done
     assert "memory     INFO   the head cannot be remembered for the next time: " in done.stdout
+
+
+def test_who_has_no_home_has_no_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")  # as of a user of no list
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    for options, told in (((), "set XDG_STATE_HOME to one"), (("--no-memory",), "")):
+        command = ["audit", "verify", "--root", str(root), *options]
+        done = CliRunner().invoke(cli, command)
+        assert (done.exit_code, told in done.stdout) == (0, True), done.output
 
 
 def test_snapshots_are_compared_with_the_log(root: Path) -> None:
