@@ -12,7 +12,7 @@ import click
 from manager.adapters.client import DEFAULT_PATH, ExecOptions, SandboxClient
 from manager.application.errors import ManagerError
 from manager.cli.exec_terminal import ExecTerminal
-from manager.cli.session import run_async, sandbox_of, target_argument
+from manager.cli.session import after_start, run_async, sandbox_of, target_argument
 from manager.domain.exit_status import Exited, Signaled, to_shell_code
 from manager.terminal.ending import EXIT_NOT_STARTED
 from manager.terminal.output import json_option, print_json
@@ -87,10 +87,11 @@ async def _with_own_streams(
 ) -> Exited | Signaled:
     streams = {STDIN: STDIN} if interactive else {}
     pid = await sandbox.execute(cid, argv, {**streams, STDOUT: STDOUT, STDERR: STDERR}, **options)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_forward, sandbox, cid, pid, signals)
-        ended = await sandbox.wait_process(cid, pid)
-        tasks.cancel_scope.cancel()
+    with after_start(_named(sandbox, cid, pid)):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_forward, sandbox, cid, pid, signals)
+            ended = await sandbox.wait_process(cid, pid)
+            tasks.cancel_scope.cancel()
     return ended
 
 
@@ -106,13 +107,18 @@ async def _on_terminal(
         with terminal.lent() as slave:
             files = dict.fromkeys((STDIN, STDOUT, STDERR), slave)
             pid = await sandbox.execute(cid, argv, files, **options)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(terminal.carry_in)
-            tasks.start_soon(terminal.carry_out)
-            ended = await sandbox.wait_process(cid, pid)
-            await terminal.last_words()
-            tasks.cancel_scope.cancel()
+        with after_start(_named(sandbox, cid, pid)):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(terminal.carry_in)
+                tasks.start_soon(terminal.carry_out)
+                ended = await sandbox.wait_process(cid, pid)
+                await terminal.last_words()
+                tasks.cancel_scope.cancel()
     return ended
+
+
+def _named(sandbox: SandboxClient, cid: str, pid: int) -> str:
+    return f"process {pid} of {sandbox.id}/{cid}"
 
 
 async def _forward(

@@ -18,7 +18,7 @@ from manager.cli.container_options import (
     container_options,
     open_donation,
 )
-from manager.cli.session import client_of, run_async, split_target
+from manager.cli.session import after_start, client_of, run_async, split_target
 from manager.domain.exit_status import Exited, Signaled, to_shell_code
 from manager.terminal.ending import EXIT_NOT_STARTED
 from manager.terminal.output import json_option, print_json
@@ -52,6 +52,7 @@ def command(
     """
     options = ContainerOptions(**described)
     sandbox_id, cid = split_target(target or f"run-{new_event_id()[-12:]}")
+    name = sandbox_id if cid == sandbox_id else f"{sandbox_id}/{cid}"
 
     async def call() -> Exited | Signaled | None:
         sandbox = client_of(root).sandbox(sandbox_id)
@@ -60,13 +61,13 @@ def command(
             await _start(root, sandbox, cid, options, attach=not detach)
             if detach:
                 return None
-            ended = await _wait(sandbox, cid, signals)
+            with after_start(name):
+                ended = await _wait(sandbox, cid, signals)
         if remove:
             await _remove(sandbox, cid)
         return ended
 
     ended = run_async(call, refused=EXIT_NOT_STARTED)
-    name = sandbox_id if cid == sandbox_id else f"{sandbox_id}/{cid}"
     if as_json:
         print_json("run", container=name, exit=ended)
     elif ended is None:

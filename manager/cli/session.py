@@ -1,7 +1,8 @@
 """What the commands share that speak to a service: where it is, and how its refusals end them."""
 
+import contextlib
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ import click
 from eventstore import EventStoreError
 from manager.adapters.client import ManagerClient, SandboxClient, connect
 from manager.adapters.control_server import NODE_SOCKET
-from manager.application.errors import CallRefused, ManagerError
+from manager.application.errors import CallRefused, ManagerError, ServiceUnavailable
 from manager.terminal.ending import (
     EXIT_INTERRUPTED,
     EXIT_NO,
@@ -50,7 +51,7 @@ def sandbox_of(root: Path, target: str) -> tuple[SandboxClient, str]:
 def run_async(call: Callable[[], Awaitable[T]], *, refused: int = EXIT_NO) -> T:
     """Run a command's coroutine; an error ends the process with one line on stderr."""
     try:
-        return run(call)
+        return _run_ungrouped(call)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
@@ -59,6 +60,40 @@ def run_async(call: Callable[[], Awaitable[T]], *, refused: int = EXIT_NO) -> T:
         fail(error.text, code_of(error.text, refused))
     except (ManagerError, EventStoreError, OSError) as error:
         fail(str(error), refused)
+
+
+@contextlib.contextmanager
+def after_start(what: str) -> Iterator[None]:
+    """Errors in here end the process, and not as if what was started could not have been.
+
+    Args:
+        what: What was started. It needs no service to go on.
+    """
+    try:
+        yield
+    except Exception as caught:
+        error = _ungrouped(caught)
+        if isinstance(error, ServiceUnavailable):
+            # It may have been stopped with --stop-containers: whether it goes on, nobody tells.
+            fail(f"{error}; {what} was started, and goes on unless it was ended", EXIT_NO)
+        if isinstance(error, ManagerError):
+            fail(str(error), EXIT_NO)
+        raise
+
+
+def _run_ungrouped(call: Callable[[], Awaitable[T]]) -> T:
+    """Run a coroutine; what fails in a task group of its is raised as if there were none."""
+    try:
+        return run(call)
+    except ExceptionGroup as group:
+        raise _ungrouped(group) from None
+
+
+def _ungrouped(error: Exception) -> Exception:
+    """The one error of a group, of groups in it, too; the group itself if it has several."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def code_of(text: str, refused: int) -> int:
