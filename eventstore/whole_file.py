@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,21 +36,50 @@ def replace_whole(path: Path) -> Iterator[TextIO]:
     """A text that takes the place of the file at a path: durable when the block has ended well.
 
     Args:
-        path: Its directory exists.
+        path: Its directory exists. Of a link, what it leads to is replaced.
 
     Raises:
-        OSError: It could not be written. What was there still is, and nothing is left of the
-            attempt.
+        OSError: It could not be written, or is no regular file. What was there still is, and
+            nothing is left of the attempt.
     """
-    half = _half_of(path)
+    target = replaceable(path)
+    half = _half_of(target)
     try:
         with _synced(half, 0o666) as file:
             yield file
-        half.replace(path)
+        put_in_place(half, target)
     finally:
         half.unlink(missing_ok=True)
+
+
+def replaceable(path: Path) -> Path:
+    """The file that a rename may take the place of: where the links at a path lead.
+
+    Raises:
+        OSError: What is there is no regular file, and a rename would put an end to it: a device,
+            say. Or it cannot be looked at.
+    """
+    target = Path(os.path.realpath(path))
     try:
-        sync_names(path.parent)
+        found = path.stat()
+    except FileNotFoundError:
+        return target
+    # What is open but has no name any more is at no path, whatever its link in /proc says.
+    if not stat.S_ISREG(found.st_mode) or not target.exists():
+        kind = "it is no regular file, which a whole one could replace"
+        raise OSError(errno.EINVAL, kind, str(path))
+    return target
+
+
+def put_in_place(half: Path, target: Path) -> None:
+    """Give a file that is on disk its name; what has it is replaced, at once and durably.
+
+    Raises:
+        OSError: It could not be renamed, or the new name may not be on disk.
+    """
+    half.replace(target)
+    try:
+        sync_names(target.parent)
     except OSError as error:
         if error.errno != errno.EINVAL:  # a file system that keeps no names, see fsync(2)
             raise

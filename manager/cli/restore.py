@@ -11,8 +11,9 @@ import msgspec
 
 from manager.adapters.donation import Donation, Layer
 from manager.cli.container_options import OWN_STDIO
+from manager.cli.image_file import image_in
 from manager.cli.session import client_of, run_async
-from manager.schema.image import ImageContainer, ImageMetadata, ImageRejected, read_image
+from manager.schema.image import ImageContainer, ImageMetadata, ImageRejected
 from manager.terminal.ending import fail
 from manager.terminal.output import done, json_option
 from manager.terminal.place import root_option
@@ -71,13 +72,7 @@ def command(
 def _read(file: Path) -> ImageMetadata:
     try:
         with file.open("rb") as image:
-            size = os.fstat(image.fileno()).st_size
-
-            def read(offset: int, length: int) -> bytes:
-                image.seek(offset)
-                return image.read(length)
-
-            return read_image(size, read).metadata
+            return image_in(image).metadata
     except ImageRejected as error:
         fail(f"{file} is no image: {error}", EXIT_NO_IMAGE)
     except OSError as error:
