@@ -41,6 +41,9 @@ AS_RECORDED: Final = "as-recorded-"
 ENDED: Final = frozenset({"stopped", "restoreFailed"})
 """Phases in which nothing may run: what still starts is ended as soon as it has."""
 
+RESTORING: Final = frozenset({"restoringUnstarted", "restoringStarted"})
+"""Phases in which the image is still needed, and so still held."""
+
 
 def react(  # noqa: C901, PLR0912 - one arm an event
     before: Sandbox, event: Event
@@ -83,6 +86,8 @@ def react(  # noqa: C901, PLR0912 - one arm an event
         case r.RestoreValidated() if not event.error:
             return _launch_restored(before, event)
         case r.SandboxRestored():
+            return _release_image(before)
+        case e.SandboxDeleted() if before.phase in RESTORING:
             return _release_image(before)
         case r.SandboxRestoreFailed():
             return (*_end_all(before), *_release_all(before), *_release_image(before))
@@ -209,7 +214,7 @@ def holds(state: Sandbox) -> frozenset[str]:
     named = [
         hold for found in state.containers.values() for hold in (found.fds_hold, found.tty_hold)
     ]
-    if state.phase in {"restoringUnstarted", "restoringStarted"} and state.restore is not None:
+    if state.phase in RESTORING and state.restore is not None:
         named.append(state.restore.hold_id)
     return frozenset(hold for hold in named if hold)
 
@@ -241,7 +246,7 @@ def _resume_images(
             stage="interrupted",
             reason=f"{doubt or UNKNOWN_TO_WORKER}; {MAY_BE_WHOLE}",
         )
-    under_way = state.phase in {"restoringUnstarted", "restoringStarted"}
+    under_way = state.phase in RESTORING
     if progress is not None and under_way and progress.hold_id not in held:
         yield c.ReportImageLost(restore_id=progress.restore_id, reason=doubt or KEEPER_GONE)
 

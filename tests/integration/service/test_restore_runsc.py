@@ -98,6 +98,25 @@ async def test_a_worker_killed_while_containers_are_parked(
 
 
 @gvisor
+async def test_a_sandbox_deleted_while_containers_are_parked_leaves_no_image(
+    service: Service, donor: Donor, image: Path
+) -> None:
+    """Else the worker would not leave when the service is stopped, which the fixture awaits."""
+    sandbox, counts = await started(service, donor, ["root", "other"])
+    await save(sandbox, image)
+    for each in counts:
+        await each.rest()
+    await sandbox.delete(force=True)
+    before = await service.fd_counts()
+    for _ in range(3):
+        sandbox, counts = await begun(service, donor, image, "new")
+        await sandbox.delete(force=True)
+        for each in counts:
+            each.close()
+    assert await service.fd_counts() == before
+
+
+@gvisor
 async def test_what_still_runs_is_not_brought_back_beside_itself(
     service: Service, donor: Donor, image: Path
 ) -> None:

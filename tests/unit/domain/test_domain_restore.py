@@ -501,6 +501,20 @@ def test_a_sandbox_that_ends_lets_the_image_go() -> None:
     assert react(fold(stopped[:1], state), stopped[1]) == (ReleaseHold(hold_id="I-1"),)
 
 
+@pytest.mark.parametrize("given", [b.RESTORING, b.PARKED])
+def test_a_sandbox_deleted_while_it_is_restored_lets_the_image_go(given: Any) -> None:
+    state = b.history(*given)
+    *_, before_last, last = decide(state, c.DeleteSandbox(force=True))
+    assert (type(before_last), last) == (e.ContainerDestroyed, e.SandboxDeleted())
+    assert react(fold([before_last], state), last) == (ReleaseHold(hold_id="I-1"),)
+
+
+def test_an_image_is_let_go_once() -> None:
+    state = b.history(*b.PARKED, c.DestroySubcontainer(cid="s1"))
+    deleted = decide(state, c.DeleteSandbox(force=True))[-1]
+    assert react(state, deleted) == ()
+
+
 def test_a_restored_sandbox_takes_more_containers() -> None:
     state = b.history(*b.RESTORED, b.new("c3"), b.start("c3"), b.reports_started("c3"))
     assert state.containers["c3"].status == "running"
