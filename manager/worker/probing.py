@@ -22,8 +22,9 @@ from manager.urpc.fds import FdBundle, OwnedFd
 from manager.worker.criu import NAME, Criu, try_criu
 from manager.worker.engine import Engine
 from manager.worker.engines import Program
+from manager.worker.errors import LaunchAborted
 from manager.worker.launch import Launch
-from manager.worker.loop import Loop, Pause, Steps
+from manager.worker.loop import Loop, Pause, Steps, Task
 from manager.worker.machine import Machine
 from manager.worker.outbox import Outbox
 from manager.worker.records import TRIAL_PREFIX
@@ -35,6 +36,12 @@ logger = logging.getLogger(__name__)
 
 PROBE_SECONDS: Final = 10.0
 """Longest time for a container that does nothing, from its launch to its end."""
+
+BREAK_OFF_SECONDS: Final = 25.0
+"""Longest wait for a trial that is broken off: more than an engine that hangs is given to create a
+container, and then to delete it."""
+
+POLL_SECONDS: Final = 0.01
 
 PROGRAM_NAME: Final = "probe"
 
@@ -75,13 +82,14 @@ class Prober:
         self._proofs = self._read_proofs()
         self._problems = {name: each.problem for name, each in self._programs.items()}
         self._pending: set[str] = set()
+        self._left: Callable[[], None] | None = None
 
     def begin(self, missing: str, done: Callable[[], None]) -> None:
         """Start the trials that are needed.
 
         Args:
             missing: What this machine lacks altogether: then no engine works.
-            done: Called once, when every engine has been tried.
+            done: Called once, when every engine has been tried, unless they are to :meth:`leave`.
         """
         if missing:
             self._problems = {name: each or missing for name, each in self._problems.items()}
@@ -94,6 +102,18 @@ class Prober:
             self._loop.start(self._until_all_are_done(name, trial, done))
         if not trials:
             done()
+
+    def leave(self, left: Callable[[], None]) -> None:
+        """Break off what is under way, so that nothing of a trial stays behind.
+
+        This may be called at any moment, by a signal, and more than once.
+
+        Args:
+            left: Called when no trial is under way any more; at once, if none is now.
+        """
+        self._left = left
+        if not self._pending:
+            left()
 
     def reports(self) -> tuple[w.EngineReport, ...]:
         """What was found out, one for each engine."""
@@ -114,14 +134,16 @@ class Prober:
     def _until_all_are_done(
         self, name: str, trial: Steps[None], done: Callable[[], None]
     ) -> Steps[None]:
-        yield from trial
+        if self._left is None:
+            yield from trial
         self._pending.discard(name)
-        if not self._pending:
-            try:
-                self._memory.write_bytes(msgspec.json.encode(self._proofs))
-            except OSError as error:
-                logger.warning("worker.trials_not_remembered %s", error)
-            done()
+        if self._pending:
+            return
+        try:
+            self._memory.write_bytes(msgspec.json.encode(self._proofs))
+        except OSError as error:
+            logger.warning("worker.trials_not_remembered %s", error)
+        (self._left or done)()
 
     def _try_criu(self, path: Path) -> Steps[None]:
         proof = self._proof(path)
@@ -138,15 +160,12 @@ class Prober:
         reports = Reports(Outbox(outcomes.append))
         launch = Launch(_command(engine.name), self._machine, reports, lambda: None)
         task = self._loop.start(launch.life(lambda: self._request(launch.command, engine)))
-        for _ in range(int(PROBE_SECONDS * 100)):
-            if task.done:
-                break
-            yield Pause(seconds=0.01)
-        else:
-            launch.end()
+        yield from _until(lambda: task.done or self._left is not None, PROBE_SECONDS)
         self._problems[engine.name] = _problem(outcomes)
         if not self._problems[engine.name]:
             self._proofs[engine.name] = self._proof(engine.path)
+        if not task.done:
+            yield from _break_off(launch, task)
 
     def _untried(self) -> list[Engine]:
         engines = self._machine.engines.values()
@@ -183,6 +202,22 @@ class Prober:
             return msgspec.json.decode(self._memory.read_bytes(), type=dict[str, _Proof])
         except (OSError, msgspec.MsgspecError):
             return {}
+
+
+def _until(come: Callable[[], bool], seconds: float) -> Steps[None]:
+    for _ in range(int(seconds / POLL_SECONDS)):
+        if come():
+            return
+        yield Pause(seconds=POLL_SECONDS)
+
+
+def _break_off(launch: Launch, task: Task) -> Steps[None]:
+    """Have a trial end, and what it has made removed."""
+    if launch.interruptible:
+        task.throw(LaunchAborted())
+    else:
+        launch.end()
+    yield from _until(lambda: task.done, BREAK_OFF_SECONDS)
 
 
 def _reasons(engine: Engine) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -30,13 +31,17 @@ class Server:
     """Accepts managers and does what the latest of them says.
 
     Args:
-        loop: Runs everything; stopped when the worker has been asked to go and nothing runs.
+        loop: Runs everything.
         listener: Accepts connections; owned here.
         machine: What launches share.
+        leave: Called when the worker has been asked to go and nothing runs.
     """
 
-    def __init__(self, loop: Loop, listener: UnixListener, machine: Machine) -> None:
+    def __init__(
+        self, loop: Loop, listener: UnixListener, machine: Machine, leave: Callable[[], None]
+    ) -> None:
         self._loop = loop
+        self._leave = leave
         self._listener = listener
         self._welcome: w.Welcome | None = None
         self._outbox = Outbox(self._send, machine.ends)
@@ -60,7 +65,7 @@ class Server:
         self._loop.watch(self._listener.sock.fileno(), self._accept)
 
     def stop(self) -> None:
-        """End the loop as soon as nothing runs or is held, and all news is acknowledged.
+        """Leave as soon as nothing runs or is held, and all news is acknowledged.
 
         Containers are never killed for it.
         """
@@ -188,4 +193,4 @@ class Server:
         # What was created and not started yet is to be found by the next manager.
         idle = self.launches.idle and self.saves.idle and not self._holds.names
         if self._stopping and idle and not self._outbox.has_news:
-            self._loop.stop()
+            self._leave()

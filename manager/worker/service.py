@@ -93,12 +93,13 @@ def serve(state: Path, engine_paths: Mapping[str, Path]) -> None:
         # Whoever holds the lock owns the name; a child of a killed worker may still listen on it.
         (state / SOCKET_NAME).unlink(missing_ok=True)
         listener = UnixListener.bind(state / SOCKET_NAME)
-        server = owned.enter_context(contextlib.closing(Server(loop, listener, machine)))
+        prober = Prober(loop, machine, programs, criu, directory / "engines.json")
+        leave = partial(prober.leave, loop.stop)
+        server = owned.enter_context(contextlib.closing(Server(loop, listener, machine, leave)))
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
         owned.callback(machine.keeping.close)
         server.launches.adopt_all(machine.keeping.open())
         server.saves.adopt_all()
-        prober = Prober(loop, machine, programs, criu, directory / "engines.json")
         prober.begin(kernel.missing, partial(_open, server, machine, kernel, prober))
         loop.run()
 

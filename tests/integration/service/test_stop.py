@@ -3,6 +3,7 @@
 import configparser
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -129,6 +130,41 @@ async def test_a_worker_that_was_started_for_a_service_that_cannot_begin_leaves(
         async with WorkerProcess(tmp_path, started=worker).dismissed_unless_met():
             raise LookupError
     await wait_for_end(worker)
+
+
+TELLS_OF_A_TRIAL = r"""#!/bin/sh
+case " $* " in
+*" --bundle "*)
+    echo begun > {told}
+    {then}
+    ;;
+esac
+exec {real} "$@"
+"""
+
+
+@pytest.mark.runtime
+@pytest.mark.parametrize("then", ["", "exec sleep 600"], ids=["works", "hangs"])
+async def test_a_worker_that_is_to_go_while_it_tries_an_engine_leaves_nothing(
+    tmp_path: Path, then: str
+) -> None:
+    real = shutil.which("crun")
+    if real is None:
+        pytest.skip("crun is not installed")
+    script, told, state = tmp_path / "crun", tmp_path / "told", tmp_path / "state"
+    text = TELLS_OF_A_TRIAL.replace("{real}", real).replace("{told}", str(told))
+    script.write_text(text.replace("{then}", then))
+    script.chmod(0o755)
+    os.mkfifo(told)
+    worker = start_worker_if_none(state, {"crun": script})
+    assert worker is not None
+    with anyio.fail_after(PATIENCE_S):
+        assert await anyio.Path(told).read_text() == "begun\n"
+    os.kill(worker, signal.SIGTERM)
+    await Service(state).is_left_by(worker)
+    assert os.waitpid(worker, 0)[1] == 0
+    assert list((state / "worker" / "launches").iterdir()) == []
+    assert "Traceback" not in (state / "worker.log").read_text()
 
 
 async def test_a_worker_that_was_started_beforehand_is_the_one(tmp_path: Path) -> None:
