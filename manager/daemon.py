@@ -11,7 +11,7 @@ from typing import Any, Final
 import anyio
 from msgspec import to_builtins
 
-from eventstore import SealPolicy, load_signer, open_log
+from eventstore import EventLog, SealPolicy, load_signer, open_log
 from manager.adapters.client import ManagerClient
 from manager.adapters.control_server import NODE_SOCKET, ControlServer, sweep_sockets
 from manager.adapters.descriptors import KernelDescriptors
@@ -163,13 +163,7 @@ async def _node(service: Service, worker: int | None = None) -> AsyncIterator[No
         permits=service.permits,
     )
     states = StateSealing()
-    seal = SealPolicy(
-        signer=load_signer(service.key or root / SEAL_KEY_FILE),
-        events=service.seal_events,
-        seconds=service.seal_seconds,
-        extensions=states.lines,
-    )
-    async with workers.dismissed_unless_met(), open_log(root / LOG_FILE, seal=seal) as log:
+    async with workers.dismissed_unless_met(), _sealed_log(service, root, states) as log:
         ports = NodePorts(
             log=log,
             workers=workers,
@@ -189,6 +183,19 @@ async def _node(service: Service, worker: int | None = None) -> AsyncIterator[No
         ) as node:
             states.follow(node.registry)
             yield node
+
+
+def _sealed_log(
+    service: Service, root: Path, states: StateSealing
+) -> AbstractAsyncContextManager[EventLog]:
+    """Raises KeyUnusable, and ValueError if the log cannot be sealed as the service has it."""
+    seal = SealPolicy(
+        signer=load_signer(service.key or root / SEAL_KEY_FILE),
+        events=service.seal_events,
+        seconds=service.seal_seconds,
+        extensions=states.lines,
+    )
+    return open_log(root / LOG_FILE, seal=seal)
 
 
 def describe_service(node: Node, root: Path) -> dict[str, Any]:

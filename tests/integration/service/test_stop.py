@@ -9,14 +9,18 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import anyio.to_thread
 import pytest
 
+from eventstore import KeyUnusable
 from manager import CallRefused
 from manager.adapters.worker_client import WorkerProcess
 from manager.adapters.worker_start import start_worker_if_none
+from manager.application.settings import Service as Settings
 from manager.cli.serve import command as serve_command
+from manager.daemon import _node
 from manager.domain.exit_status import Exited, Signaled
 from manager.schema import worker as w
 from manager.urpc.unix_address import UnixListener
@@ -129,6 +133,24 @@ async def test_a_worker_that_was_started_for_a_service_that_cannot_begin_leaves(
     with pytest.raises(LookupError):
         async with WorkerProcess(tmp_path, started=worker).dismissed_unless_met():
             raise LookupError
+    await wait_for_end(worker)
+
+
+@pytest.mark.parametrize(
+    ("refused", "how"),
+    [(KeyUnusable, {"key": Path("key")}), (ValueError, {"seal_seconds": float("nan")})],
+    ids=["key", "seconds"],
+)
+async def test_a_worker_leaves_when_the_log_cannot_be_sealed_as_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: type[Exception], how: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("key").write_text("bad")
+    worker = start_worker_if_none(tmp_path, {})
+    with pytest.raises(refused):
+        async with _node(Settings(root=tmp_path, **how), worker):
+            pass
+    assert worker is not None
     await wait_for_end(worker)
 
 
