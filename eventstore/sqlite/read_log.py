@@ -17,6 +17,9 @@ from eventstore.subscription import subscription
 POLL_INTERVAL_S: Final = 0.010
 """How often a log that another process writes is asked for its head."""
 
+LOOK_INTERVAL_S: Final = 1.0
+"""How often it is looked whether that log still is the file of its name."""
+
 
 class SqliteReadLog:
     """A log that another process may be writing; nothing can be appended to it here."""
@@ -24,6 +27,7 @@ class SqliteReadLog:
     def __init__(self, path: str, reads: LogReads) -> None:
         self._path = path
         self._reads = reads
+        self._look_at = 0.0
 
     async def append(
         self,
@@ -55,9 +59,16 @@ class SqliteReadLog:
         """As in :class:`eventstore.subscription.Head`.
 
         The head itself is asked for: that costs what ``PRAGMA data_version`` costs, and there is
-        nothing to remember that could be out of date.
+        nothing to remember that could be out of date. A file that lost its name has a head as well,
+        and nobody appends to it: now and then the name is looked at.
+
+        Raises:
+            LogUnusable: The file was moved away or replaced.
         """
-        while (head := await self._reads.head()) <= position:  # noqa: ASYNC110 - see above
+        while (head := await self._reads.head()) <= position:
+            if anyio.current_time() >= self._look_at:
+                self._reads.check_in_place()
+                self._look_at = anyio.current_time() + LOOK_INTERVAL_S
             await anyio.sleep(POLL_INTERVAL_S)
         return head
 

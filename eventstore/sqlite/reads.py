@@ -9,14 +9,20 @@ import anyio
 from msgspec import Struct
 
 from eventstore.envelope import Document, RecordedEvent
-from eventstore.errors import EventStoreError, StoreBusy, StoreClosed
+from eventstore.errors import EventStoreError, LogUnusable, StoreBusy, StoreClosed
 from eventstore.limits import POSITION_MAX, READ_CHUNK_EVENTS
 from eventstore.selection import ReadOptions, Selection, select
 from eventstore.sqlite.completeness import check_whole
 from eventstore.sqlite.connection import Connection, configure_reader, connect
 from eventstore.sqlite.reader import LogReader, Stretch
 from eventstore.sqlite.schema import check_schema
-from eventstore.sqlite.source import OPEN_TRIES_MAX, Source, reading_source
+from eventstore.sqlite.source import (
+    OPEN_TRIES_MAX,
+    Identity,
+    Source,
+    identity_of,
+    reading_source,
+)
 
 T = TypeVar("T")
 
@@ -39,9 +45,10 @@ class LogReads:
     If it could be opened only as a file that nobody writes, and a writer comes, it is opened again.
     """
 
-    def __init__(self, path: str, opened: Opened) -> None:
+    def __init__(self, path: str, opened: Opened, identity: Identity) -> None:
         self._path = path
         self._opened = opened
+        self._identity = identity
         self._closed = False
         self._opening = anyio.Lock()
 
@@ -53,7 +60,8 @@ class LogReads:
             LogNotFound: There is no such file.
             LogUnusable: It is not a log that can be read.
         """
-        return cls(path, await _open(path))
+        identity = identity_of(path)
+        return cls(path, await _open(path), identity)
 
     async def close(self) -> None:
         """Close the connection. Cancellation: shielded."""
@@ -61,6 +69,19 @@ class LogReads:
         with anyio.CancelScope(shield=True):
             async with self._opening:
                 await self._opened.connection.close()
+
+    def check_in_place(self) -> None:
+        """See that the file of that name is still the one that was opened.
+
+        Raises:
+            LogUnusable: It is another one, or none: what is appended from now on is not seen here.
+        """
+        if identity_of(self._path) != self._identity:
+            raise LogUnusable(
+                self._path,
+                "the file that was read was moved away or replaced; nothing more comes from it, "
+                "begin anew with the one that is there",
+            )
 
     async def head(self) -> int:
         """The last stored position, as the file has it now."""
@@ -106,6 +127,7 @@ class LogReads:
             if self._closed:
                 raise StoreClosed
             if self._opened is old:
+                self.check_in_place()
                 self._opened = await _open(self._path)
                 await old.connection.close()
 

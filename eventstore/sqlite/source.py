@@ -38,6 +38,9 @@ OPEN_TRIES_MAX: Final = 10
 State: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 """Inode, size and time of change of the file and its -wal; of the -shm only whether it is there."""
 
+Identity: TypeAlias = tuple[int, int] | None
+"""Device and inode of a log's file; None if there is no such file."""
+
 
 class Source(Struct, frozen=True):
     """What SQLite is to open.
@@ -122,11 +125,21 @@ def _state(path: str) -> State:
     return _look(path), _look(path + WAL_SUFFIX), None if shm is None else (0, 0, 0)
 
 
+def identity_of(path: str) -> Identity:
+    """Which file has that name now."""
+    found = _status(path)
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
 def _look(path: str) -> tuple[int, int, int] | None:
+    found = _status(path)
+    return None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _status(path: str) -> os.stat_result | None:
     try:
-        found = os.stat(path)
+        return os.stat(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise LogInaccessible(path, error.strerror or str(error)) from error
-    return found.st_ino, found.st_size, found.st_mtime_ns

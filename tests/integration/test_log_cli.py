@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
+import anyio.abc
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 from click.testing import CliRunner, Result
@@ -300,6 +302,38 @@ async def test_following_across_restarts_of_the_writer(tmp_path: Path) -> None:
         assert await process.wait() == 0
     assert [line.split()[0] for line in lines] == [b"1", b"2", b"3"]
     assert all(b"\x1b" not in line and rb"\x1b]0;gone\x07 \u202eevil" in line for line in lines)
+
+
+async def follow(path: Path, stack: AsyncExitStack) -> anyio.abc.Process:
+    """A follower that has printed the first event."""
+    command = [sys.executable, "-m", "manager.cli", "log", "-f", "--log", str(path)]
+    process = await stack.enter_async_context(
+        await anyio.open_process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    )
+    assert process.stdout is not None
+    await BufferedByteReceiveStream(process.stdout).receive_until(b"\n", 1000)
+    return process
+
+
+@pytest.mark.parametrize("restored", [True, False], ids=["replaced", "moved away"])
+async def test_following_ends_when_the_file_is_not_the_log_any_more(
+    tmp_path: Path, *, restored: bool
+) -> None:
+    """As when a backup is restored, or a new log is begun; whether it was written, or at rest."""
+    path, moved = tmp_path / LOG_FILE, tmp_path / "old"
+    async with AsyncExitStack() as stack:
+        async with open_log(path) as writer:
+            await writer.append("s", [NewEvent(type="a", data={})], expected=ANY)
+            followers = [await follow(path, stack)]
+        followers.append(await follow(path, stack))
+        path.rename(moved)
+        if restored:
+            shutil.copy(moved, path)
+        with anyio.fail_after(PATIENCE_S):
+            for process in followers:
+                assert await process.wait() == 5
+                assert process.stderr is not None
+                assert b"was moved away or replaced" in await process.stderr.receive()
 
 
 def test_waiting_has_an_end(root: Path) -> None:
