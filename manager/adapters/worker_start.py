@@ -45,7 +45,7 @@ def open_files() -> int:
 
 
 def start_worker(state: Path, engine_paths: Mapping[str, Path], files: int) -> int:
-    """Start one; its descriptors are /dev/null and its log, nothing of ours.
+    """Start one; its descriptors are /dev/null and its log, nothing of ours; it hears every signal.
 
     Args:
         state: The service's directory, existing, absolute.
@@ -73,4 +73,5 @@ def start_worker(state: Path, engine_paths: Mapping[str, Path], files: int) -> i
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
         setsid=True,
+        setsigmask=(),
     )

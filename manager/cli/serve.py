@@ -15,6 +15,7 @@ from manager.application.settings import (
     STOP_GRACE_S,
     Service,
 )
+from manager.cli.stop_signals import stop_signals_held
 from manager.domain.request import PERMITS, Permit
 from manager.terminal.output import json_option
 from manager.terminal.place import root_option
@@ -134,10 +135,11 @@ def command(  # noqa: PLR0913 - one for each option
         engine_paths=engine_paths,
     )
 
-    worker = start_worker_if_none(root, engine_paths)
-    from manager.cli.serving import run  # noqa: PLC0415 - all that is large, beside the worker
+    with stop_signals_held():  # else one would end this at once, and leave the worker for ever
+        worker = start_worker_if_none(root, engine_paths)
+        from manager.cli.serving import run  # noqa: PLC0415 - all that is large, beside the worker
 
-    run(service, worker, as_json=as_json)
+        run(service, worker, as_json=as_json)
 
 
 def _permits(given: Collection[Permit], *, ignore_namespace_paths: bool) -> tuple[Permit, ...]:

@@ -1,6 +1,5 @@
 """The process of ``sandtrail serve``: its event loop, its signals, its words."""
 
-import signal
 from functools import partial
 from typing import Any
 
@@ -9,6 +8,7 @@ import click
 
 from manager.adapters.service_manager import READY, STOPPING, ServiceManager
 from manager.application.settings import Service
+from manager.cli.stop_signals import STOP_SIGNALS, hear_stop_signals
 from manager.daemon import serve
 from manager.terminal.ending import fail
 from manager.terminal.output import print_json
@@ -67,7 +67,8 @@ def _tell_ready(told: dict[str, Any], *, as_json: bool) -> None:
 async def _watch_signals(
     stop: anyio.Event, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
 ) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with anyio.open_signal_receiver(*STOP_SIGNALS) as signals:
+        hear_stop_signals()
         task_status.started()
         async for _ in signals:
             stop.set()

@@ -99,6 +99,36 @@ def test_a_service_that_waits_for_a_worker_can_be_stopped(tmp_path: Path) -> Non
             assert service.wait(PATIENCE_S) == 0
 
 
+STOPPED_EARLY = """
+import os
+from manager.adapters import worker_start
+from manager.cli import cli
+start_worker = worker_start.start_worker
+def then_stop(*arguments):
+    worker = start_worker(*arguments)
+    print(worker, flush=True)
+    os.kill(os.getpid(), {signal})
+    return worker
+worker_start.start_worker = then_stop
+cli()
+"""
+
+
+@pytest.mark.runtime
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_service_that_is_stopped_as_soon_as_it_begins_leaves_no_worker(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    program = STOPPED_EARLY.replace("{signal}", str(int(number)))
+    command = [sys.executable, "-c", program, "serve", "--root", str(tmp_path / "state")]
+    service = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=False
+    )
+    worker, *rest = service.stdout.splitlines()
+    await Service(tmp_path / "state").is_left_by(int(worker))
+    assert (service.returncode, rest) == (0, [])
+
+
 @pytest.mark.runtime
 async def test_the_worker_of_a_service_that_was_stopped_stays_with_the_next(
     service: Service, donor: Donor
