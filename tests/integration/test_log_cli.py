@@ -304,12 +304,18 @@ async def test_following_across_restarts_of_the_writer(tmp_path: Path) -> None:
     assert all(b"\x1b" not in line and rb"\x1b]0;gone\x07 \u202eevil" in line for line in lines)
 
 
+def end(process: anyio.abc.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+
+
 async def follow(path: Path, stack: AsyncExitStack) -> anyio.abc.Process:
     """A follower that has printed the first event."""
     command = [sys.executable, "-m", "manager.cli", "log", "-f", "--log", str(path)]
     process = await stack.enter_async_context(
         await anyio.open_process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     )
+    stack.callback(end, process)
     assert process.stdout is not None
     await BufferedByteReceiveStream(process.stdout).receive_until(b"\n", 1000)
     return process
