@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import termios
+import tty
 from pathlib import Path
 from typing import Final, Self
 
@@ -25,6 +26,9 @@ NAME_BYTES_MAX: Final = 4096
 
 WINDOW_SIZE_BYTES: Final = 8
 """struct winsize. Source: ioctl_tty(2)."""
+
+SETTINGS_BYTES: Final = 64
+"""Room for the kernel's struct termios, which has 36 or 44 by architecture."""
 
 _SCRIPT: Final = Path(__file__).with_name("relay.py")
 
@@ -75,10 +79,18 @@ class ConsoleSocket:
 
 
 def start_relay(processes: Processes, donated: int, master: int) -> Child:
-    """Join the two terminals (lent) by a process that ends when either is gone."""
+    """Join the two terminals (lent) by a process that ends when either is gone.
+
+    From now on what the client types is the container's to edit and to echo, and its end of input
+    one for the container: the process may begin only after the first of it came.
+    """
     # At once: the container may ask before the process has begun to follow.
     with contextlib.suppress(OSError):
         size = fcntl.ioctl(donated, termios.TIOCGWINSZ, bytes(WINDOW_SIZE_BYTES))
         fcntl.ioctl(master, termios.TIOCSWINSZ, size)
-    argv = [sys.executable, "-I", str(_SCRIPT), str(donated), str(master)]
+    before = b""
+    with contextlib.suppress(OSError, termios.error):  # the client has hung up
+        before = fcntl.ioctl(donated, termios.TCGETS, bytes(SETTINGS_BYTES))
+        tty.setraw(donated, termios.TCSANOW)
+    argv = [sys.executable, "-I", str(_SCRIPT), str(donated), str(master), before.hex()]
     return processes.spawn(argv, pass_fds=(donated, master))

@@ -5,7 +5,8 @@ was donated is a terminal of the client's. So somebody has to stand between the 
 one per container with a terminal, so that neither worker nor manager does, and so that it outlives
 both. It ends by itself when the container has closed its terminal or the client has hung up.
 
-Arguments: the donated terminal's descriptor, the master's. Standard library only.
+Arguments: the donated terminal's descriptor, which is raw; the master's; the donated one's settings
+of before in hexadecimal digits, which it gets back. Standard library only.
 """
 
 import contextlib
@@ -15,7 +16,6 @@ import select
 import struct
 import sys
 import termios
-import tty
 from typing import Final
 
 CHUNK_BYTES: Final = 65536
@@ -27,15 +27,15 @@ _SIZE: Final = struct.Struct("HHHH")
 
 def main() -> int:
     """Run until either side is gone; returns the exit code."""
-    donated, master = map(int, sys.argv[1:])
-    before = termios.tcgetattr(donated)
-    tty.setraw(donated, termios.TCSANOW)
+    donated, master = map(int, sys.argv[1:3])
+    before = bytes.fromhex(sys.argv[3])
     try:
         carry(donated, master)
     finally:
         # If the client has hung up, there is nothing to restore.
-        with contextlib.suppress(termios.error, OSError):
-            termios.tcsetattr(donated, termios.TCSADRAIN, before)
+        with contextlib.suppress(OSError):
+            if before:
+                fcntl.ioctl(donated, termios.TCSETSW, before)
     return 0
 
 
