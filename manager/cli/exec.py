@@ -11,10 +11,10 @@ import click
 
 from manager.adapters.client import DEFAULT_PATH, ExecOptions, SandboxClient
 from manager.application.errors import ManagerError
-from manager.cli.exec_terminal import ExecTerminal
+from manager.cli.exec_terminal import ExecTerminal, StreamBroken
 from manager.cli.session import after_start, run_async, sandbox_of, target_argument
 from manager.domain.exit_status import Exited, Signaled, to_shell_code
-from manager.terminal.ending import EXIT_NOT_STARTED
+from manager.terminal.ending import EXIT_NOT_STARTED, EXIT_UNREADABLE, fail, leave_pipe
 from manager.terminal.output import json_option, print_json
 from manager.terminal.place import root_option
 
@@ -56,12 +56,19 @@ def command(
     async def call() -> Exited | Signaled:
         with anyio.open_signal_receiver(*FORWARDED) as signals:
             if tty:
-                return await _on_terminal(sandbox, cid, argv, options, interactive=interactive)
+                return await _on_terminal(
+                    sandbox, cid, argv, options, signals, interactive=interactive
+                )
             return await _with_own_streams(
                 sandbox, cid, argv, options, signals, interactive=interactive
             )
 
-    ended = run_async(call, refused=EXIT_NOT_STARTED)
+    try:
+        ended = run_async(call, refused=EXIT_NOT_STARTED)
+    except StreamBroken as error:
+        if isinstance(error.cause, BrokenPipeError):
+            leave_pipe()
+        fail(str(error), EXIT_UNREADABLE)
     if as_json:
         print_json("exec", container=target, exit=ended)
     sys.exit(to_shell_code(ended))
@@ -100,6 +107,7 @@ async def _on_terminal(
     cid: str,
     argv: tuple[str, ...],
     options: ExecOptions,
+    signals: AsyncIterator[signal.Signals],
     *,
     interactive: bool,
 ) -> Exited | Signaled:
@@ -109,6 +117,7 @@ async def _on_terminal(
             pid = await sandbox.execute(cid, argv, files, **options)
         with after_start(_named(sandbox, cid, pid)):
             async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_forward, sandbox, cid, pid, signals)
                 tasks.start_soon(terminal.carry_in)
                 tasks.start_soon(terminal.carry_out)
                 ended = await sandbox.wait_process(cid, pid)

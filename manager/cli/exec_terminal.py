@@ -1,22 +1,35 @@
 """A terminal for an executed process, joined to the one that this command is run on."""
 
 import contextlib
+import errno
 import os
 import pty
+import select
 import signal
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from fcntl import ioctl
 from typing import Final, Self
 
 import anyio
+import anyio.lowlevel
 
 CHUNK_BYTES: Final = 65536
 LAST_WORDS_S: Final = 2.0
 """Longest wait for what is still on its way once the process has ended."""
 
 _WINDOW_BYTES: Final = 8
+_END: Final = b"\x04"
+"""What a line discipline takes for the end of input: after half a line only for that line's end."""
+
+
+class StreamBroken(Exception):  # noqa: N818 - whoever has its other end is at fault
+    """One of this command's own streams cannot be used; ``cause`` is what it said."""
+
+    def __init__(self, stream: str, cause: OSError) -> None:
+        super().__init__(f"standard {stream}: {cause.strerror}")
+        self.cause = cause
 
 
 class ExecTerminal:
@@ -32,6 +45,9 @@ class ExecTerminal:
         self._stdin = stdin
         self._stdout = stdout
         self._master, self._slave = pty.openpty()
+        # Nobody else has this end. One that blocks would keep what comes out from being read
+        # while the process, which waits for that, reads no more of what goes in.
+        os.set_blocking(self._master, False)
         self._hung_up = anyio.Event()
         self._before: list[int | list[bytes | int]] | None = None
 
@@ -46,7 +62,8 @@ class ExecTerminal:
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGWINCH, signal.SIG_DFL)
         if self._before is not None and self._stdin is not None:
-            termios.tcsetattr(self._stdin, termios.TCSADRAIN, self._before)
+            with contextlib.suppress(termios.error):  # it was hung up
+                termios.tcsetattr(self._stdin, termios.TCSADRAIN, self._before)
         os.close(self._master)
 
     @contextlib.contextmanager
@@ -58,25 +75,36 @@ class ExecTerminal:
             os.close(self._slave)
 
     async def carry_in(self) -> None:
-        """Carry input until it ends."""
-        while self._stdin is not None:
-            await anyio.wait_readable(self._stdin)
-            chunk = os.read(self._stdin, CHUNK_BYTES)
+        """Carry input until it ends.
+
+        Raises:
+            StreamBroken: It cannot be read.
+        """
+        stdin, at_line_start = self._stdin, True
+        while stdin is not None:
+            try:
+                await _ready(stdin, anyio.wait_readable)
+                chunk = _read(stdin)
+            except OSError as error:
+                raise StreamBroken("input", error) from error
             if not chunk:
                 # What the process reads is a terminal: there is no other way to say it.
-                os.write(self._master, b"\x04")
+                await self._put(_END if at_line_start else _END + _END)
                 return
-            os.write(self._master, chunk)
+            at_line_start = chunk.endswith(b"\n")
+            await self._put(chunk)
 
     async def carry_out(self) -> None:
-        """Carry output until nobody has the other end any more."""
-        with contextlib.suppress(OSError):
-            while True:
-                await anyio.wait_readable(self._master)
-                chunk = os.read(self._master, CHUNK_BYTES)
-                if not chunk:
-                    break
-                os.write(self._stdout, chunk)
+        """Carry output until nobody has the other end any more.
+
+        Raises:
+            StreamBroken: It cannot be written.
+        """
+        while chunk := await self._get():
+            try:
+                await _put_all(self._stdout, chunk)
+            except OSError as error:
+                raise StreamBroken("output", error) from error
         self._hung_up.set()
 
     async def last_words(self) -> None:
@@ -84,7 +112,48 @@ class ExecTerminal:
         with anyio.move_on_after(LAST_WORDS_S):
             await self._hung_up.wait()
 
+    async def _get(self) -> bytes:
+        """What the process wrote; nothing when nobody has its end any more."""
+        while True:
+            await anyio.wait_readable(self._master)
+            with contextlib.suppress(BlockingIOError):
+                return _read(self._master)
+
+    async def _put(self, chunk: bytes) -> None:
+        """Type it; what nobody is left to read is dropped."""
+        while chunk and not self._hung_up.is_set():
+            await anyio.wait_writable(self._master)
+            with contextlib.suppress(BlockingIOError):
+                chunk = chunk[os.write(self._master, chunk) :]
+
     def _follow_size(self) -> None:
         with contextlib.suppress(OSError):
             size = ioctl(self._stdout, termios.TIOCGWINSZ, bytes(_WINDOW_BYTES))
             ioctl(self._master, termios.TIOCSWINSZ, size)
+
+
+def _read(fd: int) -> bytes:
+    """A chunk; nothing at its end, or if it is a terminal that was hung up."""
+    try:
+        return os.read(fd, CHUNK_BYTES)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
+
+
+async def _put_all(fd: int, chunk: bytes) -> None:
+    """Write to a file that may be shared, so that it must not be made one that does not block."""
+    while chunk:
+        await _ready(fd, anyio.wait_writable)
+        with contextlib.suppress(BlockingIOError):  # somebody else has made it one
+            # As much as a pipe takes for certain when it takes anything.
+            chunk = chunk[os.write(fd, chunk[: select.PIPE_BUF]) :]
+
+
+async def _ready(fd: int, wait: Callable[[int], Awaitable[None]]) -> None:
+    """Wait until a file is ready; one that cannot be waited for (a regular one) always is."""
+    try:
+        await wait(fd)
+    except PermissionError:
+        await anyio.lowlevel.checkpoint()
