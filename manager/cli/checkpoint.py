@@ -17,7 +17,7 @@ from manager.cli.session import run_async, sandbox_of
 from manager.domain.checkpoint import COMPRESSIONS, NONE
 from manager.terminal.ending import fail
 from manager.terminal.output import done, json_option
-from manager.terminal.place import root_option
+from manager.terminal.place import WRITTEN_FILE, root_option
 from manager.terminal.table import printable
 
 EXIT_NO_FILE = 1
@@ -36,7 +36,7 @@ PARTIAL_SUFFIX = ".partial"
     help="Make FILE smaller, which takes longer, and so does its restore.",
 )
 @click.argument("sandbox")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=WRITTEN_FILE)
 def command(
     root: Path, as_json: bool, leave_running: bool, compression: str, sandbox: str, file: Path
 ) -> None:

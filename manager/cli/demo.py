@@ -14,7 +14,7 @@ from manager.schema.layout import PUBLIC_SUFFIX
 from manager.schema.when import Instant, WhenError, parse_when
 from manager.terminal.ending import EXIT_UNREADABLE, fail, run
 from manager.terminal.output import json_option, print_json
-from manager.terminal.place import WHEN
+from manager.terminal.place import WHEN, WRITTEN_FILE
 from manager.terminal.table import full_time, printable
 
 KEY_SUFFIX: Final = ".key"
@@ -46,7 +46,7 @@ def end(_: click.Context, __: click.Parameter, text: str | None) -> int:
 
 
 @click.command("demo")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--out", required=True, type=WRITTEN_FILE, metavar="FILE",
               help="The log, a new file; its key is made beside it.")  # fmt: skip
 @click.option("--seed", type=int, default=1, show_default=True, help="What chance begins with.")
 @click.option("--end", "end_ns", type=WHEN, callback=end, metavar="TIME",

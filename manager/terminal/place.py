@@ -60,6 +60,22 @@ class When(click.ParamType):  # type: ignore[type-arg] # of click 8.1 it has non
 WHEN: Final = When()
 
 
+class WrittenFile(click.Path):
+    """A file that a command writes: it has a name, and is no directory."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value:
+            self.fail("a file has a name", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+WRITTEN_FILE: Final = WrittenFile()
+
+
 def complete_sandbox_lazily(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> "list[CompletionItem]":

@@ -18,7 +18,7 @@ from eventstore import (
 from manager.schema.node_snapshot import node_snapshots, open_fold
 from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_NO, EXIT_UNREADABLE, EXIT_USAGE, fail
 from manager.terminal.manners import say
-from manager.terminal.place import log_option, root_option
+from manager.terminal.place import WRITTEN_FILE, log_option, root_option
 from manager.terminal.reading import log_path, read_log
 from replay.cli.filters import Filters, filter_options, filters_from
 from replay.cli.output_file import new_file
@@ -46,7 +46,7 @@ FORMATS: Final = (JSON_LINES, "csv", PARQUET, "cloudevents", "otlp", "perfetto",
 @click.option("-o", "--output", type=click.Choice(FORMATS), show_default="jsonl",
               help="The format.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="As -o jsonl.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--out", type=WRITTEN_FILE, metavar="FILE",
               help="A new file, instead of stdout; parquet and a bundle need one.")  # fmt: skip
 @filter_options
 def command(

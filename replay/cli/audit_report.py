@@ -8,7 +8,7 @@ import click
 
 from manager.terminal.manners import say
 from manager.terminal.output import json_option, print_json
-from manager.terminal.place import log_option, root_option
+from manager.terminal.place import WRITTEN_FILE, log_option, root_option
 from manager.terminal.progress import progress
 from manager.terminal.reading import log_path, read_log
 from manager.version import __version__
@@ -31,7 +31,7 @@ FILTER_NAMES = ("since", "until", "sandbox", "container", "types", "outcome", "a
 @click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE",
               help="A checkpoint kept elsewhere, which the log must extend.")  # fmt: skip
 @click.option("--title", default="What the containers did", show_default=True, help="Its title.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", required=True,
+@click.option("--out", type=WRITTEN_FILE, metavar="FILE", required=True,
               help="The file to write.")  # fmt: skip
 @filter_options
 def command(

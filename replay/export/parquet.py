@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from eventstore.whole_file import put_in_place, replaceable
+
 COLUMNS: Final = {
     "position": "BIGINT",
     "time": "TIMESTAMPTZ",
@@ -39,17 +41,19 @@ def parquet_file(path: Path) -> Iterator[Callable[[str], object]]:
     """What takes events as lines of JSON; the file appears when all of them were taken.
 
     Args:
-        path: The file; one that exists is replaced. The lines lie beside it meanwhile.
+        path: The file; one that exists is replaced, and of a link what it leads to. The lines lie
+            beside it meanwhile.
 
     Raises:
         ParquetMissing: The extra is not installed.
-        OSError: It cannot be written.
+        OSError: It cannot be written, or is a device, say.
     """
     try:
         import duckdb  # noqa: PLC0415 - an extra
     except ImportError:
         raise ParquetMissing("-o parquet needs DuckDB: pip install 'sandtrail[parquet]'") from None
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    target = replaceable(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
     lines = partial.with_name(f"{partial.name}.jsonl")
     try:
         with lines.open("x", encoding="utf-8", newline="") as file:
@@ -62,9 +66,15 @@ def parquet_file(path: Path) -> Iterator[Callable[[str], object]]:
                 maximum_object_size=LINE_BYTES_MAX,
             )
             events.write_parquet(str(partial), compression="zstd")
-        partial.replace(path)
+        _sync(partial)
+        put_in_place(partial, target)
     except duckdb.Error as error:
         raise OSError(f"{path} cannot be written: {error}") from error
     finally:
         lines.unlink(missing_ok=True)
         partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -3,6 +3,8 @@
 import base64
 import csv
 import json
+import os
+import stat
 import subprocess
 import sys
 import zipfile
@@ -19,6 +21,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from manager.schema.layout import LOG_FILE, SEAL_KEY_FILE
 from manager.terminal.table import printable
 from tests.integration.replay.conftest import HOSTILE, SECRET, Run
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +179,9 @@ def bundle_member(path: Path, name: str) -> bytes:
         (("-o", "bundle", "-s", "nobody", "--out", "/nonexistent/x"), 1, "nothing to be shown"),
         (("--log", "/dev/null"), 5, "is no file"),
         (("--out", "/nonexistent/x"), 5, "No such file"),
+        (("--out", ""), 2, "a file has a name"),
+        (("-o", "parquet", "--out", "."), 2, "is a directory"),
+        (("-o", "bundle", "--out", "/"), 2, "is a directory"),
     ],
 )
 def test_what_cannot_be_exported(audit: Run, args: tuple[str, ...], code: int, text: str) -> None:
@@ -186,6 +192,62 @@ def test_what_cannot_be_exported(audit: Run, args: tuple[str, ...], code: int, t
 def test_half_an_export_leaves_no_file(audit: Run, tmp_path: Path) -> None:
     assert audit("export", "--since", "#99", "--out", str(tmp_path / "x")).returncode == 5
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def null(tmp_path: Path) -> Path:
+    """What a rename may destroy: never the one of the machine."""
+    if os.geteuid() != 0:
+        pytest.skip("only root makes devices")
+    made = tmp_path / "null"
+    os.mknod(made, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    return made
+
+
+@pytest.mark.parametrize("command", ["export", "report"])
+def test_a_device_is_written_to(audit: Run, null: Path, command: str) -> None:
+    assert audit(command, "--out", str(null)).returncode == 0
+    assert null.is_char_device()
+
+
+def test_what_needs_a_file_refuses_a_device(audit: Run, null: Path) -> None:
+    for output, text in (("parquet", "it is no regular file"), ("bundle", "a new file")):
+        done = audit("export", "-o", output, "--out", str(null))
+        assert (done.returncode, text in done.stderr) == (5, True), done.stderr
+        assert null.is_char_device()
+
+
+def test_whoever_reads_a_pipe_gets_all(
+    audit: Run, events: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE, text=True) as reader:
+        try:
+            done = audit("export", "--out", str(fifo))
+            assert (done.returncode, fifo.is_fifo()) == (0, True), done.stderr
+            told, _ = reader.communicate(timeout=PATIENCE_S)
+        finally:
+            reader.kill()
+    assert len(told.splitlines()) == len(events)
+
+
+@pytest.mark.parametrize("output", ["jsonl", "parquet"])
+def test_what_a_link_leads_to_is_replaced(audit: Run, tmp_path: Path, output: str) -> None:
+    link, real = tmp_path / "link", tmp_path / "there" / "real"
+    real.parent.mkdir()
+    link.symlink_to("there/real")
+    for _ in range(2):  # it leads to nothing yet, and then to a file
+        assert audit("export", "-o", output, "--out", str(link)).returncode == 0
+        assert (link.is_symlink(), real.is_file()) == (True, True)
+        assert sorted(each.name for each in tmp_path.rglob("*")) == ["link", "real", "there"]
+
+
+def test_what_leads_to_stdout_is_stdout(audit: Run, tmp_path: Path) -> None:
+    link = tmp_path / "stdout"
+    link.symlink_to("/proc/self/fd/1")
+    assert audit("export", "--out", str(link)).stdout == audit("export").stdout
+    assert link.is_symlink()
 
 
 def test_stats_of_it(audit: Run, events: list[dict[str, Any]]) -> None:
