@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from eventstore import RecordedEvent
-from eventstore.whole_file import replace_whole
+from eventstore.whole_file import replace_whole, replaceable
 
 BYTES_MAX: Final = 1000
 
@@ -31,10 +31,11 @@ def load_cursor(path: Path) -> Cursor | None:
 
     Raises:
         CursorUnknown: It is no cursor.
-        OSError: It cannot be read.
+        OSError: It cannot be read, or is no file that a cursor could be kept in.
     """
     try:
-        with path.open("rb") as file:
+        # Not the path itself: a pipe would have to be written to before it can be opened.
+        with replaceable(path).open("rb") as file:
             text = file.read(BYTES_MAX).decode("ascii", "replace")
     except FileNotFoundError:
         return None

@@ -46,6 +46,13 @@ def page() -> None:
         begin(os.environ)
 
 
+def never_page() -> None:
+    """Print from now on as with ``--no-pager``."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[NO_PAGER] = True
+
+
 def note_output(ctx: click.Context, _: click.Parameter, wanted: str | None) -> None:
     """Remember what ``--output`` asks for."""
     if wanted is not None:

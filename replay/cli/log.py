@@ -14,10 +14,11 @@ import click
 
 from eventstore import RecordedEvent
 from manager.terminal.ending import EXIT_INCONCLUSIVE, EXIT_NO, EXIT_TIMEOUT, fail
-from manager.terminal.manners import page, say
+from manager.terminal.manners import never_page, page, say
 from manager.terminal.output import json_option
 from manager.terminal.place import (
     WHEN,
+    WRITTEN_FILE,
     complete_container_lazily,
     complete_sandbox_lazily,
     complete_type_lazily,
@@ -122,7 +123,7 @@ def tags(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple
     metavar="POSITION",
     help="Begin after it.",
 )
-@click.option("--cursor-file", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--cursor-file", type=WRITTEN_FILE, metavar="FILE",
               help="Begin after what it names; name there what was printed last.")  # fmt: skip
 @click.option("-s", "--sandbox", default="", shell_complete=complete_sandbox_lazily,
               help="Only events of this sandbox.")  # fmt: skip
@@ -161,12 +162,7 @@ def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
     that is before the one above it.
     """
     path = log_path(root, log)
-    if how["follow"] and (how["reverse"] or how["count"] or how["until"] or how["lines"]):
-        raise click.UsageError("--follow goes on for ever: not with --until, -n, -r or --count")
-    if how["cursor_file"] and (how["reverse"] or how["lines"] is not None or how["count"]):
-        raise click.UsageError("--cursor-file goes with reading on: not with -n, -r or --count")
-    if how["cursor_file"] and how["after"] is not None:
-        raise click.UsageError("--after and --cursor-file both say where to begin")
+    _check_together(how)
     job = _Job(as_json, how)
 
     async def call() -> None:
@@ -182,6 +178,19 @@ def command(root: Path, log: Path | None, as_json: bool, **how: Any) -> None:
         fail(str(error), EXIT_INCONCLUSIVE)
     if job.unmatched or (how["fail_empty"] and job.printed == 0):
         sys.exit(EXIT_NO)
+
+
+def _check_together(how: dict[str, Any]) -> None:
+    """Refuse options of which one would have to be ignored."""
+    lines = how["lines"] is not None
+    if how["follow"] and (how["reverse"] or how["count"] or how["until"] or lines):
+        raise click.UsageError("--follow goes on for ever: not with --until, -n, -r or --count")
+    if how["count"] and (lines or how["until_match"] is not None):
+        raise click.UsageError("--count tells how many there are: not with -n or --until-match")
+    if how["cursor_file"] and (how["reverse"] or lines or how["count"]):
+        raise click.UsageError("--cursor-file goes with reading on: not with -n, -r or --count")
+    if how["cursor_file"] and how["after"] is not None:
+        raise click.UsageError("--after and --cursor-file both say where to begin")
 
 
 class _Job:
@@ -217,6 +226,8 @@ class _Job:
             elif how["count"]:
                 await self._count(trail, selection, window)
             else:
+                if how["cursor_file"]:
+                    never_page()  # what a pager has taken nobody has seen yet
                 page()
                 records = self._listed(trail, selection, window)
                 await (self._print_lines if self._as_json else self._print_table)(records)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from tests.patience import PATIENCE_S
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "logs" / "log_v1.db"
 START = 1767225600  # 2026-01-01T00:00:00Z, when its first event was recorded
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
 
 
 @pytest.fixture
@@ -78,7 +80,9 @@ def test_log_prints_what_is_asked_for(
     assert printed == list(positions)
     if "--until-match" not in args:
         counted = log(root, "--count", *(each for each in args if each != "-r"))
-        if "-n" not in args:
+        if "-n" in args:
+            assert (counted.exit_code, "not with -n" in counted.stderr) == (2, True)
+        else:
             assert int(counted.stdout) == len(printed)
 
 
@@ -176,6 +180,10 @@ def test_a_list_too_long_for_a_table_has_every_event(root: Path) -> None:
         (("--since", "20260101"), 2, "#20260101 or as 2026-01-01: write one of these"),
         (("--until", "#99"), 5, "there is no #99; the log has #1 to #43"),
         (("--follow", "-n", "3"), 2, "--follow goes on for ever"),
+        (("--follow", "-n", "0", "--timeout", "60s"), 2, "--follow goes on for ever"),
+        (("--count", "--until-match", "position == 3"), 2, "not with -n or --until-match"),
+        (("--cursor-file", ""), 2, "a file has a name"),
+        (("--cursor-file", "."), 2, "is a directory"),
         (("-n", "-1"), 2, "-1 is not in the range"),
         (("--type", "container.exitd"), 2, "no event has the type 'container.exitd'"),
         (("--actor", "nobody-of-that-name"), 2, "is no user here"),
@@ -222,6 +230,22 @@ def test_a_cursor_file_reads_on(root: Path, tmp_path: Path) -> None:
         lost = log(root, "--cursor-file", str(cursor))
         assert lost.exit_code == 4
         assert says in lost.stderr
+
+
+@as_root
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFCHR])
+def test_a_cursor_is_in_a_file(root: Path, tmp_path: Path, kind: int) -> None:
+    device, link = tmp_path / "device", tmp_path / "link"
+    os.mknod(device, kind | 0o600, os.makedev(1, 3))
+    link.symlink_to(device.name)
+    for path in (device, link):
+        done = log(root, "--cursor-file", str(path))
+        assert (done.exit_code, "it is no regular file" in done.stderr) == (5, True)
+        assert stat.S_IFMT(device.stat().st_mode) == kind
+    device.unlink()
+    assert log(root, "--cursor-file", str(link), "--until", "5").exit_code == 0
+    assert link.is_symlink()
+    assert device.read_text().startswith("5 ")
 
 
 @pytest.mark.parametrize("how", [(), ("--fields", "position"), ("--json",)])

@@ -189,6 +189,13 @@ def test_nobody_else_does(root: Path, args: tuple[str, ...], env: dict[str, str]
     assert "PAGED" not in on_terminal(root, "log", *args, **{"PAGER": PREFIX, **env})
 
 
+def test_a_cursor_knows_no_pager(root: Path, tmp_path: Path) -> None:
+    """Whoever leaves it has not seen what it has read."""
+    cursor = ("--cursor-file", str(tmp_path / "cursor"))
+    for how in ((), ("--json",)):
+        assert "PAGED" not in on_terminal(root, "log", *cursor, *how, PAGER=PREFIX)
+
+
 def test_a_pipe_has_no_pager(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAGER", PREFIX)
     assert "PAGED" not in call("log", "--root", str(root)).output
