@@ -4,9 +4,9 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 
 def create_whole(path: Path, content: bytes, mode: int) -> None:
@@ -20,12 +20,30 @@ def create_whole(path: Path, content: bytes, mode: int) -> None:
     Raises:
         OSError: It could not be made, on a full disk say; nothing is left of the attempt.
     """
+    try:
+        with new_whole(path, mode) as file:
+            file.write(content)
+    except FileExistsError:  # somebody else was first: theirs counts
+        sync_names(path.parent)
+
+
+@contextmanager
+def new_whole(path: Path, mode: int) -> Iterator[BinaryIO]:
+    """A file that is there, whole and durable, when the block has ended well, and not before.
+
+    Args:
+        path: Its directory exists.
+        mode: Its permissions, less the umask, from the first moment.
+
+    Raises:
+        FileExistsError: Something of that name is there already; it stays as it is.
+        OSError: It could not be made, on a full disk say; nothing is left of the attempt.
+    """
     half = _half_of(path)
     try:
         with _synced(half, mode) as file:
-            file.buffer.write(content)
-        with suppress(FileExistsError):  # somebody else was first: theirs counts
-            os.link(half, path)
+            yield file.buffer
+        os.link(half, path)
     finally:
         half.unlink(missing_ok=True)
     sync_names(path.parent)

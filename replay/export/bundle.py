@@ -9,12 +9,15 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
+from zipfile import ZIP_DEFLATED
 
 from eventstore import EventProof
+from eventstore.whole_file import new_whole
 from replay.evidence.proof_document import proof_text
 
 VERIFIER: Final = "verify_trail.py"
 MAIN: Final = "import sys, verify_trail\nsys.exit(verify_trail.main())\n"
+FILE_MODE: Final = 0o666
 FIRST_DATE: Final = (1980, 1, 1, 0, 0, 0)
 """Of every member: the same evidence gives the same bytes."""
 README: Final = """Evidence about a log: {count} events of #{first} to #{last}{between}.
@@ -33,7 +36,7 @@ The verifier key, one line of text, must come from elsewhere: from whoever runs 
 
 
 def write_bundle(path: Path, proof: EventProof, lines: Iterable[str]) -> None:
-    """Write evidence to a new file.
+    """Write evidence to a new file, which is there when it is whole and on disk.
 
     Args:
         path: The file.
@@ -52,7 +55,7 @@ def write_bundle(path: Path, proof: EventProof, lines: Iterable[str]) -> None:
         between=", which are all there are between" if whole else ", not all there are between",
         size=proof.size,
     )
-    with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as bundle:
+    with new_whole(path, FILE_MODE) as file, zipfile.ZipFile(file, "w", ZIP_DEFLATED) as bundle:
         for name, text in (
             ("README.txt", readme),
             ("proof.json", proof_text(proof)),
@@ -62,5 +65,5 @@ def write_bundle(path: Path, proof: EventProof, lines: Iterable[str]) -> None:
             ("__main__.py", MAIN),
         ):
             member = zipfile.ZipInfo(name, FIRST_DATE)
-            member.compress_type = zipfile.ZIP_DEFLATED
+            member.compress_type = ZIP_DEFLATED
             bundle.writestr(member, text)

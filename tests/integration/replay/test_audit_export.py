@@ -250,6 +250,27 @@ def test_what_leads_to_stdout_is_stdout(audit: Run, tmp_path: Path) -> None:
     assert link.is_symlink()
 
 
+def test_a_bundle_without_room_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    """A disk of its own that is full; once there is room the same command makes it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    script = (
+        'mount -t tmpfs -o size=8k tmpfs "$0" && cd "$0" && "$@"; echo "$?"; ls -A | sed s/^/left:/; '
+        'mount -o remount,size=8m "$0" && "$@" && ls -A'
+    )
+    export = [sys.executable, "-m", "manager.cli", "audit", "export", "-o", "bundle", "--out", "b"]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, tmp_path, *export],
+        env={**os.environ, "SANDTRAIL_ROOT": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert done.stdout.split() == ["5", "b"], done
+    assert "No space left on device" in done.stderr
+
+
 def test_stats_of_it(audit: Run, events: list[dict[str, Any]]) -> None:
     told = json.loads(audit("stats", "--json").stdout)
     assert (told["schema"], told["events"]) == ("sandtrail.audit-stats/v1", len(events))
