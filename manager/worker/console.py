@@ -10,7 +10,6 @@ import os
 import socket
 import sys
 import termios
-import tty
 from pathlib import Path
 from typing import Final, Self
 
@@ -19,6 +18,7 @@ from manager.urpc.fds import OwnedFd
 from manager.worker.errors import LaunchFailed
 from manager.worker.loop import Child
 from manager.worker.processes import Processes
+from manager.worker.relay import make_raw
 
 SOCKET_NAME: Final = "console"
 NAME_BYTES_MAX: Final = 4096
@@ -26,9 +26,6 @@ NAME_BYTES_MAX: Final = 4096
 
 WINDOW_SIZE_BYTES: Final = 8
 """struct winsize. Source: ioctl_tty(2)."""
-
-SETTINGS_BYTES: Final = 64
-"""Room for the kernel's struct termios, which has 36 or 44 by architecture."""
 
 _SCRIPT: Final = Path(__file__).with_name("relay.py")
 
@@ -90,7 +87,6 @@ def start_relay(processes: Processes, donated: int, master: int) -> Child:
         fcntl.ioctl(master, termios.TIOCSWINSZ, size)
     before = b""
     with contextlib.suppress(OSError, termios.error):  # the client has hung up
-        before = fcntl.ioctl(donated, termios.TCGETS, bytes(SETTINGS_BYTES))
-        tty.setraw(donated, termios.TCSANOW)
+        before = make_raw(donated)
     argv = [sys.executable, "-I", str(_SCRIPT), str(donated), str(master), before.hex()]
     return processes.spawn(argv, pass_fds=(donated, master))

@@ -5,8 +5,8 @@ was donated is a terminal of the client's. So somebody has to stand between the 
 one per container with a terminal, so that neither worker nor manager does, and so that it outlives
 both. It ends by itself when the container has closed its terminal or the client has hung up.
 
-Arguments: the donated terminal's descriptor, which is raw; the master's; the donated one's settings
-of before in hexadecimal digits, which it gets back. Standard library only.
+Arguments: the donated terminal's descriptor; the master's; in hexadecimal digits the settings that
+the donated one had before it was made raw, and gets back. Standard library only.
 """
 
 import contextlib
@@ -16,11 +16,15 @@ import select
 import struct
 import sys
 import termios
+import tty
 from typing import Final
 
 CHUNK_BYTES: Final = 65536
 SIZE_POLL_SECONDS: Final = 0.25
 """How often to look whether the client has resized its terminal: its signal goes elsewhere."""
+
+SETTINGS_BYTES: Final = 64
+"""Room for the kernel's struct termios, which has 36 or 44 by architecture."""
 
 _SIZE: Final = struct.Struct("HHHH")
 
@@ -28,7 +32,8 @@ _SIZE: Final = struct.Struct("HHHH")
 def main() -> int:
     """Run until either side is gone; returns the exit code."""
     donated, master = map(int, sys.argv[1:3])
-    before = bytes.fromhex(sys.argv[3])
+    # A worker that is older than this file leaves it to us.
+    before = bytes.fromhex(sys.argv[3]) if sys.argv[3:] else make_raw(donated)
     try:
         carry(donated, master)
     finally:
@@ -37,6 +42,13 @@ def main() -> int:
             if before:
                 fcntl.ioctl(donated, termios.TCSETSW, before)
     return 0
+
+
+def make_raw(terminal: int) -> bytes:
+    """Have a terminal pass everything on as it comes; returns the settings that it had."""
+    before = fcntl.ioctl(terminal, termios.TCGETS, bytes(SETTINGS_BYTES))
+    tty.setraw(terminal, termios.TCSANOW)
+    return before
 
 
 def carry(donated: int, master: int) -> None:

@@ -255,7 +255,8 @@ def test_a_bundle_without_room_leaves_nothing(root: Path, tmp_path: Path) -> Non
     if os.geteuid() != 0:
         pytest.skip("only root mounts")
     script = (
-        'mount -t tmpfs -o size=8k tmpfs "$0" && cd "$0" && "$@"; echo "$?"; ls -A | sed s/^/left:/; '
+        'mount -t tmpfs -o size=8k tmpfs "$0" && cd "$0" && "$@"; echo "$?"; '
+        "ls -A | sed s/^/left:/; "
         'mount -o remount,size=8m "$0" && "$@" && ls -A'
     )
     export = [sys.executable, "-m", "manager.cli", "audit", "export", "-o", "bundle", "--out", "b"]
