@@ -4,15 +4,17 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 import msgspec
 
+from manager.adapters.client import SandboxClient
 from manager.adapters.donation import Donation, Layer
+from manager.application.errors import ManagerError
 from manager.cli.container_options import OWN_STDIO
 from manager.cli.image_file import image_in
-from manager.cli.session import client_of, run_async
+from manager.cli.session import client_of, remove_made, run_async
 from manager.schema.image import ImageContainer, ImageMetadata, ImageRejected
 from manager.terminal.ending import fail
 from manager.terminal.output import done, json_option
@@ -20,6 +22,9 @@ from manager.terminal.place import root_option
 
 EXIT_NO_IMAGE = 1
 NULL = Path(os.devnull)
+
+Other: TypeAlias = tuple[str, dict[str, Any], Donation]
+"""Of a container that is not the root: its cid, its spec, and what is donated to it."""
 
 
 @click.command("restore")
@@ -43,7 +48,7 @@ def command(
 
     The processes go on where they stopped. Their memory is in the image, their files are not: each
     --rootfs must have what it had then. Containers keep their ids, but for the root's, which is
-    SANDBOX.
+    SANDBOX. If one of them cannot be brought back, nothing is left of SANDBOX.
     """
     metadata = _read(file)
     found = [each for each in metadata.containers or () if not each.root]
@@ -54,19 +59,29 @@ def command(
     async def call() -> None:
         with contextlib.ExitStack() as owned:
             lend = _lender(owned)
-            client = client_of(root)
-            stdio = OWN_STDIO if attach else None
-            made = await client.create_sandbox(
-                sandbox, _spec(first[0]), _donation(first[0], rootfs, lend, stdio)
-            )
-            await made.restore(lend(file, os.O_RDONLY))
-            for each in found:
-                await made.create_subcontainer(each.cid)
-                donation = _donation(each, rootfs, lend, None)
-                await made.restore_subcontainer(each.cid, _spec(each), donation)
+            # Whatever is missing is found out before there is anything that would be left behind.
+            image = lend(file, os.O_RDONLY)
+            described = _spec(first[0])
+            donation = _donation(first[0], rootfs, lend, OWN_STDIO if attach else None)
+            others = [
+                (each.cid, _spec(each), _donation(each, rootfs, lend, None)) for each in found
+            ]
+            made = await client_of(root).create_sandbox(sandbox, described, donation)
+            try:
+                await _restore(made, image, others)
+            except ManagerError:
+                await remove_made(made, made.id)
+                raise
 
     run_async(call)
     done(as_json, "restore", sandbox, sandbox=sandbox, containers=len(found) + 1)
+
+
+async def _restore(made: SandboxClient, image: int, others: Sequence[Other]) -> None:
+    await made.restore(image)
+    for cid, spec, donation in others:
+        await made.create_subcontainer(cid)
+        await made.restore_subcontainer(cid, spec, donation)
 
 
 def _read(file: Path) -> ImageMetadata:

@@ -18,7 +18,7 @@ from manager.cli.container_options import (
     container_options,
     open_donation,
 )
-from manager.cli.session import after_start, client_of, run_async, split_target
+from manager.cli.session import after_start, client_of, remove_made, run_async, split_target
 from manager.domain.exit_status import Exited, Signaled, to_shell_code
 from manager.terminal.ending import EXIT_NOT_STARTED
 from manager.terminal.output import json_option, print_json
@@ -64,7 +64,7 @@ def command(
             with after_start(name):
                 ended = await _wait(sandbox, cid, signals)
         if remove:
-            await _remove(sandbox, cid)
+            await remove_made(sandbox, cid)
         return ended
 
     ended = run_async(call, refused=EXIT_NOT_STARTED)
@@ -95,7 +95,7 @@ async def _start(
             else:
                 await sandbox.start_subcontainer(cid, spec, donation)
         except ManagerError:
-            await _remove(sandbox, cid)
+            await remove_made(sandbox, cid)
             raise
 
 
@@ -117,16 +117,4 @@ async def _forward_signals(
         try:
             await sandbox.signal(signo, cid)
         except ManagerError as error:
-            click.echo(f"sandtrail: {error}", err=True)
-
-
-async def _remove(sandbox: SandboxClient, cid: str) -> None:
-    """Remove what was made here; what was refused is not there to be removed."""
-    try:
-        if cid == sandbox.id:
-            await sandbox.delete(force=True)
-        else:
-            await sandbox.destroy(cid)
-    except ManagerError as error:
-        if "not found" not in str(error):
             click.echo(f"sandtrail: {error}", err=True)

@@ -48,6 +48,18 @@ def sandbox_of(root: Path, target: str) -> tuple[SandboxClient, str]:
     return client_of(root).sandbox(sandbox_id), cid
 
 
+async def remove_made(sandbox: SandboxClient, cid: str) -> None:
+    """Remove what was made by a command; what was refused is not there to be removed."""
+    try:
+        if cid == sandbox.id:
+            await sandbox.delete(force=True)
+        else:
+            await sandbox.destroy(cid)
+    except ManagerError as error:
+        if "not found" not in str(error):
+            click.echo(f"sandtrail: {error}", err=True)
+
+
 def run_async(call: Callable[[], Awaitable[T]], *, refused: int = EXIT_NO) -> T:
     """Run a command's coroutine; an error ends the process with one line on stderr."""
     try:

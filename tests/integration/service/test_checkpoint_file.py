@@ -1,4 +1,4 @@
-"""The file of `sandtrail checkpoint`: what may be all there is of a sandbox is never removed."""
+"""The file of `sandtrail checkpoint`: all there may be of a sandbox, and what restores leave."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ import pytest
 
 from tests.integration.service.conftest import Donor, Service, service_with
 from tests.integration.service.killing import Killed
-from tests.integration.service.saving import can_save, event, started
+from tests.integration.service.saving import can_save, event, started, tags
 from tests.integration.service.test_cli import cli
 from tests.patience import PATIENCE_S
 
@@ -62,6 +62,29 @@ async def engine_at(gate: Path) -> AsyncIterator[None]:
 def kept_beside(image: Path) -> Path:
     (kept,) = image.parent.glob(f".{image.name}.*.partial")
     return kept
+
+
+@pytest.mark.parametrize("service", ["runsc"], indirect=True)
+async def test_a_restore_that_cannot_be_leaves_nothing(
+    service: Service, donor: Donor, image: Path, rootfs: Path
+) -> None:
+    """A container without files is found out before anything is made; what the service refuses,
+    afterwards: the root cannot go on beside itself."""
+    _, counts = await started(service, donor, ["root", "other"])
+    done = cli(service, "checkpoint", "old", "--leave-running", str(image))
+    assert done.returncode == 0, done.stderr
+    for where, text in (("root=", "no --rootfs for container 'other'"), ("", "is still here")):
+        refused = cli(service, "restore", "again", str(image), "--rootfs", f"{where}{rootfs}")
+        assert (refused.returncode, text in refused.stderr) == (1, True), refused.stderr
+        assert [each["ID"] for each in await service.client.sandboxes()] == ["old"]
+    assert "sandbox.deleted" in await tags(service, "again")
+    taken = cli(service, "restore", "old", str(image), "--rootfs", str(rootfs))
+    assert (taken.returncode, "already exists" in taken.stderr) == (1, True), taken.stderr
+    assert [each["ID"] for each in await service.client.sandboxes()] == ["old"]
+    await service.client.sandbox("old").delete(force=True)
+    for each in counts:
+        await each.rest()
+    restores(service, image, image, rootfs)
 
 
 async def is_saved(service: Service) -> None:
