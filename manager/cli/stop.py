@@ -18,6 +18,9 @@ from manager.terminal.timeout import seconds
 GRACE: Final = "10s"
 """As long as podman and docker wait."""
 
+ENDING_S: Final = 2.0
+"""Longest wait, after a signal was refused, for the end that may be the cause of that."""
+
 
 @click.command("stop")
 @root_option
@@ -55,7 +58,11 @@ async def _send(sandbox: SandboxClient, cid: str, signo: int) -> None:
         await sandbox.signal(signo, cid)
     except CallRefused:
         containers = (await sandbox.state())["containers"]
-        if cid not in containers or containers[cid]["status"] in {*ALIVE, "creating", "destroyed"}:
+        if cid not in containers or containers[cid]["status"] in {"creating", "destroyed"}:
+            raise
+        # The process may be gone a moment before its end is told.
+        is_alive = containers[cid]["status"] in ALIVE
+        if is_alive and await _end_within(ENDING_S, sandbox, cid) is None:
             raise
 
 

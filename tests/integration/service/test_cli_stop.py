@@ -2,11 +2,21 @@
 
 import json
 import os
+import signal
 import time
+from functools import partial
+from typing import Any
 
 import anyio.to_thread
 import pytest
+from click.testing import CliRunner, Result
+from typing_extensions import override
 
+from manager.adapters.client import SandboxClient
+from manager.adapters.transport import SocketTransport
+from manager.application.errors import CallRefused
+from manager.cli import cli as sandtrail
+from manager.cli import stop
 from tests.integration.service.conftest import Donor, Service, pipe, sh
 from tests.integration.service.test_cli import cli
 
@@ -54,3 +64,47 @@ async def test_what_cannot_be_stopped(service: Service, donor: Donor) -> None:
         done = cli(service, "stop", target)
         assert (done.returncode, done.stdout) == (1, "")
         assert says in done.stderr
+
+
+class Gone(SandboxClient):
+    """What a signal meets when the process is gone, and nobody has been told so yet."""
+
+    ends = True
+
+    @override
+    async def state(self) -> dict[str, Any]:
+        return {"containers": {"web": {"status": "running", "exit": None}}}
+
+    @override
+    async def signal(self, *_: Any, **__: Any) -> None:
+        if self.ends:
+            await super().signal(signal.SIGKILL)
+        raise CallRefused("no such process")
+
+
+async def stopped(service: Service, monkeypatch: pytest.MonkeyPatch) -> Result:
+    gone = Gone(SocketTransport(service.root / "control.sock"), "web")
+    monkeypatch.setattr(stop, "sandbox_of", lambda *_: (gone, "web"))
+    return await anyio.to_thread.run_sync(
+        partial(CliRunner().invoke, sandtrail, ["stop", "web", "--json"])
+    )
+
+
+async def test_an_end_that_is_told_after_a_signal_found_nobody(
+    service: Service, donor: Donor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await running(service, donor, DEAF)
+    done = await stopped(service, monkeypatch)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["killed"], told["exit"]["signal"]) == (False, 9)
+
+
+async def test_a_refusal_without_an_end_stays_one(
+    service: Service, donor: Donor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await running(service, donor, DEAF)
+    monkeypatch.setattr(stop, "ENDING_S", 0.1, raising=False)
+    monkeypatch.setattr(Gone, "ends", False)
+    done = await stopped(service, monkeypatch)
+    assert (done.exit_code, "no such process" in done.output) == (1, True)
