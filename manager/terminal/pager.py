@@ -34,7 +34,10 @@ def pager_of(environment: Mapping[str, str]) -> list[str]:
     if environment.get("TERM", "dumb") == "dumb":
         return []
     named = next((environment[name] for name in PAGERS if name in environment), DEFAULT_PAGER)
-    program = shlex.split(named)
+    try:
+        program = shlex.split(named)
+    except ValueError:  # a quotation that does not end
+        return []
     usable = program and program != ["cat"] and shutil.which(program[0])
     return program if usable else []
 

@@ -180,6 +180,7 @@ def test_a_person_gets_a_pager_with_all_that_is_told(root: Path) -> None:
         ((), {"SANDTRAIL_PAGER": ""}),
         ((), {"SANDTRAIL_PAGER": "cat"}),
         ((), {"SANDTRAIL_PAGER": "/no/such/pager -x"}),
+        ((), {"SANDTRAIL_PAGER": "less '"}),
         ((), {"TERM": "dumb"}),
         (("-f", "--timeout", "0.1", "--until-match", "position == 9"), {}),
         (("--count",), {}),
