@@ -2,12 +2,16 @@
 
 import signal
 from pathlib import Path
+from typing import Final
 
 import click
 
 from manager.cli.session import run_async, sandbox_of, target_argument
 from manager.terminal.output import done, json_option
 from manager.terminal.place import root_option
+
+DIGITS_MAX: Final = 3
+"""Of a signal's number: the kernel's last one is 64."""
 
 
 @click.command("kill")
@@ -26,7 +30,7 @@ def command(root: Path, as_json: bool, everyone: bool, target: str, signal_name:
 
 def parse_signal(text: str) -> int:
     """A signal's number from its name (with or without SIG) or its number."""
-    if text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX:
         return int(text)
     name = text.upper()
     name = name if name.startswith("SIG") else f"SIG{name}"

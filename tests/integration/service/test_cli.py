@@ -119,7 +119,8 @@ async def test_without_a_service_the_error_says_what_to_do(
 def test_usage_errors_end_with_2() -> None:
     nobody = Service(Path("/nonexistent"))
     assert cli(nobody, "run").returncode == 2
-    assert cli(nobody, "kill", "x", "NOSUCH").returncode == 2
+    for no_signal in ("NOSUCH", "\u00b2", "9" * 5000):
+        assert cli(nobody, "kill", "x", no_signal).returncode == 2
     assert cli(nobody, "nothing").returncode == 2
 
 
