@@ -19,6 +19,7 @@ from manager.cli.stop_signals import stop_signals_held
 from manager.domain.request import PERMITS, Permit
 from manager.terminal.output import json_option
 from manager.terminal.place import root_option
+from manager.terminal.timeout import Seconds
 
 ENGINES = (AUTO, "bwrap", "crun", "runc", "runsc")
 PROGRAMS = (*ENGINES[1:], "criu")
@@ -29,7 +30,7 @@ PROGRAMS = (*ENGINES[1:], "criu")
 @click.option("--engine", type=click.Choice(ENGINES), default=AUTO, show_default=True)
 @click.option(
     "--stop-grace",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=STOP_GRACE_S,
     show_default=True,
     metavar="SECONDS",
@@ -55,7 +56,7 @@ PROGRAMS = (*ENGINES[1:], "criu")
 )
 @click.option(
     "--seal-seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min=0, min_open=True),
     default=SEAL_SECONDS,
     show_default=True,
     help="Seal the log when an event has waited so long; also at stop.",

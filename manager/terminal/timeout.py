@@ -1,12 +1,27 @@
 """``--timeout``: how long a command waits for something that may never come."""
 
+import math
 import re
-from typing import Final
+from typing import Any, Final
 
 import click
+from typing_extensions import override
 
 DURATION: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h|)")
 SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "": 1}
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds that is one: NaN is in every range, and what is infinite never comes."""
+
+    @override
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return number
 
 
 def seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:

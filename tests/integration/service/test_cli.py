@@ -124,6 +124,14 @@ def test_usage_errors_end_with_2() -> None:
     assert cli(nobody, "nothing").returncode == 2
 
 
+@pytest.mark.parametrize("option", ["--stop-grace", "--seal-seconds"])
+@pytest.mark.parametrize("number", ["nan", "inf", "-1"])
+def test_what_is_no_number_of_seconds(tmp_path: Path, option: str, number: str) -> None:
+    done = cli(Service(tmp_path / "state"), "serve", option, number)
+    assert (done.returncode, option in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path / "state").exists()
+
+
 async def test_doctor_names_every_engine(rootfs: Path) -> None:
     done = cli(Service(Path("/nonexistent")), "doctor", "--json")
     told = json.loads(done.stdout)
