@@ -38,7 +38,13 @@ def client_of(root: Path) -> ManagerClient:
 
 def split_target(target: str) -> tuple[str, str]:
     """A target's sandbox id and cid; without a slash the root container is meant."""
-    sandbox_id, _, cid = target.partition("/")
+    sandbox_id, slash, cid = target.partition("/")
+    if slash and not cid:
+        # Of a script whose variable is empty: that is not to act on the whole sandbox.
+        raise click.BadParameter(
+            f"{target!r} names no container after its slash; the sandbox is {sandbox_id!r}",
+            param_hint="SANDBOX[/CONTAINER]",
+        )
     return sandbox_id, cid or sandbox_id
 
 

@@ -132,6 +132,21 @@ def test_what_is_no_number_of_seconds(tmp_path: Path, option: str, number: str) 
     assert not (tmp_path / "state").exists()
 
 
+async def test_a_slash_without_a_container_does_not_mean_the_sandbox(
+    service: Service, rootfs: Path
+) -> None:
+    idle = ("--rootfs", str(rootfs), "--", "/bin/sleep", "600")
+    assert cli(service, "run", "-d", "--name", "web", *idle).returncode == 0
+    for command in (("stop",), ("kill",), ("rm", "--force"), ("wait",), ("inspect",)):
+        done = cli(service, *command, "web/")
+        assert done.returncode == 2, done.stderr
+        assert "'web/' names no container after its slash" in done.stderr
+    assert cli(service, "run", "--name", "other/", *idle).returncode == 2
+    items = json.loads(cli(service, "ps", "--json").stdout)["items"]
+    assert [each["Status"] for each in items[0]["Containers"]] == ["running"]
+    assert len(items) == 1
+
+
 async def test_doctor_names_every_engine(rootfs: Path) -> None:
     done = cli(Service(Path("/nonexistent")), "doctor", "--json")
     told = json.loads(done.stdout)
