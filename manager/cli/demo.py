@@ -3,6 +3,8 @@
 import shlex
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -64,10 +66,9 @@ def command(out: Path, seed: int, end_ns: int, as_json: bool) -> None:
     if not out.absolute().parent.is_dir():
         fail(f"{printable(str(out.parent))} is no directory", EXIT_UNREADABLE)
     try:
-        _write(out, load_signer(key), seed, end_ns)
+        with _no_key_without_log(out, key):
+            _write(out, load_signer(key), seed, end_ns)
     except (EventStoreError, OSError) as error:
-        for each in (key, Path(f"{key}{PUBLIC_SUFFIX}")):
-            each.unlink(missing_ok=True)
         _cannot(out, error)
     if as_json:
         print_json("demo", log=str(out), key=str(key), events=EVENTS, seed=seed, end_ns=end_ns)
@@ -76,6 +77,18 @@ def command(out: Path, seed: int, end_ns: int, as_json: bool) -> None:
     hour = "-1h" if time.time_ns() - end_ns < 60 * 10**9 else f"@{end_ns // 10**9 - 3600}"
     log, public = (shlex.quote(f"{each}") for each in (out, f"{key}{PUBLIC_SUFFIX}"))
     click.echo(NEXT.format(log=log, key=public, hour=hour))
+
+
+@contextmanager
+def _no_key_without_log(out: Path, key: Path) -> Iterator[None]:
+    """However the block ends, with Ctrl-C too: a key without a log is in the way of a retry."""
+    try:
+        yield
+    finally:
+        if not out.exists():
+            for each in (key, Path(f"{key}{PUBLIC_SUFFIX}")):
+                with suppress(OSError):  # it may never have been made
+                    each.unlink()
 
 
 def _write(out: Path, signer: Signer, seed: int, end_ns: int) -> None:

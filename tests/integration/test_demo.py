@@ -1,8 +1,10 @@
 """``sandtrail demo``: an incident that answers the acceptance script of the auditor's tools."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -78,6 +80,33 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         (tmp_path / name).unlink()
     assert "is no directory" in call("demo", "--out", out / "d.db", code=5).stderr
     assert "'head' is no time" in call("demo", "--out", out, "--end", "head", code=2).stderr
+
+
+def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "d.db"
+
+    def interrupt(*_: object, **__: object) -> None:
+        assert out.with_name("d.db.key").exists()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as amid:
+        amid.setattr("manager.cli.demo.copy_log", interrupt)
+        call("demo", "--out", out, code=1)  # click.testing has it so: a shell sees 130
+    assert list(tmp_path.iterdir()) == []
+    call("demo", "--out", out)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    script = 'mount --bind -o ro "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    demo = [sys.executable, "-m", "manager.cli", "demo", "--out", tmp_path / "d.db"]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, tmp_path, *demo],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 5, done.stderr
+    assert "d.db cannot be made: " in done.stderr
+    assert "Read-only file system" in done.stderr
 
 
 def test_what_it_says_to_try_next_can_be_tried(tmp_path: Path) -> None:
