@@ -13,7 +13,7 @@ import click
 from eventstore.whole_file import put_in_place, replaceable
 from manager.application.errors import CallRefused
 from manager.cli.image_file import holds_image
-from manager.cli.session import run_async, sandbox_of
+from manager.cli.session import run_async, whole_sandbox
 from manager.domain.checkpoint import COMPRESSIONS, NONE
 from manager.terminal.ending import fail
 from manager.terminal.output import done, json_option
@@ -52,7 +52,7 @@ def command(
         target = replaceable(file)
     except OSError as error:
         _cannot_write(file, error)
-    found, _ = sandbox_of(root, sandbox)
+    found = whole_sandbox(root, sandbox)
     # Where nobody can be asked for an image none has to be kept: no file is made yet.
     run_async(found.state)
     image, partial = _new_partial(target)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from manager.cli.session import run_async, sandbox_of
+from manager.cli.session import run_async, whole_sandbox
 from manager.terminal.output import done, json_option
 from manager.terminal.place import root_option
 
@@ -15,6 +15,6 @@ from manager.terminal.place import root_option
 @click.argument("sandbox")
 def command(root: Path, as_json: bool, sandbox: str) -> None:
     """Stop every process of SANDBOX until it is resumed."""
-    found, _ = sandbox_of(root, sandbox)
+    found = whole_sandbox(root, sandbox)
     run_async(found.pause)
     done(as_json, "pause", sandbox, sandbox=sandbox)

@@ -54,6 +54,14 @@ def sandbox_of(root: Path, target: str) -> tuple[SandboxClient, str]:
     return client_of(root).sandbox(sandbox_id), cid
 
 
+def whole_sandbox(root: Path, name: str) -> SandboxClient:
+    """The sandbox of a name, for what cannot be done to one container alone."""
+    if "/" in name:
+        text = f"this is for all of a sandbox, and {name!r} names a container"
+        raise click.BadParameter(text, param_hint="SANDBOX")
+    return client_of(root).sandbox(name)
+
+
 async def remove_made(sandbox: SandboxClient, cid: str) -> None:
     """Remove what was made by a command; what was refused is not there to be removed."""
     try:

@@ -141,6 +141,9 @@ async def test_a_slash_without_a_container_does_not_mean_the_sandbox(
         done = cli(service, *command, "web/")
         assert done.returncode == 2, done.stderr
         assert "'web/' names no container after its slash" in done.stderr
+    for command, more in (("pause", ()), ("resume", ()), ("checkpoint", ("image",))):
+        done = cli(service, command, "web/web", *more)
+        assert (done.returncode, "this is for all of a sandbox" in done.stderr) == (2, True)
     assert cli(service, "run", "--name", "other/", *idle).returncode == 2
     items = json.loads(cli(service, "ps", "--json").stdout)["items"]
     assert [each["Status"] for each in items[0]["Containers"]] == ["running"]
