@@ -34,6 +34,9 @@ def main() -> int:
     donated, master = map(int, sys.argv[1:3])
     # A worker that is older than this file leaves it to us.
     before = bytes.fromhex(sys.argv[3]) if sys.argv[3:] else make_raw(donated)
+    # Nobody else has the master. While a write to it waited, what the container prints would not be
+    # read, and it reads no more itself before that is.
+    os.set_blocking(master, False)
     try:
         carry(donated, master)
     finally:
@@ -63,12 +66,14 @@ def carry(donated: int, master: int) -> None:
         readable, writable, _ = select.select(reading, writing, [], SIZE_POLL_SECONDS)
         try:
             for fd in writable:
-                pending[fd] = pending[fd][os.write(fd, pending[fd]) :]
+                with contextlib.suppress(BlockingIOError):
+                    pending[fd] = pending[fd][os.write(fd, pending[fd]) :]
             for fd in readable:
-                chunk = os.read(fd, CHUNK_BYTES)
-                if not chunk:
-                    return
-                pending[other[fd]] = chunk
+                with contextlib.suppress(BlockingIOError):
+                    chunk = os.read(fd, CHUNK_BYTES)
+                    if not chunk:
+                        return
+                    pending[other[fd]] = chunk
         except OSError:
             # EIO: the last process of the container has closed it, or the client has hung up.
             return

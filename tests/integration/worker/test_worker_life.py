@@ -86,7 +86,8 @@ def test_what_a_joined_container_leaves_in_a_shared_pid_namespace_ends_with_it(
     worker.destroy(joined)
     seen = Path("/proc", str(started.identity.pid), "root", "proc")
     assert seen.is_dir()
-    assert not (seen / joined.stdio.read_line()).exists()
+    left = seen / joined.stdio.read_line()
+    wait_until(lambda: not left.exists())  # it is dead, and the init there has yet to reap it
 
 
 @pytest.mark.parametrize("which", ["sandbox", "pid_namespace"])
