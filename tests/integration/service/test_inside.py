@@ -266,12 +266,18 @@ async def on_terminal(
     return sandbox
 
 
-async def keep_interrupting(terminal: Terminal) -> None:
-    """Nothing tells when a job has the terminal: until then an interrupt is for the shell."""
-    while True:
-        terminal.type(b"\x03")
-        terminal.type(b"echo status-$?\n")
-        await anyio.sleep(1)
+async def says_when_typed(terminal: Terminal, keys: bytes, text: bytes) -> None:
+    """Type until it is told: what comes while a job begins or takes the terminal may be lost."""
+
+    async def keep_typing() -> None:
+        while True:
+            terminal.type(keys)
+            await anyio.sleep(1)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keep_typing)
+        await terminal.says(text)
+        tasks.cancel_scope.cancel()
 
 
 @every_engine
@@ -281,16 +287,12 @@ async def test_jobs_are_stopped_and_go_on(
     sandbox = await on_terminal(service, donor, terminal, ["/bin/sh", "-i"])
     terminal.type(b"sh -c 'echo one-$((1+1)); sleep 1000'\n")
     await terminal.says(b"one-2")
-    terminal.type(b"\x1a")
-    await terminal.says(b"Stopped")
+    await says_when_typed(terminal, b"\x1a", b"Stopped")
     terminal.type(b"jobs | cat; bg; echo still-$((1+1))\n")
     await terminal.says(b"still-2")
     terminal.type(b"echo fore-$((1+1)); fg\n")
     await terminal.says(b"fore-2")
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(keep_interrupting, terminal)
-        await terminal.says(b"status-130")
-        tasks.cancel_scope.cancel()
+    await says_when_typed(terminal, b"\x03echo status-$?\n", b"status-130")
     terminal.type(b"\nexit 6\n")
     assert await sandbox.wait("c1") == Exited(code=6)
 
