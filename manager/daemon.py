@@ -22,6 +22,7 @@ from manager.adapters.state_directory import prepare_state_directory
 from manager.adapters.transport import EmbeddedTransport
 from manager.adapters.worker_client import WorkerProcess
 from manager.application.calls import Calls
+from manager.application.errors import ungrouped
 from manager.application.node import Node, open_node
 from manager.application.ports import NodePorts
 from manager.application.settings import AUTO, Service
@@ -75,7 +76,8 @@ async def _embedded(root: Path, engine: str) -> AsyncIterator[ManagerClient]:
             finally:
                 transport.close()
     except BaseExceptionGroup as group:
-        failure = _without_groups(group, callers)
+        # What the caller's own block raised comes out as it was, a group of theirs included.
+        failure = ungrouped(group, keep=callers)
     if failure is not None:
         raise failure
 
@@ -90,18 +92,6 @@ def _into(node: Node, root: Path) -> EmbeddedTransport:
         return sandbox_methods(calls, sandbox_id)
 
     return EmbeddedTransport(root, methods)
-
-
-def _without_groups(error: BaseException, callers: BaseException | None) -> BaseException:
-    """An error without the groups that the manager's own tasks put around it, if it is alone.
-
-    What the caller's own block raised comes out as it was, a group of theirs included.
-    """
-    while error is not callers and isinstance(error, BaseExceptionGroup):
-        if len(error.exceptions) > 1:
-            break
-        error = error.exceptions[0]
-    return error
 
 
 async def serve(

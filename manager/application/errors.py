@@ -61,3 +61,17 @@ class ServiceUnavailable(ManagerError):  # noqa: N818 - likewise
     def __init__(self, text: str, *, was_connected: bool = False) -> None:
         super().__init__(text)
         self.was_connected = was_connected
+
+
+def ungrouped(error: BaseException, keep: BaseException | None = None) -> BaseException:
+    """The one error of a group, of groups in it, too; the group itself if it has several.
+
+    Args:
+        error: What came out of a task group.
+        keep: An error that comes out as it is, even if it is a group.
+    """
+    while error is not keep and isinstance(error, BaseExceptionGroup):
+        if len(error.exceptions) > 1:
+            break
+        error = error.exceptions[0]
+    return error

@@ -11,7 +11,7 @@ import click
 from eventstore import EventStoreError
 from manager.adapters.client import ManagerClient, SandboxClient, connect
 from manager.adapters.control_server import NODE_SOCKET
-from manager.application.errors import CallRefused, ManagerError, ServiceUnavailable
+from manager.application.errors import CallRefused, ManagerError, ServiceUnavailable, ungrouped
 from manager.terminal.ending import (
     EXIT_INTERRUPTED,
     EXIT_NO,
@@ -98,7 +98,7 @@ def after_start(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as caught:
-        error = _ungrouped(caught)
+        error = ungrouped(caught)
         if isinstance(error, ServiceUnavailable):
             # It may have been stopped with --stop-containers: whether it goes on, nobody tells.
             fail(f"{error}; {what} was started, and goes on unless it was ended", EXIT_NO)
@@ -112,14 +112,7 @@ def _run_ungrouped(call: Callable[[], Awaitable[T]]) -> T:
     try:
         return run(call)
     except ExceptionGroup as group:
-        raise _ungrouped(group) from None
-
-
-def _ungrouped(error: Exception) -> Exception:
-    """The one error of a group, of groups in it, too; the group itself if it has several."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+        raise ungrouped(group) from None
 
 
 def code_of(text: str, refused: int) -> int:
