@@ -58,10 +58,10 @@ unit: $(VENV)/.ready
 	$(BIN)/coverage report --include='eventstore/*,manager/urpc/*' --fail-under=95
 	$(BIN)/coverage report --format=total
 
-# Every test that the list of promises names, one after the other, and as much of each as in
-# `make test` or as variables of the environment say.
+# Every test that the list of promises names, and as much of each as in `make test` or as variables
+# of the environment say.
 promises: setup
-	$(BIN)/pytest -v --timeout=3600 tests/fuzz \
+	$(PYTEST) -vv --timeout=3600 tests/fuzz \
 		$$(grep -o 'tests/[a-z_/]*\.py' docs/reliability.md | sort -u)
 
 compare: setup
