@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import pty
 import select
@@ -17,7 +18,11 @@ import anyio.lowlevel
 
 CHUNK_BYTES: Final = 65536
 LAST_WORDS_S: Final = 2.0
-"""Longest wait for what is still on its way once the process has ended."""
+"""Longest silence in which something may still be on its way once the process has ended."""
+
+LAST_WORDS_BYTES: Final = 262_144
+"""More than can be on its way then, in the kernel and in a relay. What comes after it was written
+by somebody else, who may go on for ever."""
 
 _WINDOW_BYTES: Final = 8
 _END: Final = b"\x04"
@@ -49,6 +54,8 @@ class ExecTerminal:
         # while the process, which waits for that, reads no more of what goes in.
         os.set_blocking(self._master, False)
         self._hung_up = anyio.Event()
+        self._silence = anyio.CancelScope()
+        self._last: int | None = None
         self._before: list[int | list[bytes | int]] | None = None
 
     def __enter__(self) -> Self:
@@ -95,7 +102,7 @@ class ExecTerminal:
             await self._put(chunk)
 
     async def carry_out(self) -> None:
-        """Carry output until nobody has the other end any more.
+        """Carry output until nobody has the other end any more, or to the end of the last words.
 
         Raises:
             StreamBroken: It cannot be written.
@@ -108,16 +115,27 @@ class ExecTerminal:
         self._hung_up.set()
 
     async def last_words(self) -> None:
-        """Wait for what is still on its way."""
-        with anyio.move_on_after(LAST_WORDS_S):
-            await self._hung_up.wait()
+        """Wait until what is still on its way is carried, however long it takes to write it."""
+        self._last = LAST_WORDS_BYTES
+        self._silence.deadline = anyio.current_time() + LAST_WORDS_S
+        await self._hung_up.wait()
 
     async def _get(self) -> bytes:
-        """What the process wrote; nothing when nobody has its end any more."""
-        while True:
-            await anyio.wait_readable(self._master)
-            with contextlib.suppress(BlockingIOError):
-                return _read(self._master)
+        """What the process wrote; nothing when nobody has its end any more, or after its end."""
+        patience = math.inf if self._last is None else LAST_WORDS_S
+        with anyio.move_on_after(patience) as self._silence:
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    return self._within_last(_read(self._master))
+                await anyio.wait_readable(self._master)
+        return b""
+
+    def _within_last(self, chunk: bytes) -> bytes:
+        if self._last is None:
+            return chunk
+        chunk = chunk[: self._last]
+        self._last -= len(chunk)
+        return chunk
 
     async def _put(self, chunk: bytes) -> None:
         """Type it; what nobody is left to read is dropped."""
