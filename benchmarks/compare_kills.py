@@ -1,17 +1,20 @@
 """Who still knows how a container ended after somebody was killed: sandtrail, podman, containerd.
 
-Each starts a container that ends with 42 after three seconds. Then the service, or what stands
-between it and the container, or both get a SIGKILL; the container ends; the service is started
-again and asked. All of it is done several times, for an answer can be a matter of luck. As root;
-what is not installed is left out. Usage::
+Each starts a container that waits for a line and ends with 42. Then the service, or what stands
+between it and the container, or both get a SIGKILL; the container gets its line; the service is
+started again and asked. All of it is done several times, for an answer can be a matter of luck. As
+root; what is not installed is left out. Exits with 1 if sandtrail does not answer as promised.
+Usage::
 
     python -m benchmarks.compare_kills [ROUNDS]
 """
 
 import argparse
 import contextlib
+import errno
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -26,17 +29,26 @@ from pathlib import Path
 from typing_extensions import override
 
 from benchmarks.contenders import make_rootfs
+from manager.worker.capabilities import probe_pidfds
 
-LIFE_S = 3
 CODE = 42
-SCRIPT = f"sleep {LIFE_S}; exit {CODE}"
+LINE = "line"
+"""A named pipe at the container's root. It has a reader as long as the container lives."""
+
+SCRIPT = f"exec 3</{LINE}; read line <&3; exit {CODE}"
 NAME = "victim"
 PATIENCE_S = 30
+PODMAN_PATIENCE_S = 10
+RECORDING_S = 1
+"""For whoever still waits for the container to notice its end."""
+
+BOTH = "both are killed"
 CASES: dict[str, Callable[["Contender"], None]] = {
     "the service is killed": lambda on: on.kill_service(),
     "what holds the container is killed": lambda on: on.kill_holder(),
-    "both are killed": lambda on: (on.kill_service(), on.kill_holder())[0],
+    BOTH: lambda on: (on.kill_service(), on.kill_holder())[0],
 }
+LOST = re.compile(r"sandtrail: .*\bcontainer .* is lost: .+", re.DOTALL)
 
 
 def told(command: list[str], *, timeout: float = PATIENCE_S) -> str:
@@ -59,8 +71,37 @@ def processes_of(directory: Path, program: str, proc: Path = Path("/proc")) -> l
     return found
 
 
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
+def kill(pids: list[int]) -> None:
+    """SIGKILL to each; that there is nobody would make the answer worthless."""
+    if not pids:
+        sys.exit("there is nobody to kill")
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def writer_of(line: Path) -> int:
+    """The named pipe's other end, once the container has opened its own; the caller closes it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return os.open(line, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
+def end_container(writer: int) -> bool:
+    """Give it its line and wait until it has ended; returns whether it was still alive."""
+    try:
+        os.write(writer, b"\n")
+    except BrokenPipeError:
+        return False
+    poll = select.poll()
+    poll.register(writer, 0)
+    if not poll.poll(PATIENCE_S * 1000):
+        sys.exit("the container does not end")
+    return True
 
 
 ITS_ID = re.compile(r"\b[0-9a-f]{64}\b")
@@ -114,7 +155,7 @@ class Sandtrail(Contender):
     @override
     def start(self) -> None:
         self._serve()
-        run = ("run", "-d", "--name", NAME, "--rootfs", str(self.rootfs))
+        run = ("run", "-d", "--name", NAME, "--rootfs", str(self.rootfs), "--overlay", "none")
         told([*self._command(*run), "--", "/bin/sh", "-c", SCRIPT])
 
     @override
@@ -124,8 +165,7 @@ class Sandtrail(Contender):
 
     @override
     def kill_holder(self) -> None:
-        for pid in processes_of(self.directory, "manager.worker"):
-            kill(pid)
+        kill(processes_of(self.directory, "manager.worker"))
 
     @override
     def ask(self) -> str:
@@ -163,12 +203,12 @@ class Podman(Contender):
     @override
     def kill_holder(self) -> None:
         shown = told(self._command("inspect", NAME, "--format", "{{.State.ConmonPid}}"))
-        kill(int(shown))
+        kill([int(shown)])
 
     @override
     def ask(self) -> str:
-        waited = told(self._command("wait", NAME), timeout=10).strip()
-        return ITS_ID.sub(NAME, waited) or "no answer: it waits for ever"
+        waited = told(self._command("wait", NAME), timeout=PODMAN_PATIENCE_S).strip()
+        return ITS_ID.sub(NAME, waited) or f"no answer in {PODMAN_PATIENCE_S} s"
 
     @override
     def clean_up(self) -> None:
@@ -213,8 +253,7 @@ class Containerd(Contender):
 
     @override
     def kill_holder(self) -> None:
-        for pid in processes_of(self.directory, "containerd-shim"):
-            kill(pid)
+        kill(processes_of(self.directory, "containerd-shim"))
 
     @override
     def ask(self) -> str:
@@ -247,16 +286,30 @@ def said(answers: Sequence[str]) -> str:
 def asked(contender: type[Contender], directory: Path, rootfs: Path, case: str) -> str:
     """What one of them answers after one case, in a new directory."""
     directory.mkdir()
+    line = rootfs / LINE
+    os.mkfifo(line)
     on = contender(directory, rootfs)
     on.start()
+    writer = writer_of(line)
     CASES[case](on)
-    time.sleep(LIFE_S + 1)
+    alive = end_container(writer)
+    os.close(writer)
+    line.unlink()
+    time.sleep(RECORDING_S)
     answer = on.ask() or "no answer"
     on.clean_up()
-    return answer
+    return answer if alive else f"{answer}; its container died of it"
 
 
-def main() -> None:
+def as_promised(case: str, answer: str, *, told_by_pidfd: bool) -> bool:
+    """Whether sandtrail has to answer so: the exit code, wherever the kernel can still tell it."""
+    if case == BOTH and not told_by_pidfd:
+        return LOST.fullmatch(answer) is not None
+    return answer == str(CODE)
+
+
+def main() -> int:
+    """Print the table; 1 if sandtrail broke its promise."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rounds", nargs="?", type=int, default=1, help="how often; 1 if not said")
     rounds = parser.parse_args().rounds
@@ -267,16 +320,25 @@ def main() -> None:
         "| " + " | ".join(["exit status known after", *(each.name for each in contenders)]) + " |"
     )
     print("|---" * (len(contenders) + 1) + "|")
+    kept, told_by_pidfd = True, probe_pidfds()[0]
     with tempfile.TemporaryDirectory(prefix="compare-kills-", ignore_cleanup_errors=True) as name:
         rootfs = Path(name) / "rootfs"
-        make_rootfs(rootfs, "sh", "sleep")
+        make_rootfs(rootfs, "sh")
         for number, case in enumerate(CASES):
             cells = []
             for contender in contenders:
                 places = (Path(name) / f"{contender.__name__}{number}.{n}" for n in range(rounds))
-                cells.append(said([asked(contender, place, rootfs, case) for place in places]))
+                answers = [asked(contender, place, rootfs, case) for place in places]
+                if contender is Sandtrail:
+                    kept &= all(
+                        as_promised(case, answer, told_by_pidfd=told_by_pidfd) for answer in answers
+                    )
+                cells.append(said(answers))
             print("| " + " | ".join([case, *cells]) + " |", flush=True)
+    if not kept:
+        print("sandtrail does not answer as promised", file=sys.stderr)
+    return int(not kept)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -45,7 +45,7 @@ class Kernel(Struct, frozen=True, kw_only=True):
 def probe_kernel() -> Kernel:
     """Try everything once; call in the worker's own mount namespace, before it has children."""
     missing = _missing()
-    exit_status, inodes = _probe_pidfds()
+    exit_status, inodes = probe_pidfds()
     return Kernel(
         missing=missing,
         overlay_by_fd=not missing and _probe_overlay(),
@@ -73,7 +73,8 @@ def _probe_overlay() -> bool:
     return False
 
 
-def _probe_pidfds() -> tuple[bool, bool]:
+def probe_pidfds() -> tuple[bool, bool]:
+    """What a pidfd is good for: the status of who was reaped already; an inode of its own."""
     pid = os.fork()
     if pid == 0:
         os._exit(PROBE_EXIT_CODE)
