@@ -79,6 +79,96 @@ async def test_a_planted_secret_is_in_no_file_no_error_and_no_output(
         assert SECRET.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.parametrize("service", ["crun", "bwrap"], indirect=True)
+async def test_a_planted_secret_is_in_no_file_of_a_service_that_was_killed(
+    service: Service, donor: Donor
+) -> None:
+    """What nobody has tidied up: the WAL is the newest, and no successor has looked at it."""
+    sandbox = await service.client.create_sandbox("sb", with_secret(sh("true")), donor.donation())
+    await sandbox.start_root()
+    worker = await service.worker_pid()
+    await anyio.to_thread.run_sync(service.kill)
+    os.kill(worker, signal.SIGKILL)
+    await wait_for_end(worker)
+    files = {path: path.read_bytes() for path in files_below(service.root)}
+    await anyio.to_thread.run_sync(service.start)
+    wal = files[service.root / "events.db-wal"]
+    assert b"TOKEN=hmac-sha256:" in wal, "what is looked at holds the environment, masked"
+    assert not [path for path, body in files.items() if SECRET.encode() in body]
+
+
+DEFECTIVE = """
+import importlib, runpy, sys
+
+def made_to_fail(function):
+    def fail(*args, **kwargs):
+        if {name!r} in repr((args, kwargs)):
+            raise RuntimeError("a defect in " + function.__name__)
+        return function(*args, **kwargs)
+    return fail
+
+place, name = {victim!r}.split(":")
+module = importlib.import_module(place)
+setattr(module, name, made_to_fail(getattr(module, name)))
+del sys.argv[:2]  # the interpreter's own -m
+runpy.run_module("manager.cli", run_name="__main__", alter_sys=True)
+"""
+"""A service with a defect in what it does with each call that knows the secret's variable."""
+
+
+@pytest.mark.parametrize(
+    ("victim", "call"),
+    [
+        ("manager.application.incoming:masked_document", "start"),
+        ("manager.application.incoming:parse_spec_object", "start"),
+        ("manager.application.live_sandbox:decide", "start"),
+        ("manager.application.exec_arguments:mask_entry", "exec"),
+    ],
+)
+async def test_a_planted_secret_is_in_no_traceback(
+    tmp_path: Path,
+    probed: Path,
+    donor: Donor,
+    capfd: pytest.CaptureFixture[str],
+    victim: str,
+    call: str,
+) -> None:
+    program = tmp_path / "defective.py"
+    program.write_text(DEFECTIVE.format(victim=victim, name="TOKEN"))
+    know_engines(tmp_path / "state", probed)
+    command = (sys.executable, str(program))
+    service = Service(tmp_path / "state", command=command).start()
+    sandbox = await service.client.create_sandbox("sb", sh("sleep 600"), donor.donation())
+    await sandbox.start_root()
+    await sandbox.create_subcontainer("c")
+    donation, env = donor.donation(), [f"TOKEN={SECRET}"]
+    asked = (
+        sandbox.start_subcontainer("c", with_secret(sh("true")), donation)
+        if call == "start"
+        else sandbox.execute("sb", ["/bin/true"], {}, env=env)
+    )
+    with pytest.raises(CallRefused) as failed:
+        await asked
+    assert failed.value.text == "internal error"
+    await sandbox.start_subcontainer("c", sh("exit 3"), donor.donation())
+    assert (await sandbox.wait("c")).code == 3, "the others are served"
+    await anyio.to_thread.run_sync(service.kill)
+    printed = capfd.readouterr()
+    files = {path: path.read_bytes() for path in files_below(service.root)}
+    await anyio.to_thread.run_sync(service.start)
+    await service.end()
+    assert "Traceback (most recent call last)" in printed.err
+    assert f"RuntimeError: a defect in {victim.partition(':')[2]}" in printed.err
+    assert SECRET not in printed.out + printed.err
+    assert not [path for path, body in files.items() if SECRET.encode() in body]
+
+
+def files_below(root: Path) -> list[Path]:
+    """All but sockets, and but the specs of living containers, which crun and runc keep."""
+    found = [path for path in root.rglob("*") if path.is_file()]
+    return [path for path in found if "engines" not in path.relative_to(root).parts]
+
+
 @pytest.mark.parametrize("service", ["crun", "runc", "bwrap"], indirect=True)
 async def test_a_spec_reaches_nothing_of_the_host(
     service: Service, donor: Donor, tmp_path: Path
