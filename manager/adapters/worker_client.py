@@ -31,6 +31,17 @@ START_TIMEOUT_S: Final = 60.0
 START_POLL_S: Final = 0.01
 
 
+class _WorkerForeign(WorkerGone):
+    """There is one, of another version: no other can be started beside it."""
+
+    def __init__(self) -> None:
+        super().__init__("the worker speaks another protocol: stop it first")
+
+
+class _NotUnderstood(WorkerGone):
+    """What the worker sent is no message of our protocol."""
+
+
 class SocketConnection(WorkerConnection):
     """Frames over the worker's unix socket."""
 
@@ -78,7 +89,7 @@ async def receive_message(frames: AsyncFrameSocket) -> w.FromWorker:
     try:
         message: w.FromWorker = w.decode_from_worker(frame.body)
     except msgspec.MsgspecError as error:
-        raise WorkerGone(f"the worker sent what nobody understands: {error}") from error
+        raise _NotUnderstood(f"the worker sent what nobody understands: {error}") from error
     return message
 
 
@@ -119,9 +130,12 @@ async def say_hello(frames: AsyncFrameSocket) -> w.Welcome:
         await frames.send(w.encode(hello))
     except PeerClosed as error:
         raise WorkerGone(str(error)) from error
-    welcome = await receive_message(frames)
+    try:
+        welcome = await receive_message(frames)
+    except _NotUnderstood as error:  # what a later protocol has beside its number
+        raise _WorkerForeign from error
     if not isinstance(welcome, w.Welcome) or welcome.protocol != w.PROTOCOL_VERSION:
-        raise WorkerGone("the worker speaks another protocol: stop it first")
+        raise _WorkerForeign
     return welcome
 
 
@@ -181,8 +195,12 @@ class WorkerProcess(Workers):
     async def connect(self) -> WorkerConnection:
         try:
             with anyio.fail_after(START_TIMEOUT_S):
-                with contextlib.suppress(WorkerGone):
+                try:
                     return await self._greet()
+                except _WorkerForeign:
+                    raise
+                except WorkerGone:
+                    pass
                 if not self._is_expected:
                     self._has_ended()  # the one before, which is reaped by this
                     self._child = start_worker(self._state, self._engine_paths, self._open_files)
@@ -217,6 +235,8 @@ class WorkerProcess(Workers):
         while True:
             try:
                 return await self._greet()
+            except _WorkerForeign:
+                raise
             except WorkerGone:
                 if self._has_ended():
                     raise WorkerGone(f"it ended at once; see {self._state / WORKER_LOG}") from None
