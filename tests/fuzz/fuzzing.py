@@ -4,11 +4,15 @@ Most changes of a good input are found out at once by whatever checks come first
 How many inputs a target gets is said by SANDTRAIL_FUZZ_INPUTS; `make fuzz` asks for many.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+
+from tests.patience import PATIENCE_S
 
 INPUTS = int(os.environ.get("SANDTRAIL_FUZZ_INPUTS", "400"))
 FIRST_SEED = int(os.environ.get("SEED", "1"))
@@ -29,21 +33,39 @@ INTERESTING = (
     b"1e999",
 )
 
-programs = st.binary(min_size=1, max_size=48)
+programs = st.binary(min_size=1, max_size=60)
 
 
-def fuzz(target: Callable[[bytes], None], samples: Sequence[bytes], inputs: int = INPUTS) -> int:
+class Hang(BaseException):
+    """An input that a target does not come to an end with.
+
+    No Exception: no target can take it for a refusal, and Hypothesis does not wait for the same
+    hang a hundred times to find a shorter one.
+    """
+
+
+def fuzz(
+    target: Callable[[bytes], None],
+    samples: Sequence[bytes],
+    inputs: int = INPUTS,
+    seconds: float = PATIENCE_S,
+) -> int:
     """Give ``target`` that many inputs; returns how many it was given, from all rounds.
 
     A target raises AssertionError for what must not be, or lets any unforeseen exception out:
     Hypothesis then shows the shortest input that it finds, and the seed of the round.
+
+    Raises:
+        Hang: An input took longer than ``seconds``; it is in the text.
     """
     given_so_far = 0
 
     def one(program: bytes) -> None:
         nonlocal given_so_far
         given_so_far += 1
-        target(mutated(samples, program))
+        data = mutated(samples, program)
+        with _ended_within(seconds, data):
+            target(data)
 
     round_number = 0
     while given_so_far < inputs:
@@ -60,12 +82,28 @@ def fuzz(target: Callable[[bytes], None], samples: Sequence[bytes], inputs: int 
     return given_so_far
 
 
+@contextlib.contextmanager
+def _ended_within(seconds: float, data: bytes) -> Iterator[None]:
+    """Raise in the midst of what takes longer; whoever else has set the timer has it back then."""
+
+    def give_up(*_: object) -> None:
+        raise Hang(f"not done with this input in {seconds:g} s: {data!r}")
+
+    handler = signal.signal(signal.SIGALRM, give_up)
+    former = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *former)
+        signal.signal(signal.SIGALRM, handler)
+
+
 def mutated(samples: Sequence[bytes], program: bytes) -> bytes:
-    """A sample, changed as a program of four-byte steps says; its first byte picks the sample."""
+    """A sample, changed as a program of five-byte steps says; its first byte picks the sample."""
     data = bytearray(samples[program[0] % len(samples)])
-    for at in range(1, len(program) - 3, 4):
-        what, high, low, value = program[at : at + 4]
-        place = (high << 8 | low) % (len(data) + 1)
+    for at in range(1, len(program) - 4, 5):
+        what, value = program[at : at + 2]
+        place = int.from_bytes(program[at + 2 : at + 5], "big") % (len(data) + 1)
         match what % 8:
             case 0:
                 data[place : place + 1] = bytes([value])

@@ -8,19 +8,20 @@ import contextlib
 import hashlib
 import io
 import os
-import shutil
 import struct
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+import time
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from eventstore import EventStoreError, open_log
+from eventstore import ANY, EventStoreError, NewEvent, open_log, verify_log
 from manager.application.default_spec import default_spec
 from manager.domain import commands as c
 from manager.domain.checkpoint import FLATE, NONE
@@ -43,7 +44,8 @@ from manager.urpc.gotypes import START_ARGS
 from manager.urpc.load import Load, LoadLimits
 from manager.urpc.protocol import MessageReader, encode_request, parse_request
 from manager.worker.flate import NotDeflated, deflated, inflated
-from tests.fuzz.fuzzing import INPUTS, fuzz
+from tests.fuzz.fuzzing import INPUTS, Hang, fuzz, mutated
+from tests.patience import PATIENCE_S
 from tests.unit.domain.builders import DIRECTORY, STDIO, a_request
 
 REPOSITORY = Path(__file__).parents[2]
@@ -60,6 +62,9 @@ START = {
 }
 SLOW_SHARE = 10
 """A target that needs the kernel for each input gets so many times fewer."""
+WRITTEN_SHARE = 4
+"""And one in so many of these is opened to be written."""
+GOLDEN_LOG = (REPOSITORY / "tests/golden/logs/log_v2.db").read_bytes()
 
 
 @pytest.fixture(autouse=True)
@@ -283,36 +288,79 @@ def test_deflated_files() -> None:
     assert fuzz(target, samples) >= INPUTS
 
 
-def _archives() -> list[bytes]:
+def _archives(outside: Path) -> list[bytes]:
+    """Good ones of each format, and others that try to reach a directory."""
+    honest = (
+        ("d", tarfile.DIRTYPE, ""),
+        ("d/file", tarfile.REGTYPE, ""),
+        ("d/" + "n" * 60, tarfile.REGTYPE, ""),
+        ("link", tarfile.SYMTYPE, "d/file"),
+        ("hard", tarfile.LNKTYPE, "d/file"),
+        ("gone", tarfile.CHRTYPE, ""),
+    )
+    through_a_link = (
+        ("out", tarfile.SYMTYPE, str(outside)),
+        ("out/more", tarfile.REGTYPE, ""),
+        ("out/kept", tarfile.REGTYPE, ""),
+    )
+    by_their_names = (
+        ("d/..", tarfile.DIRTYPE, ""),
+        ("../more", tarfile.REGTYPE, ""),
+        ("hard", tarfile.LNKTYPE, "../kept"),
+        ("hard", tarfile.REGTYPE, ""),
+    )
     archives = []
     for style in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT):
-        file = io.BytesIO()
-        with tarfile.open(fileobj=file, mode="w", format=style, bufsize=512) as archive:
-            for name, kind, target in (
-                ("d", tarfile.DIRTYPE, ""),
-                ("d/file", tarfile.REGTYPE, ""),
-                ("d/" + "n" * 60, tarfile.REGTYPE, ""),
-                ("link", tarfile.SYMTYPE, "d/file"),
-                ("hard", tarfile.LNKTYPE, "d/file"),
-                ("gone", tarfile.CHRTYPE, ""),
-            ):
-                member = tarfile.TarInfo(name)
-                member.type, member.linkname, member.mtime = kind, target, 1.5
-                body = b"some text" if kind == tarfile.REGTYPE else b""
-                member.size = len(body)
-                archive.addfile(member, io.BytesIO(body))
-        archives.append(file.getvalue().rstrip(b"\0") + b"\0" * 1024)
+        archives.append(_archive(honest, style))
+        archives.append(_archive(through_a_link, style))
+        archives += [_archive(by_their_names[at : at + 2], style) for at in (0, 1, 2)]
     return archives
 
 
-def test_archives(tmp_path: Path) -> None:
+def _archive(members: Sequence[tuple[str, bytes, str]], style: int) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=style, bufsize=512) as archive:
+        for name, kind, target in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.mtime = kind, target, 1.5
+            body = b"some text" if kind == tarfile.REGTYPE else b""
+            member.size = len(body)
+            archive.addfile(member, io.BytesIO(body))
+    return file.getvalue().rstrip(b"\0") + b"\0" * 1024
+
+
+def _with_sums(data: bytes) -> bytes:
+    """An archive whose headers have sums that fit, so that what these protect is read, too."""
+    whole = bytearray(data)
+    for at in range(0, len(whole) - 511, 512):
+        if whole[at + 257 : at + 262] == b"ustar":
+            whole[at + 148 : at + 156] = b" " * 8
+            whole[at + 148 : at + 155] = b"%06o\0" % sum(whole[at : at + 512])
+    return bytes(whole)
+
+
+def _everything_in(directory: Path, but_in: Path) -> dict[Path, tuple[int, int, int, bytes]]:
+    """All that could be changed: of each path inode, mode, time and contents."""
+    found = {}
+    for path in (directory, *directory.rglob("*")):
+        if path != but_in and but_in not in path.parents:
+            status = path.lstat()
+            body = path.read_bytes() if path.is_file() else b""
+            found[path] = (status.st_ino, status.st_mode, status.st_mtime_ns, body)
+    return found
+
+
+@pytest.mark.parametrize("how", ["whole", "names"])
+def test_archives(tmp_path: Path, how: str) -> None:
+    """What is unpacked is shut in; and names alone lead nowhere else, either."""
     if os.geteuid() != 0:
         pytest.skip("the unpacking script shuts itself in, which takes root")
-    outside, root = tmp_path / "outside", tmp_path / "root"
-    root.mkdir()
-    outside.write_text("untouched")
+    outside, root = tmp_path / "outside", tmp_path / "outside" / "root"
+    root.mkdir(parents=True)
+    (outside / "kept").write_text("untouched")
+    before = _everything_in(tmp_path, root)
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.fuzz.untar_child", str(root)],
+        [sys.executable, "-m", "tests.fuzz.untar_child", str(root), how],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=REPOSITORY,
@@ -323,38 +371,65 @@ def test_archives(tmp_path: Path) -> None:
         writer, reader = child.stdin, child.stdout
 
         def target(data: bytes) -> None:
-            writer.write(struct.pack(">I", len(data)) + data)
+            archive = _with_sums(data) if len(data) % 4 else data
+            writer.write(struct.pack(">I", len(archive)) + archive)
             assert reader.read(1) == b"."
 
-        assert fuzz(target, _archives(), INPUTS // SLOW_SHARE) >= INPUTS // SLOW_SHARE
+        for each in _archives(outside):
+            target(each)
+        inputs = INPUTS // SLOW_SHARE
+        assert fuzz(target, _archives(outside), inputs) >= inputs
         fds = os.listdir(f"/proc/{child.pid}/fd")
         writer.close()
     assert len(fds) <= 4, "standard streams, and the directory that this list is read from"
     assert child.returncode == 0
-    assert sorted(os.listdir(tmp_path)) == ["outside", "root"]
-    assert outside.read_text() == "untouched"
+    assert _everything_in(tmp_path, root) == before
+
+
+def test_mutations_reach_all_of_a_log() -> None:
+    last = len(GOLDEN_LOG) - 1
+    program = bytes([0, 0, 1, *last.to_bytes(3, "big")])
+    assert mutated([GOLDEN_LOG], program) == GOLDEN_LOG[:-1] + b"\1"
+
+
+def test_what_hangs_is_shown() -> None:
+    with pytest.raises(Hang, match=repr(b"a sample")):
+        fuzz(lambda _: time.sleep(PATIENCE_S), [b"a sample"], inputs=1, seconds=0.01)
 
 
 def test_logs(tmp_path: Path) -> None:
-    sound = (REPOSITORY / "tests/golden/logs/log_v2.db").read_bytes()
+    """Read and verified; some are opened to be written, too."""
     path = tmp_path / "events.db"
 
     async def read() -> None:
         async with open_log(path, read_only=True) as log:
             async for record in log.read():
-                try:
-                    decode = decode_node_event if record.stream == "node" else decode_event
+                decode = decode_node_event if record.stream == "node" else decode_event
+                with contextlib.suppress(EventFormatError):
                     decode(record.type, record.data)
-                except EventFormatError:
-                    pass
+
+    async def write() -> None:
+        async with open_log(path) as log:
+            await log.append("more", [NewEvent(type="counted", data={"n": 1})], expected=ANY)
 
     with asyncio.Runner() as runner:
+        actions = (
+            lambda: runner.run(read()),
+            lambda: verify_log(path),
+            lambda: runner.run(write()),
+        )
 
         def target(data: bytes) -> None:
             path.write_bytes(data)
-            with contextlib.suppress(EventStoreError):
-                runner.run(read())
+            is_written = zlib.crc32(data) % WRITTEN_SHARE == 0
+            for action in actions if is_written else actions[:-1]:
+                with contextlib.suppress(EventStoreError):
+                    action()
+            for left in tmp_path.iterdir():
+                left.unlink()
 
-        runner.run(asyncio.sleep(0))
-        assert fuzz(target, [sound], INPUTS // SLOW_SHARE) >= INPUTS // SLOW_SHARE
-    shutil.rmtree(tmp_path)
+        path.write_bytes(GOLDEN_LOG)
+        for action in actions:
+            action()  # of a log that nobody has changed none is refused
+        inputs = INPUTS // SLOW_SHARE
+        assert fuzz(target, [GOLDEN_LOG], inputs) >= inputs
