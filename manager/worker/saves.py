@@ -1,6 +1,7 @@
 """Making images: everything of a sandbox at one moment, or nothing of it."""
 
 import contextlib
+import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -129,17 +130,21 @@ class Saves:
             yield from launch.let_end()
         path.unlink()
 
+    def _place(self, command: w.Save) -> Path:
+        """The save's directory, of which nothing is left: its name is no path that others chose."""
+        return self._directory / hashlib.sha256(command.checkpoint_id.encode()).hexdigest()
+
     def _frozen_path(self, command: w.Save) -> Path:
-        return self._directory / f"{FROZEN_PREFIX}{command.checkpoint_id}"
+        return self._directory / f"{FROZEN_PREFIX}{self._place(command).name}"
 
     def _saved_path(self, command: w.Save) -> Path:
-        return self._directory / f"{SAVED_PREFIX}{command.checkpoint_id}"
+        return self._directory / f"{SAVED_PREFIX}{self._place(command).name}"
 
     def _save(self, command: w.Save, fds: FdBundle) -> Steps[None]:
-        place = self._directory / command.checkpoint_id
+        place = self._place(command)
         try:
             with fds:
-                yield from self._make(command, fds[0], place)
+                yield from self._make(command, fds, place)
         except Exception as error:
             logger.exception("worker.save_crashed checkpoint_id=%s", command.checkpoint_id)
             self._failed(command, SaveFailed("save", f"a defect of the worker: {error!r}"))
@@ -149,12 +154,12 @@ class Saves:
             self._under_way.discard(command.checkpoint_id)
             self._changed()
 
-    def _make(self, command: w.Save, image: OwnedFd, place: Path) -> Steps[None]:
+    def _make(self, command: w.Save, fds: FdBundle, place: Path) -> Steps[None]:
         launches = [self._launches.running(each) for each in command.launch_ids]
         found = [each for each in launches if each is not None and each.inside is not None]
         saved: list[Launch] = []
         try:
-            _check(found, len(launches))
+            _check(found, len(launches), fds)
             self._frozen_path(command).write_text("\n".join(command.launch_ids), encoding="utf-8")
             yield from self._end_executed(found)
             yield from _freeze(found)
@@ -164,7 +169,7 @@ class Saves:
                 yield from _save_one(launch, place)
                 saved.append(launch)
                 reached("save.one")
-            length, digest = yield from self._write(command, image, found, place)
+            length, digest = yield from self._write(command, fds[0], found, place)
         except Exception as error:
             failure = _as_failure(command, error)
             yield from self._undo(command, failure, found, saved, place)
@@ -245,7 +250,9 @@ def _as_failure(command: w.Save, error: Exception) -> SaveFailed:
     return SaveFailed("save", f"a defect of the worker: {error!r}")
 
 
-def _check(found: Sequence[Launch], wanted: int) -> None:
+def _check(found: Sequence[Launch], wanted: int, fds: FdBundle) -> None:
+    if len(fds) != 1:
+        raise SaveFailed("write", f"{len(fds)} descriptors came with it instead of the image's")
     if len(found) < wanted or not found:
         raise SaveFailed("freeze", "a container has ended meanwhile")
     for launch in found:
