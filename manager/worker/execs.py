@@ -175,6 +175,8 @@ class Execs:
         finally:
             self._settled()
         assert launch is not None
+        # Before it is on record that it runs: who reads that must be able to learn how it ended.
+        self._keep(command.exec_id, running)
         record = ExecRecord(
             exec_id=command.exec_id,
             launch_id=command.launch_id,
@@ -234,8 +236,6 @@ class Execs:
     def _live(
         self, record: ExecRecord, running: Running, engine: Engine, launch: Launch
     ) -> Steps[None]:
-        if running.pidfd is not None:
-            self._machine.keeping.keep(record.exec_id, running.pidfd)
         launch.executing += 1
         try:
             place = self._machine.exec_records.place(record.exec_id)
@@ -271,7 +271,12 @@ class Execs:
             cgroup=inside.cgroup,
             start_ticks=record.identity.start_ticks,
         )
+        self._keep(record.exec_id, running)
         yield from self._live(record, running, engine, launch)
+
+    def _keep(self, exec_id: str, running: Running) -> None:
+        if running.pidfd is not None:
+            self._machine.keeping.keep(exec_id, running.pidfd)
 
     def _identify(self, running: Running) -> w.PidIdentity:
         if running.pidfd is not None:

@@ -344,9 +344,10 @@ class Launch:
     def _know(self, running: Running) -> w.PidIdentity:
         """Leave word of the process for the next worker."""
         self.identity = identity = running.identity(self._machine.boot_id)
-        self._machine.records.running(self.command, identity)
+        # First, so that whoever reads that it runs can learn how it ended.
         if running.pidfd is not None:
             self._machine.keeping.keep(self.launch_id, running.pidfd)
+        self._machine.records.running(self.command, identity)
         return identity
 
     def _fail(self, failure: LaunchFailed) -> Steps[None]:

@@ -244,8 +244,9 @@ class OciEngine:
         if not self._dialect.bare_state or self._has_hooks(engine_id):
             result = yield from self._delete(engine_id)
         for path in self._traces(engine_id):
-            # runsc leaves its lock behind, and no engine removes what was never finished.
-            if path.is_dir():
+            # runsc leaves its lock behind, and no engine removes what was never finished. A link
+            # that named a descriptor may name a directory by now.
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
